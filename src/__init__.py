@@ -1,0 +1,1 @@
+"""Edge ASR: post-training quantization of small speech recognisers, measured."""

@@ -1,0 +1,89 @@
+"""The calibration set: unlabelled clips, their features, and what the fp model transcribes them as."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from src.data.corpora import Utterance
+from src.evaluation.transcribe import transcribe
+from src.models.speech import SpeechModel
+
+CLIPS = "clips.json"
+FEATURES = "features.safetensors"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Clips in a fixed order, longest first, so that a batch holds little padding.
+
+    Attributes:
+        ids: utterance id of each clip.
+        seconds: length of each clip.
+        features: model features of each clip, on the CPU.
+        tokens: decoder input of each clip: the prompt, then the fp model's tokens, without the end token.
+        batch_size: clips that go through a block together.
+    """
+
+    ids: list[str]
+    seconds: list[float]
+    features: list[Tensor]
+    tokens: list[list[int]]
+    batch_size: int
+
+    def batches(self) -> Iterator[tuple[list[Tensor], list[list[int]]]]:
+        """Features and decoder inputs, batch by batch."""
+        for start in range(0, len(self.ids), self.batch_size):
+            chosen = slice(start, start + self.batch_size)
+            yield self.features[chosen], self.tokens[chosen]
+
+    @staticmethod
+    def pad(tokens: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Right-padded tokens ``[batch, length]`` and the mask that is True on real ones."""
+        length = max(map(len, tokens))
+        padded = torch.full((len(tokens), length), fill, device=device)
+        valid = torch.zeros(len(tokens), length, dtype=torch.bool, device=device)
+        for row, sequence in enumerate(tokens):
+            padded[row, : len(sequence)] = torch.tensor(sequence, device=device)
+            valid[row, : len(sequence)] = True
+        return padded, valid
+
+    def save(self, folder: Path) -> None:
+        """Writes :data:`CLIPS` and :data:`FEATURES`."""
+        clips = [
+            {"id": clip, "seconds": seconds, "tokens": tokens}
+            for clip, seconds, tokens in zip(self.ids, self.seconds, self.tokens, strict=True)
+        ]
+        (folder / CLIPS).write_text(json.dumps(clips, indent=1) + "\n", encoding="utf-8")
+        save_file({f"{index:05d}": tensor for index, tensor in enumerate(self.features)}, folder / FEATURES)
+
+
+def capture(speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int, suppress: bool) -> Calibration:
+    """Transcribes ``clips`` with the fp model and keeps features and tokens."""
+    clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))
+    features, tokens = [], []
+    for start in range(0, len(clips), batch_size):
+        batch = clips[start : start + batch_size]
+        batch_features, generated = transcribe(speech, batch, suppress=suppress)
+        features += batch_features
+        tokens += [[*speech.prompt, *ids] for ids in generated]
+    return Calibration([clip.id for clip in clips], [clip.seconds for clip in clips], features, tokens, batch_size)
+
+
+def load_calibration(folder: Path, batch_size: int) -> Calibration:
+    """Reads what :meth:`Calibration.save` wrote."""
+    clips = json.loads((folder / CLIPS).read_text(encoding="utf-8"))
+    stored = load_file(folder / FEATURES)
+    return Calibration(
+        ids=[clip["id"] for clip in clips],
+        seconds=[clip["seconds"] for clip in clips],
+        features=[stored[name] for name in sorted(stored)],
+        tokens=[clip["tokens"] for clip in clips],
+        batch_size=batch_size,
+    )

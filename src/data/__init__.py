@@ -1,0 +1,1 @@
+"""Corpora: where utterances come from and how their audio becomes waveforms."""

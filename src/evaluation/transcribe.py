@@ -1,0 +1,109 @@
+"""From utterances to transcripts: decode the audio, compute features, generate, batch by batch and resumably."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from src.data.corpora import Utterance
+from src.evaluation.decode import batches, greedy
+from src.models.speech import SpeechModel
+from src.quant.fake import kv_layer_factory
+from src.runtime import progress
+from src.settings import FULL_PRECISION
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One utterance as the model wrote it.
+
+    Attributes:
+        id: utterance id.
+        reference: the corpus's transcript, as stored there.
+        hypothesis: the model's transcript, before normalisation.
+        seconds: length of the audio.
+        tokens: number of generated tokens, end token not counted.
+    """
+
+    id: str
+    reference: str
+    hypothesis: str
+    seconds: float
+    tokens: int
+
+
+def transcribe(
+    speech: SpeechModel, utterances: Sequence[Utterance], *, suppress: bool, kv_bits: int = FULL_PRECISION
+) -> tuple[list[Tensor], list[list[int]]]:
+    """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances."""
+    features = speech.features([utterance.waveform() for utterance in utterances])
+    samples = [utterance.samples for utterance in utterances]
+    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer_factory(kv_bits))
+    return features, tokens
+
+
+def transcribe_corpus(
+    speech: SpeechModel,
+    utterances: Sequence[Utterance],
+    journal: Path,
+    *,
+    batch_size: int,
+    suppress: bool,
+    kv_bits: int,
+) -> list[Transcript]:
+    """Transcripts of all utterances in corpus order.
+
+    Every finished batch is appended to ``journal`` and flushed, so that a killed run continues with the next batch and
+    ends with the transcripts of an unbroken one.
+    """
+    done = _read_journal(journal)
+    plan = batches(utterances, batch_size)
+    with journal.open("a", encoding="utf-8") as file:
+        for number in progress(range(len(plan)), "evaluate"):
+            if number in done:
+                continue
+            batch = [utterances[index] for index in plan[number]]
+            _, tokens = transcribe(speech, batch, suppress=suppress, kv_bits=kv_bits)
+            done[number] = [_transcript(speech, *pair) for pair in zip(batch, tokens, strict=True)]
+            line = {"batch": number, "transcripts": [asdict(item) for item in done[number]]}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    by_index = {
+        index: item for number, chosen in enumerate(plan) for index, item in zip(chosen, done[number], strict=True)
+    }
+    return [by_index[index] for index in range(len(utterances))]
+
+
+def _transcript(speech: SpeechModel, utterance: Utterance, tokens: list[int]) -> Transcript:
+    return Transcript(utterance.id, utterance.text, speech.text(tokens).strip(), utterance.seconds, len(tokens))
+
+
+def _read_journal(journal: Path) -> dict[int, list[Transcript]]:
+    """Finished batches; a last line cut short by a kill is dropped from the file."""
+    done: dict[int, list[Transcript]] = {}
+    if not journal.exists():
+        return done
+    whole, _, cut = journal.read_text(encoding="utf-8").rpartition("\n")
+    if cut:
+        os.truncate(journal, len(whole.encode()) + 1 if whole else 0)
+    for line in whole.splitlines():
+        entry = json.loads(line)
+        done[entry["batch"]] = [Transcript(**item) for item in entry["transcripts"]]
+    return done
+
+
+def save_transcripts(transcripts: Sequence[Transcript], path: Path) -> None:
+    """One JSON object a line."""
+    lines = [json.dumps(asdict(item), ensure_ascii=False, sort_keys=True) for item in transcripts]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def load_transcripts(path: Path) -> list[Transcript]:
+    """Reads what :func:`save_transcripts` wrote."""
+    return [Transcript(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,77 @@
+"""Word and character error rates, pooled over a test set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+import jiwer
+import numpy as np
+from numpy.typing import NDArray
+
+from src.evaluation.normalizers import normalize
+
+SCORER: Final = f"jiwer/{version('jiwer')}"
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class WerResult:
+    """Errors of one system on one test set.
+
+    Attributes:
+        wer: (substitutions + deletions + insertions) / words, in percent; pooled, not a mean of utterances.
+        words: words of all references after normalisation.
+        cer: the same over characters, in percent.
+        utterance_errors: word errors per utterance, int64 ``[utterances]``; their sum is the numerator of ``wer``.
+        utterance_words: reference words per utterance, int64 ``[utterances]``; their sum is ``words``.
+    """
+
+    wer: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    cer: float
+    utterance_errors: Counts
+    utterance_words: Counts
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str]) -> WerResult:
+    """Normalises both sides, aligns them utterance by utterance, and counts.
+
+    A hypothesis may be empty.
+
+    Raises:
+        ValueError: the lists differ in length, are empty, or a reference is empty after normalisation.
+    """
+    if len(references) != len(hypotheses) or not references:
+        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses cannot be scored")
+    expected = [normalize(text) for text in references]
+    said = [normalize(text) for text in hypotheses]
+    if "" in expected:
+        raise ValueError(f"the reference at {expected.index('')} is empty after normalisation; drop it beforehand")
+    words = jiwer.process_words(expected, said)
+    return WerResult(
+        wer=100.0 * words.wer,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        words=sum(map(len, words.references)),
+        cer=100.0 * jiwer.process_characters(expected, said).cer,
+        utterance_errors=np.array([_errors(chunks) for chunks in words.alignments], dtype=np.int64),
+        utterance_words=np.array([len(reference) for reference in words.references], dtype=np.int64),
+    )
+
+
+def _errors(chunks: Iterable[Any]) -> int:
+    """Errors in one utterance's alignment: an insertion covers hypothesis words, the others reference words."""
+    spans = (
+        max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+        for chunk in chunks
+        if chunk.type != "equal"
+    )
+    return sum(spans)

@@ -1,0 +1,17 @@
+"""The full-precision baseline: nothing is quantized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from src.methods.base import Method
+
+
+@dataclass(frozen=True)
+class FullPrecision(Method):
+    """Leaves the model as it is; every other method is compared with it."""
+
+    @property
+    def quantizes(self) -> bool:
+        """False: weights, activations and cache stay at full precision."""
+        return False

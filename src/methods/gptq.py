@@ -1,0 +1,171 @@
+"""GPTQ: rounding column by column, each error compensated by the columns still to come.
+
+Frantar et al., *GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers* (arXiv 2210.17323),
+Algorithm 1, in its symbols: ``W`` [out, in], ``H = X X^T`` [in, in] (a factor of 2 cancels), ``U`` the upper Cholesky
+factor of ``H^-1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from src.methods.base import LinkStatistics, Method, Rounded
+from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
+from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
+from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.quant.grid import Range, nearest_codes, weight_range
+
+
+@dataclass(frozen=True)
+class GPTQ(Method):
+    """GPTQ with the options of its authors' code.
+
+    Attributes:
+        damp: added to H's diagonal, as a fraction of the diagonal's mean ("Step 3" of the paper).
+        block_size: columns between two updates of the remaining weight ("Step 2"); only the speed depends on it.
+        act_order: round columns in the order of falling ``H_jj`` instead of from left to right.
+        static_groups: find the grids of all groups before rounding, in the original column order.
+        range: how the ends of a grid are chosen.
+    """
+
+    damp: float
+    block_size: int
+    act_order: bool
+    static_groups: bool
+    range: Range
+
+    statistics: ClassVar[frozenset[str]] = frozenset({"gram"})
+
+    def __post_init__(self) -> None:
+        check_fraction("damp", self.damp)
+        check_positive_integer("block_size", self.block_size)
+        check_flag("act_order", self.act_order)
+        check_flag("static_groups", self.static_groups)
+        check_range(self.range)
+
+    def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
+        """Codes that keep the linear's output, given ``stats.gram``. See :meth:`Method.round`.
+
+        Raises:
+            UserError: the statistics are empty or not finite, or no damping makes ``H`` positive definite.
+        """
+        if stats is None or stats.gram is None:
+            raise ValueError("GPTQ needs the Gram matrix of the linear's input")
+        return gptq(
+            W,
+            stats.gram.to(W.device),
+            spec,
+            damp=self.damp,
+            block_size=self.block_size,
+            act_order=self.act_order,
+            static_groups=self.static_groups,
+            search=self.range,
+        )
+
+
+def gptq(
+    W: Tensor,
+    H: Tensor,
+    spec: WeightSpec,
+    *,
+    damp: float = 0.01,
+    block_size: int = 128,
+    act_order: bool = False,
+    static_groups: bool = False,
+    search: Range = "minmax",
+    scale_dtype: torch.dtype = torch.float16,
+) -> Rounded:
+    """Quantizes ``W`` [out, in] so that ``tr((W - Q) H (W - Q)^T)`` is small.
+
+    Grids are found from the original weight, except with groups and without ``static_groups``: then from the
+    compensated weight, when a group's first column is reached. With ``act_order`` such groups follow the rounding
+    order, which is stored as ``perm``; in all other cases codes are stored in the original column order.
+
+    Args:
+        W: weight [out, in], float32; not changed.
+        H: Gram matrix [in, in] of the inputs, a sum or a mean: only its proportions matter.
+        spec: bits, group size and symmetry.
+        damp: see :class:`GPTQ`, as for ``block_size``, ``act_order`` and ``static_groups``.
+        block_size: columns between two updates of the remaining weight.
+        act_order: whether columns are rounded by falling ``H_jj``.
+        static_groups: whether grids are found before rounding.
+        search: how the ends of a grid are chosen.
+        scale_dtype: type the scales are stored in, and rounded to before use.
+
+    Raises:
+        UserError: ``H`` is not finite, zero, or not positive definite at any damping.
+    """
+    W, H, notes = without_dead_columns(W, H)
+    columns, size = W.shape[1], spec.columns_per_group(W.shape[1])
+    natural = torch.arange(columns, device=W.device)
+    order = torch.argsort(H.diagonal(), descending=True, stable=True) if act_order else natural
+    U, raised = inverse_cholesky(H[order][:, order], damp)
+    scale, zero = weight_range(W, spec, search, scale_dtype)
+    if static_groups or size == columns:
+        codes = _round_columns(W[:, order], U, spec.bits, block_size, _Grids(scale, zero, order // size))
+        weight = QuantizedWeight(codes[:, torch.argsort(order)], scale, zero, spec)
+    else:
+        refit = partial(weight_range, spec=spec, search=search, scale_dtype=scale_dtype)
+        codes = _round_columns(W[:, order], U, spec.bits, block_size, _Grids(scale, zero, natural // size, refit))
+        weight = QuantizedWeight(codes, scale, zero, spec, order if act_order else None)
+    return Rounded(weight, (*notes, *raised))
+
+
+@dataclass(frozen=True)
+class _Grids:
+    """Grids ``scale``, ``zero`` [out, groups], and ``group_of`` [in], each column's group in rounding order.
+
+    With ``refit`` a group's grid is found again, from the compensated columns, when its first column is reached.
+    """
+
+    scale: Tensor
+    zero: Tensor
+    group_of: Tensor
+    refit: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+
+def _round_columns(W: Tensor, U: Tensor, bits: int, block_size: int, grids: _Grids) -> Tensor:
+    """Codes uint8 [out, in] of ``W`` [out, in], columns in rounding order: the blocked loop of Algorithm 1.
+
+    Columns lie along the first axis in here, so that each is contiguous. Blocks end where a refitted group ends: its
+    successor must see every compensation.
+    """
+    rest = W.T.contiguous()
+    codes = torch.empty_like(rest, dtype=torch.uint8)
+    size = len(rest) // grids.scale.shape[1] if grids.refit else len(rest)
+    for start, stop in _blocks(len(rest), size, block_size):
+        if grids.refit and start % size == 0:
+            scale, zero = grids.refit(rest[start : start + size].T)
+            grids.scale[:, start // size], grids.zero[:, start // size] = scale[:, 0], zero[:, 0]
+        group = grids.group_of[start:stop]
+        scale, zero = grids.scale.T[group].float(), grids.zero.T[group].float()
+        codes[start:stop], errors = _round_block(rest[start:stop], U[start:stop, start:stop], scale, zero, bits)
+        rest[stop:].addmm_(U[start:stop, stop:].T, errors, alpha=-1)
+    return codes.T.contiguous()
+
+
+def _round_block(W: Tensor, U: Tensor, scale: Tensor, zero: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Rounds the columns ``W`` [block, out] one after the other; each moves its error, eq. (2), to those after it.
+
+    Returns:
+        Codes and errors ``(w - q) / U_jj``, both [block, out]. ``W`` is changed.
+    """
+    codes, errors = torch.empty_like(W), torch.empty_like(W)
+    for j, w in enumerate(W):
+        codes[j] = nearest_codes(w, scale[j], zero[j], bits)
+        errors[j] = (w - (codes[j] - zero[j]) * scale[j]) / U[j, j]
+        W[j + 1 :].addr_(U[j, j + 1 :], errors[j], alpha=-1)
+    return codes, errors
+
+
+def _blocks(columns: int, size: int, block_size: int) -> Iterator[tuple[int, int]]:
+    """Half-open column ranges of at most ``block_size`` that do not cross a multiple of ``size``."""
+    for first in range(0, columns, size):
+        for start in range(first, first + size, block_size):
+            yield start, min(start + block_size, first + size)

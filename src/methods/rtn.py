@@ -1,0 +1,26 @@
+"""Round-to-nearest: every weight goes to the nearest point of its grid; no calibration data is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from src.methods.base import LinkStatistics, Method, Rounded
+from src.methods.checks import check_range
+from src.quant.granularity import WeightSpec
+from src.quant.grid import Range, round_to_nearest
+
+
+@dataclass(frozen=True)
+class RTN(Method):
+    """Round-to-nearest on grids whose ends are the group's extremes (``minmax``) or searched (``mse``)."""
+
+    range: Range
+
+    def __post_init__(self) -> None:
+        check_range(self.range)
+
+    def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:  # noqa: ARG002  a hook
+        """Nearest codes of ``W``; ``stats`` is not used. See :meth:`Method.round`."""
+        return Rounded(round_to_nearest(W, spec, self.range))

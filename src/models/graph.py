@@ -1,0 +1,125 @@
+"""The model graph as data: which linears share an input, what feeds them, and what may be folded into what.
+
+Declared once per family (:mod:`src.models.whisper`, :mod:`src.models.moonshine`) by exact module paths, checked
+against the loaded module, and used by every method. There is no pattern matching and no tracing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Component(StrEnum):
+    """Part of the recogniser a linear belongs to; the unit of ``scope`` and of cost break-downs."""
+
+    FRONTEND = "frontend"
+    ENCODER = "encoder"
+    CROSS_ATTENTION = "cross_attention"
+    DECODER = "decoder"
+    EMBEDDING = "embedding"
+    HEAD = "head"
+
+
+class Feed(StrEnum):
+    """What produces the tensor that a group of linears reads, hence what can absorb a scale or a rotation."""
+
+    NORM = "norm"  # a LayerNorm: scale and shift fold into its weight and bias
+    LINEAR = "linear"  # a linear with nothing but a permutation-free map between: v_proj -> o_proj
+    GATED = "gated"  # rows [start, stop) of a linear, multiplied by a gate: Moonshine decoder fc1 -> fc2
+    ACTIVATION = "activation"  # a non-linearity: nothing folds
+
+
+class Rows(StrEnum):
+    """What one row of a link's input is: an encoder frame or a decoder token."""
+
+    FRAME = "frame"
+    TOKEN = "token"
+
+
+@dataclass(frozen=True)
+class Link:
+    """Linears that read one tensor, and the module that produces it.
+
+    Attributes:
+        name: unique, readable name, e.g. ``model.encoder.layers.0.self_attn.qkv``.
+        linears: module paths of the linears, in execution order.
+        source: module path of the producer; for an activation, the linear before it.
+        feed: how the producer's output reaches the linears.
+        rows: whether the tensor has a row per encoder frame or per decoder token.
+        source_rows: half-open range of the producer's output rows that reach the linears; ``None`` means all.
+    """
+
+    name: str
+    linears: tuple[str, ...]
+    source: str
+    feed: Feed
+    rows: Rows
+    source_rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One quantizable linear: its module path, component, and shape ``[out_features, in_features]``."""
+
+    path: str
+    component: Component
+    out_features: int
+    in_features: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """One transformer block: its module path and its linears in execution order."""
+
+    path: str
+    linears: tuple[Linear, ...]
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """The declared structure of one recogniser. See the module docstring; built by ``SpeechModel.graph``.
+
+    Attributes:
+        encoder: encoder blocks in order.
+        decoder: decoder blocks in order.
+        links: every group of linears that share an input. The k and v projections of the cross-attention of all
+            decoder blocks read the encoder's final norm and form one link.
+        encoder_norm: path of the encoder's final norm.
+        decoder_norm: path of the decoder's final norm, which feeds the head.
+        frontend: paths of the convolutions.
+        embedding: path of the token embedding.
+        head: path of the output projection, tied to the embedding in both families.
+        head_dim: width of one attention head.
+    """
+
+    encoder: tuple[Block, ...]
+    decoder: tuple[Block, ...]
+    links: tuple[Link, ...]
+    encoder_norm: str
+    decoder_norm: str
+    frontend: tuple[str, ...]
+    embedding: str
+    head: str
+    head_dim: int
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Encoder blocks, then decoder blocks."""
+        return self.encoder + self.decoder
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """Every quantizable linear, in execution order."""
+        return tuple(linear for block in self.blocks for linear in block.linears)
+
+    def link_of(self, path: str) -> Link:
+        """The link whose tensor the linear at ``path`` reads.
+
+        Raises:
+            KeyError: no link declares this linear.
+        """
+        for link in self.links:
+            if path in link.linears:
+                return link
+        raise KeyError(path)

@@ -1,0 +1,204 @@
+"""Where a checkpoint comes from: a folder or the hub, and the identity a fingerprint hashes.
+
+Nothing heavy is imported here, so that a run whose results are all cached stays fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from src.errors import UserError
+from src.settings import ROOT, ModelSettings
+
+# What loading reads. Pickled weights, variants and documentation are neither downloaded nor part of the identity.
+CHECKPOINT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "normalizer.json",
+    "vocab.json",
+    "merges.txt",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-?????-of-?????.safetensors",
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FOLDER_PREFIXES = (".", "/", "~", "src/")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve_source(source: str) -> Path | None:
+    """The folder ``source`` names, or ``None`` where it is a hub id.
+
+    Relative folders are looked up from the working directory, then from the project's root. What looks like
+    ``organisation/name`` is a hub id unless there is such a folder.
+
+    Raises:
+        UserError: ``source`` can only be a folder and there is none.
+    """
+    path = Path(source).expanduser()
+    for candidate in (Path.cwd() / path, ROOT / path):
+        if candidate.is_dir():
+            return candidate
+    if _HUB_ID.fullmatch(source) and not source.startswith(_FOLDER_PREFIXES):
+        return None
+    raise UserError(
+        "model.source",
+        f"there is no folder {source!r}",
+        "Give the path of a checkpoint's folder, or a hub id such as openai/whisper-tiny",
+    )
+
+
+def model_identity(settings: ModelSettings) -> dict[str, str]:
+    """What makes a model the same model wherever it is run; hashed by every fingerprint.
+
+    A folder is identified by its content, a hub checkpoint by its commit, random weights by their architecture (the
+    seed they are drawn with is the caller's to add).
+
+    Raises:
+        UserError: the folder does not exist, or an unpinned hub revision can not be resolved.
+    """
+    identity = {"family": settings.family, "language": settings.language or ""}
+    if settings.random_weights and settings.architecture:
+        return identity | {"architecture": json.dumps(settings.architecture, sort_keys=True)}
+    folder = resolve_source(settings.source)
+    if settings.random_weights and folder is not None:
+        return identity | {"architecture": _config_digest(folder)}
+    if folder is not None:
+        return identity | {"sha256": _folder_digest(folder)}
+    return identity | {"id": settings.source, "revision": resolve_revision(settings.source, settings.revision)}
+
+
+@lru_cache
+def resolve_revision(source: str, revision: str | None) -> str:
+    """The commit that ``revision`` of a hub checkpoint stands for; the newest one where it is ``None``.
+
+    Raises:
+        UserError: no such checkpoint or revision, or it is not pinned and there is neither network nor a cached copy.
+    """
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return _commit_on_hub(source, revision)
+    except OSError:
+        try:
+            return Path(snapshot_download(source, revision=revision, local_files_only=True)).name
+        except LocalEntryNotFoundError:
+            raise _unreachable(source) from None
+
+
+def download(source: str, revision: str) -> Path:
+    """Folder with the files of a hub checkpoint at a commit: the cached copy, or fetched now.
+
+    Raises:
+        UserError: it is not cached and can not be fetched.
+    """
+    from huggingface_hub import snapshot_download
+
+    patterns = list(CHECKPOINT_FILES)
+    try:
+        cached = Path(snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=True))
+        if (cached / "config.json").exists() and has_safetensors(cached):
+            return cached
+    except OSError:
+        pass  # not in the cache, or only in part
+    try:
+        _commit_on_hub(source, revision)  # fails at once without a network, where a download would retry for long
+        with _http_errors_as_os_errors():
+            return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    except OSError:
+        raise _unreachable(source) from None
+
+
+def has_safetensors(folder: Path) -> bool:
+    """Whether the folder holds weights in the one format that is loaded."""
+    return any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def _commit_on_hub(source: str, revision: str | None) -> str:
+    """Asks the hub, once.
+
+    Raises:
+        UserError: the hub has no such checkpoint or revision.
+        OSError: the hub can not be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        with _http_errors_as_os_errors():
+            return str(HfApi().model_info(source, revision=revision).sha)
+    except RevisionNotFoundError:
+        raise UserError(
+            "model.revision",
+            f"{source!r} has no revision {revision!r}",
+            f"See https://huggingface.co/{source}/commits/main",
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            "model.source",
+            f"the hub has no public model {source!r}",
+            "Check the id; for a gated or private model, accept its terms and run `hf auth login`",
+        ) from None
+
+
+@contextmanager
+def _http_errors_as_os_errors() -> Iterator[None]:
+    """The hub client passes on connection errors of its HTTP library, which are no :class:`OSError`."""
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    try:
+        yield
+    except HTTPError as error:
+        if isinstance(error, OSError):
+            raise
+        raise ConnectionError(str(error)) from error
+
+
+def _unreachable(source: str) -> UserError:
+    return UserError(
+        "model.source",
+        f"{source!r} is not in the local cache and the hub can not be reached",
+        f"Where there is a network, run `hf download {source} --local-dir DIR`, then pass model.source=DIR",
+    )
+
+
+def _config_digest(folder: Path) -> str:
+    if not (folder / "config.json").exists():
+        raise UserError("model.source", f"{str(folder)!r} has no config.json", "Give the folder of a checkpoint")
+    return file_digest(folder / "config.json")
+
+
+def _folder_digest(folder: Path) -> str:
+    """sha256 over names and contents of the files that loading reads."""
+    files = sorted({file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)})
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {file_digest(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """sha256 of a file, computed once for each state of the file."""
+    state = file.stat()
+    return _digest(file, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part of the cache key
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

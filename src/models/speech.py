@@ -1,0 +1,173 @@
+"""One loaded recogniser behind one interface: encode audio, walk its blocks, decode token by token.
+
+Both families are driven the same way by calibration, quantization and evaluation; what differs between them lives in
+:mod:`src.models.whisper` and :mod:`src.models.moonshine`. An utterance's result never depends on which other
+utterances share its batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin, DynamicCache, DynamicLayer, EncoderDecoderCache
+
+from src.models.graph import Block, ModelGraph
+
+SAMPLING_RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the decoder attends to.
+
+    Attributes:
+        states: output of the encoder's final norm, ``[batch, frames, d]``.
+        mask: ``[batch, frames]`` bool, True where a frame belongs to the utterance.
+    """
+
+    states: Tensor
+    mask: Tensor
+
+    def select(self, rows: Tensor) -> Encoded:
+        """The utterances at ``rows`` (LongTensor of batch indices), e.g. those not yet finished."""
+        return Encoded(self.states[rows], self.mask[rows])
+
+
+class SpeechModel(ABC):
+    """A recogniser in evaluation mode with frozen weights. Built by :func:`src.models.loading.load`.
+
+    Attributes:
+        module: the transformers model; quantization replaces linears inside it.
+        graph: its declared structure.
+        name: the model's name in ``conf/model``.
+        prompt: token ids every transcript starts with.
+        eos: token id that ends a transcript.
+        sampling_rate: of the waveforms it takes, in Hz.
+    """
+
+    sampling_rate: int = SAMPLING_RATE
+
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        graph: ModelGraph,
+        *,
+        name: str,
+        prompt: tuple[int, ...],
+        extractor: Any,
+        tokenizer: Any | None,
+    ) -> None:
+        """Freezes ``module``. ``extractor`` is a transformers feature extractor; without ``tokenizer`` text is ids."""
+        self.module = module.eval().requires_grad_(False)
+        self.graph = graph
+        self.name = name
+        self.prompt = prompt
+        self.eos = _eos(module)
+        self._extractor = extractor
+        self._tokenizer = tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and where encoding and decoding run."""
+        device: torch.device = self.module.device
+        return device
+
+    @abstractmethod
+    def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
+        """What the encoder takes, one CPU tensor an utterance, from mono 16 kHz float32 waveforms ``[samples]``."""
+
+    @abstractmethod
+    def encoder_inputs(self, features: list[Tensor]) -> tuple[Tensor, dict[str, Any], Tensor]:
+        """Runs the front-end: what the first encoder block gets.
+
+        Returns:
+            hidden ``[batch, frames, d]``, keyword arguments every encoder block takes, and the mask of
+            :class:`Encoded`.
+        """
+
+    @abstractmethod
+    def decoder_inputs(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Any]]:
+        """What the first decoder block gets under teacher forcing without a cache.
+
+        Returns:
+            hidden ``[batch, length, d]`` of ``tokens`` (LongTensor ``[batch, length]``), and keyword arguments every
+            decoder block takes.
+        """
+
+    @abstractmethod
+    def max_new_tokens(self, samples: int) -> int:
+        """Most tokens a transcript of ``samples`` audio samples may have after the prompt."""
+
+    @abstractmethod
+    def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
+        """Output of the decoder's final norm ``[batch, length, d]``; writes to ``cache`` if there is one."""
+
+    def block(self, block: Block) -> torch.nn.Module:
+        """The module of a block: takes hidden and the block arguments, returns hidden."""
+        return self.module.get_submodule(block.path)  # type: ignore[no-any-return]
+
+    def encode(self, features: list[Tensor]) -> Encoded:
+        """Encodes utterances together, each as if it were alone up to floating-point rounding."""
+        hidden, arguments, mask = self.encoder_inputs(features)
+        for block in self.graph.encoder:
+            hidden = self.block(block)(hidden, **arguments)
+        return Encoded(self.module.get_submodule(self.graph.encoder_norm)(hidden), mask)
+
+    def forward_tokens(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None = None) -> Tensor:
+        """Logits ``[batch, length, vocab]`` after each of ``tokens`` ``[batch, length]``.
+
+        With ``cache``, tokens continue those already in it, and their keys and values are added to it.
+        """
+        return self._head(self._decoder_states(tokens, encoded, cache))
+
+    def decode_step(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache) -> Tensor:
+        """Logits ``[batch, vocab]`` after the last of ``tokens`` ``[batch, new]``, which continue those in ``cache``.
+
+        Keys and values of the cross-attention are computed on the first step and read from ``cache`` afterwards.
+        """
+        return self._head(self._decoder_states(tokens, encoded, cache)[:, -1])
+
+    def new_cache(self, layer_factory: Callable[[], CacheLayerMixin] = DynamicLayer) -> EncoderDecoderCache:
+        """An empty cache, with a layer from ``layer_factory`` for each self- and each cross-attention."""
+        return EncoderDecoderCache(self._empty_cache(layer_factory), self._empty_cache(layer_factory))
+
+    def suppressed(self, first_step: bool) -> Tensor:
+        """Token ids the checkpoint's generation settings forbid, LongTensor; ``first_step`` adds those for it only."""
+        generation = self.module.generation_config
+        ids = list(getattr(generation, "suppress_tokens", None) or ())
+        if first_step:
+            ids += list(getattr(generation, "begin_suppress_tokens", None) or ())
+        vocabulary = self.module.config.vocab_size
+        valid = sorted({token for token in ids if 0 <= token < vocabulary})
+        return torch.tensor(valid, dtype=torch.long, device=self.device)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Transcript of token ids, special tokens dropped; without a tokenizer, the ids separated by spaces."""
+        if self._tokenizer is None:
+            return " ".join(str(token) for token in ids)
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _head(self, states: Tensor) -> Tensor:
+        logits: Tensor = self.module.get_submodule(self.graph.head)(states)
+        return logits
+
+    def _empty_cache(self, layer_factory: Callable[[], CacheLayerMixin]) -> DynamicCache:
+        """A :class:`DynamicCache`, so that finished utterances can leave the batch, made of the given layers."""
+        cache = DynamicCache()
+        cache.layers = [layer_factory() for _ in self.graph.decoder]
+        return cache
+
+
+def _eos(module: PreTrainedModel) -> int:
+    """The end token of the generation settings, or of the architecture where those name none."""
+    eos = module.generation_config.eos_token_id
+    if eos is None:
+        eos = module.config.eos_token_id
+    return int(eos[0] if isinstance(eos, list | tuple) else eos)

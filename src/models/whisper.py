@@ -1,0 +1,211 @@
+"""Whisper: its graph, and a :class:`~src.models.speech.SpeechModel` around transformers' implementation.
+
+Clips are padded with silence to one window (30 s for the published checkpoints), so every utterance has the same
+number of encoder frames and all of them are real to the decoder: Whisper was trained without an attention mask.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, WhisperConfig, WhisperFeatureExtractor
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.masking_utils import create_causal_mask
+
+from src.errors import UserError, did_you_mean
+from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows
+from src.models.speech import Encoded, SpeechModel
+
+_log = logging.getLogger(__name__)
+_FRONTEND_STRIDE = 2  # conv1 keeps the mel frame rate, conv2 halves it
+
+
+def whisper_graph(config: WhisperConfig) -> ModelGraph:
+    """The structure of ``WhisperForConditionalGeneration`` with this configuration."""
+    encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_layers)]
+    decoder = [f"model.decoder.layers.{i}" for i in range(config.decoder_layers)]
+    links = [link for path in encoder for link in _block_links(path, Rows.FRAME, cross=False)]
+    links.append(
+        Link(
+            name="model.encoder.layer_norm.cross_kv",
+            linears=tuple(f"{path}.encoder_attn.{name}" for path in decoder for name in ("k_proj", "v_proj")),
+            source="model.encoder.layer_norm",
+            feed=Feed.NORM,
+            rows=Rows.FRAME,
+        )
+    )
+    links += [link for path in decoder for link in _block_links(path, Rows.TOKEN, cross=True)]
+    d = config.d_model
+    return ModelGraph(
+        encoder=tuple(_block(path, Component.ENCODER, d, config.encoder_ffn_dim, cross=False) for path in encoder),
+        decoder=tuple(_block(path, Component.DECODER, d, config.decoder_ffn_dim, cross=True) for path in decoder),
+        links=tuple(links),
+        encoder_norm="model.encoder.layer_norm",
+        decoder_norm="model.decoder.layer_norm",
+        frontend=("model.encoder.conv1", "model.encoder.conv2"),
+        embedding="model.decoder.embed_tokens",
+        head="proj_out",
+        head_dim=d // config.encoder_attention_heads,
+    )
+
+
+def _block(path: str, component: Component, d: int, ffn: int, *, cross: bool) -> Block:
+    """Linears of one block, in execution order."""
+    attention = ("q_proj", "k_proj", "v_proj", "out_proj")
+    linears = [Linear(f"{path}.self_attn.{name}", component, d, d) for name in attention]
+    if cross:
+        linears += [Linear(f"{path}.encoder_attn.{name}", Component.CROSS_ATTENTION, d, d) for name in attention]
+    linears += [Linear(f"{path}.fc1", component, ffn, d), Linear(f"{path}.fc2", component, d, ffn)]
+    return Block(path, tuple(linears))
+
+
+def _block_links(path: str, rows: Rows, *, cross: bool) -> list[Link]:
+    """Links inside one block; the k and v of its cross-attention belong to the link across blocks."""
+
+    def link(name: str, linears: tuple[str, ...], source: str, feed: Feed) -> Link:
+        return Link(f"{path}.{name}", tuple(f"{path}.{linear}" for linear in linears), f"{path}.{source}", feed, rows)
+
+    attention = tuple(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj"))
+    links = [
+        link("self_attn.qkv", attention, "self_attn_layer_norm", Feed.NORM),
+        link("self_attn.out", ("self_attn.out_proj",), "self_attn.v_proj", Feed.LINEAR),
+    ]
+    if cross:
+        links += [
+            link("encoder_attn.q", ("encoder_attn.q_proj",), "encoder_attn_layer_norm", Feed.NORM),
+            link("encoder_attn.out", ("encoder_attn.out_proj",), "encoder_attn.v_proj", Feed.LINEAR),
+        ]
+    return [
+        *links,
+        link("mlp.in", ("fc1",), "final_layer_norm", Feed.NORM),
+        link("mlp.out", ("fc2",), "fc1", Feed.ACTIVATION),
+    ]
+
+
+class WhisperSpeech(SpeechModel):
+    """Whisper of any size, English-only or multilingual."""
+
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        *,
+        name: str,
+        language: str | None,
+        extractor: WhisperFeatureExtractor | None = None,
+        tokenizer: Any | None = None,
+    ) -> None:
+        """Without a tokenizer the prompt has the true length but arbitrary ids: for random weights.
+
+        Raises:
+            UserError: the language does not fit the checkpoint, or the extractor's window does not fit the encoder.
+        """
+        config = module.config
+        prompt = (
+            _placeholder_prompt(config, language) if tokenizer is None else _prompt(module.generation_config, language)
+        )
+        super().__init__(
+            module,
+            whisper_graph(config),
+            name=name,
+            prompt=prompt,
+            extractor=extractor or _default_extractor(config),
+            tokenizer=tokenizer,
+        )
+        expected = config.max_source_positions * _FRONTEND_STRIDE
+        if self._extractor.nb_max_frames != expected:
+            raise UserError(
+                "model.source",
+                f"the feature extractor makes {self._extractor.nb_max_frames} frames but the encoder takes {expected}",
+                "Set chunk_length in preprocessor_config.json to max_source_positions / 50",
+            )
+
+    def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
+        """Log-mel spectrograms ``[mels, frames]`` of one window each; longer clips are cut, with a warning."""
+        window = self._extractor.n_samples
+        cut = sum(len(waveform) > window for waveform in waveforms)
+        if cut:
+            _log.warning("%d clips are longer than the %g s window and are cut to it", cut, window / self.sampling_rate)
+        return [self._log_mel(waveform) for waveform in waveforms]
+
+    def encoder_inputs(self, features: list[Tensor]) -> tuple[Tensor, dict[str, Any], Tensor]:
+        """Convolutions and positions; see :meth:`SpeechModel.encoder_inputs`."""
+        encoder = self.module.model.encoder
+        mels = torch.stack(features).to(self.device, self.module.dtype)
+        hidden = torch.nn.functional.gelu(encoder.conv1(mels))
+        hidden = torch.nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + encoder.embed_positions.weight
+        mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        return hidden, {"attention_mask": None}, mask
+
+    def decoder_inputs(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Any]]:
+        """Embedding and positions; see :meth:`SpeechModel.decoder_inputs`."""
+        decoder = self.module.model.decoder
+        hidden = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[: tokens.shape[1]]
+        causal = create_causal_mask(
+            config=self.module.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
+        )
+        return hidden, {"attention_mask": causal, "encoder_hidden_states": encoded.states, "use_cache": False}
+
+    def max_new_tokens(self, samples: int) -> int:  # noqa: ARG002 - a window holds any clip
+        """What is left of the decoder's positions, or of the checkpoint's ``max_length`` if that is less."""
+        positions: int = self.module.config.max_target_positions
+        limit = getattr(self.module.generation_config, "max_length", None) or positions
+        return min(positions - len(self.prompt), int(limit))
+
+    def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
+        output = self.module.model.decoder(
+            input_ids=tokens,
+            encoder_hidden_states=encoded.states,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def _log_mel(self, waveform: np.ndarray) -> Tensor:
+        batch = self._extractor(waveform, sampling_rate=self.sampling_rate, return_tensors="pt")
+        mels: Tensor = batch["input_features"][0]
+        return mels
+
+
+def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:
+    """The extractor an architecture implies: its mel bins, and a window that fills the encoder's positions."""
+    frames_per_second = 100
+    seconds = config.max_source_positions * _FRONTEND_STRIDE // frames_per_second
+    return WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=seconds)
+
+
+def _prompt(generation: Any, language: str | None) -> tuple[int, ...]:
+    """Start token, language and task where the checkpoint is multilingual, and "no timestamps"."""
+    start, no_timestamps = generation.decoder_start_token_id, getattr(generation, "no_timestamps_token_id", None)
+    if start is None or no_timestamps is None:
+        raise UserError(
+            "model.source",
+            "generation_config.json lacks decoder_start_token_id or no_timestamps_token_id",
+            "Copy generation_config.json from the checkpoint this one was made of",
+        )
+    languages: dict[str, int] = getattr(generation, "lang_to_id", None) or {}
+    if not languages:
+        if language is not None:
+            raise UserError(
+                "model.language", f"{language!r} is set but the checkpoint is English-only", "Use model.language=null"
+            )
+        return (start, no_timestamps)
+    known = [code.strip("<|>") for code in languages]
+    if language not in known:
+        raise UserError(
+            "model.language",
+            f"{language!r} is not a language of this multilingual checkpoint",
+            did_you_mean(str(language), known),
+        )
+    return (start, languages[f"<|{language}|>"], generation.task_to_id["transcribe"], no_timestamps)
+
+
+def _placeholder_prompt(config: WhisperConfig, language: str | None) -> tuple[int, ...]:
+    """Ids that follow the start token: as many as the real prompt has, which is all that matters to its cost."""
+    length = 2 if language is None else 4
+    return tuple((config.decoder_start_token_id + i) % config.vocab_size for i in range(length))

@@ -1,0 +1,81 @@
+"""Runs one point: the chosen stages in order, each stored, logged and reused; then the record and its table."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from src import console
+from src.point import Point, open_point
+from src.records import build_record, save_record
+from src.redaction import redact
+from src.runtime import prepare, provenance
+from src.settings import from_config
+from src.stages import ALL_STAGES
+from src.stages.base import Stage
+from src.stages.quantize import Quantize
+from src.tracking import RunInfo, Tracker, open_tracker
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> float | None:
+    """Runs the point that ``config`` composes; returns its WER in percent where it was evaluated.
+
+    Raises:
+        UserError: a mistake in the settings, found before anything heavy where possible.
+    """
+    settings = from_config(_plain(config))
+    prepare(settings.device, settings.seed)
+    point = open_point(settings)
+    if "quantize" in settings.stages:
+        Quantize().check(point)
+    job_dir = Path(HydraConfig.get().runtime.output_dir)
+    with open_tracker(settings.tracking, _run_info(point, job_dir)) as tracker:
+        for stage in ALL_STAGES:
+            if stage.name in settings.stages:
+                stage.run(point)
+                _log_once(stage, point, tracker)
+    record = build_record(point, provenance())
+    path = save_record(record, Path(settings.output_dir), job_dir)
+    if HydraConfig.get().mode is RunMode.RUN:
+        console.show([record])
+    log.info("record: %s", path)
+    evaluated = record["results"].get("evaluate")
+    return float(evaluated["wer"]) if evaluated else None
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:
+    """Logs a stored result unless this point's run has it already, so that a cached point costs no tracker start."""
+    tracking = point.settings.tracking
+    if tracking.mode == "none":
+        return
+    key = {"run": point.fingerprint, "stage": stage.entry(point).fingerprint, **tracking.model_dump(exclude={"group"})}
+    point.store.entry("tracked", key).obtain(lambda _: stage.log(point, tracker))
+
+
+def _run_info(point: Point, job_dir: Path) -> RunInfo:
+    settings = point.settings
+    sweep = job_dir.parent if HydraConfig.get().mode is RunMode.MULTIRUN else None
+    group = settings.tracking.group or (f"{sweep.parent.name}_{sweep.name}" if sweep else None)
+    tags = (settings.model.name, settings.method_name, settings.bits_name, settings.dataset.name)
+    return RunInfo(
+        id=f"{settings.method_name}-{settings.bits_name}-{point.fingerprint}",
+        name=point.label,
+        group=group,
+        job_type="point",
+        tags=tags,
+        config=redact(settings.model_dump(mode="json")),
+        directory=Path(settings.output_dir),
+    )

@@ -1,0 +1,99 @@
+"""Bytes moved between memory and the arithmetic for one utterance at batch 1.
+
+The model: a machine whose fast memory holds one pass's activations but no weights and no cache from one pass to the
+next, which is what makes decoding on an edge device bound by memory.
+
+- Encoder and front-end weights are read once per utterance, as are the cross-attention's k and v projections.
+- All other decoder weights and the head are read once per decoder pass (prefill and every step).
+- The token embedding is read one row per position (so is Whisper's table of decoder positions), the tied head in full.
+- Keys and values are written once: the cross-attention's for every frame, the self-attention's for every position.
+  Every pass reads the cross-attention cache in full and the self-attention cache up to and including its last position.
+- Quantized linears move their packed size with scales and zero points; everything else moves 16 bits a value, biases
+  and norms included. Quantized caches carry a 16-bit scale and one zero point of the cache's width per token and head,
+  and each layer's row of keys (or values) of one position is padded to a byte.
+
+Activations are not part of the total. How many reach memory is a property of a runtime's fusion and tiling, not of the
+quantization; unfused, they would hide the weights in the encoder (1500 frames) and be noise in the decoder (1 row).
+:func:`activation_bytes` reports that unfused upper bound for those who need it.
+
+arXiv 2507.07877 reports "memory I/O" too; the definition above is our own, so compare ratios to the
+16-bit baseline rather than absolute values.
+"""
+
+from __future__ import annotations
+
+from src.models.graph import Component, Linear
+from src.profiling.point import FULL_BITS, FULL_BYTES, Point
+
+KV_CACHE = "kv_cache"
+_SCALE_BITS = 16
+
+
+def memory_io(point: Point) -> dict[str, int]:
+    """Bytes moved, by component name and ``kv_cache``; their sum is the utterance's memory I/O."""
+    moved = {component.value: 0 for component in Component}
+    for linear in point.graph.linears:
+        moved[linear.component.value] += _reads(point, linear) * point.of(linear).stored_bytes
+    for component, parameters in _vector_reads(point).items():
+        moved[component.value] += parameters * FULL_BYTES
+    moved[KV_CACHE] = kv_cache_bytes(point)
+    return moved
+
+
+def kv_cache_bytes(point: Point) -> int:
+    """Bytes written to and read from the decoder's two caches."""
+    per_position = 2 * point.dimensions.decoder.layers * _kv_row_bytes(point)
+    work = point.workload
+    cross = point.frames * (1 + work.passes)
+    own = work.positions + work.attended
+    return per_position * (cross + own)
+
+
+def activation_bytes(point: Point) -> int:
+    """Upper bound for activations, nothing fused: each linear and convolution reads its input, writes its output.
+
+    Inputs of linears move at their activation bits, all else at 16 bits. Attention scores are not included.
+    """
+    bits = sum(_linear_activation_bits(point, linear) for linear in point.graph.linears)
+    dimensions = point.dimensions
+    lengths = dimensions.lengths(point.workload.seconds)
+    for conv, inputs, outputs in zip(dimensions.frontend, lengths, lengths[1:], strict=False):
+        bits += FULL_BITS * (inputs * conv.in_channels + outputs * conv.out_channels)
+    bits += FULL_BITS * point.workload.passes * (dimensions.width + dimensions.vocab)
+    return -(-bits // 8)
+
+
+def _reads(point: Point, linear: Linear) -> int:
+    """How often the weights of ``linear`` are read."""
+    once = linear.component is Component.ENCODER or linear.path in point.frame_linears
+    return 1 if once else point.workload.passes
+
+
+def _vector_reads(point: Point) -> dict[Component, int]:
+    """Parameters outside the blocks' weight matrices, times how often each is read."""
+    dimensions, work = point.dimensions, point.workload
+    encoder, decoder = dimensions.encoder, dimensions.decoder
+    rows = 2 if dimensions.token_positions else 1
+    return {
+        Component.FRONTEND: sum(conv.parameters for conv in dimensions.frontend) + dimensions.frontend_vectors,
+        Component.ENCODER: encoder.layers * encoder.vectors + encoder.final_norm,
+        Component.CROSS_ATTENTION: decoder.layers
+        * (dimensions.cross_frame_vectors + work.passes * dimensions.cross_vectors),
+        Component.DECODER: work.passes * (decoder.layers * decoder.vectors + decoder.final_norm),
+        Component.EMBEDDING: work.positions * rows * dimensions.width,
+        Component.HEAD: work.passes * dimensions.vocab * dimensions.width,
+    }
+
+
+def _kv_row_bytes(point: Point) -> int:
+    """Bytes of one layer's keys (or values) of one position."""
+    quantized = point.kv_bits < FULL_BITS
+    overhead = _SCALE_BITS + point.kv_bits if quantized else 0
+    heads = point.dimensions.decoder.kv_heads
+    return -(-heads * (point.dimensions.head_dim * point.kv_bits + overhead) // 8)
+
+
+def _linear_activation_bits(point: Point, linear: Linear) -> int:
+    per_frame = linear.component is Component.ENCODER or linear.path in point.frame_linears
+    rows = point.frames if per_frame else point.workload.positions
+    return rows * (linear.in_features * point.of(linear).activation_bits + linear.out_features * FULL_BITS)

@@ -1,0 +1,106 @@
+"""One point whose cost is asked for: a recogniser's sizes, the reference utterance, and the bits of each linear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from src.errors import UserError
+from src.models.graph import Linear, ModelGraph, Rows
+from src.profiling.shapes import Dimensions
+
+FULL_BITS = 16  # what is not quantized is stored and multiplied in 16 bits
+FULL_BYTES = FULL_BITS // 8
+
+
+@dataclass(frozen=True)
+class LinearBits:
+    """How one linear is stored and multiplied.
+
+    Attributes:
+        stored_bytes: packed codes with scales, zero points and whatever else decoding needs; without the bias.
+        weight_bits: width of one weight code.
+        activation_bits: width of one element of the input as multiplied.
+    """
+
+    stored_bytes: int
+    weight_bits: int
+    activation_bits: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The reference utterance, batch 1.
+
+    The decoder reads ``prompt`` tokens in one pass (prefill), which yields the first token of the text; then one step
+    per text token, the last of which yields the end token. So there are ``1 + tokens`` decoder passes over
+    ``prompt + tokens`` positions.
+    """
+
+    seconds: float
+    tokens: int
+    prompt: int
+
+    @property
+    def passes(self) -> int:
+        """Decoder passes: the prefill and one per text token. Each reads the decoder's weights once."""
+        return 1 + self.tokens
+
+    @property
+    def positions(self) -> int:
+        """Decoder positions that are embedded, and cached."""
+        return self.prompt + self.tokens
+
+    @property
+    def attended(self) -> int:
+        """Cache positions read, summed over passes: prompt at the prefill, one more at each step."""
+        return sum(self.prompt + step for step in range(self.passes))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Everything the analytic costs depend on.
+
+    Attributes:
+        dimensions: sizes from the configuration.
+        graph: the linears, and which run per frame and which per token.
+        workload: the reference utterance.
+        bits: quantized linears by module path; a linear that is not listed has 16 bits.
+        kv_bits: bits of the decoder's self- and cross-attention caches.
+
+    Raises:
+        KeyError: ``bits`` names a linear that the graph does not have.
+        UserError: the utterance does not fit the model.
+    """
+
+    dimensions: Dimensions
+    graph: ModelGraph
+    workload: Workload
+    bits: Mapping[str, LinearBits]
+    kv_bits: int = FULL_BITS
+
+    def __post_init__(self) -> None:
+        unknown = self.bits.keys() - {linear.path for linear in self.graph.linears}
+        if unknown:
+            raise KeyError(f"not linears of this model: {', '.join(sorted(unknown))}")
+        limit = self.dimensions.max_tokens
+        if self.workload.positions > limit:
+            problem = f"{self.workload.tokens} tokens after a prompt of {self.workload.prompt} exceed {limit} positions"
+            raise UserError("profile.tokens", problem, f"Use at most {limit - self.workload.prompt}")
+        self.dimensions.lengths(self.workload.seconds)
+
+    @cached_property
+    def frames(self) -> int:
+        """Encoder frames of the utterance."""
+        return self.dimensions.frames(self.workload.seconds)
+
+    @cached_property
+    def frame_linears(self) -> frozenset[str]:
+        """Paths of the linears that run once per utterance over all encoder frames."""
+        return frozenset(path for link in self.graph.links if link.rows is Rows.FRAME for path in link.linears)
+
+    def of(self, linear: Linear) -> LinearBits:
+        """Bits of ``linear``."""
+        full = LinearBits(linear.out_features * linear.in_features * FULL_BYTES, FULL_BITS, FULL_BITS)
+        return self.bits.get(linear.path, full)

@@ -1,0 +1,77 @@
+"""A quantized model as one safetensors file, and back.
+
+The file holds the packed tensors of every quantized linear as ``<path>.weight.codes``, ``.scale``, ``.zero`` and
+``.perm`` (see :func:`src.quant.pack.pack_weight`), every other parameter in float16 under its own name, and in its
+metadata, as JSON, the shape and specification of each quantized weight. Equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.quant.pack import pack_weight, unpack_weight
+
+# One key: safetensors does not fix the order of several, and the bytes must not depend on it.
+_METADATA_KEY = "quantized_weights"
+_PARTS = ("codes", "scale", "zero", "perm")
+
+
+def leftover_tensors(module: nn.Module, quantized: Collection[str]) -> dict[str, Tensor]:
+    """Parameters and stored buffers of ``module`` but the weights of the linears in ``quantized``; tied ones once."""
+    stored = set(module.state_dict())
+    named = [*module.named_parameters(), *module.named_buffers()]
+    skipped = {f"{path}.weight" for path in quantized}
+    return {name: tensor.detach() for name, tensor in named if name in stored and name not in skipped}
+
+
+def save_weights(path: Path, weights: Mapping[str, QuantizedWeight], leftovers: Mapping[str, Tensor]) -> None:
+    """Writes ``weights`` (by linear path) and ``leftovers`` (by parameter name) to ``path``.
+
+    Raises:
+        ValueError: a leftover is not finite in float16, or a name occurs twice.
+    """
+    tensors = {name: _to_half(name, tensor) for name, tensor in leftovers.items()}
+    for linear, weight in weights.items():
+        for part, tensor in pack_weight(weight).items():
+            name = f"{linear}.weight.{part}"
+            if name in tensors:
+                raise ValueError(f"{name} is both a leftover and a quantized weight")
+            tensors[name] = tensor.cpu().contiguous()
+    specs = {linear: {"shape": weight.shape, **asdict(weight.spec)} for linear, weight in weights.items()}
+    path.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(specs, sort_keys=True)}))
+
+
+def load_weights(path: Path) -> tuple[dict[str, QuantizedWeight], dict[str, Tensor]]:
+    """Reads what :func:`save_weights` wrote: quantized weights by linear path, leftovers by name, on the CPU.
+
+    Raises:
+        ValueError: the file was written by something else.
+    """
+    with safe_open(path, framework="pt") as file:
+        specs = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    if specs is None:
+        raise ValueError(f"{path} does not hold a quantized model")
+    weights = {}
+    for linear, entry in specs.items():
+        shape = tuple(entry.pop("shape"))
+        names = {part: f"{linear}.weight.{part}" for part in _PARTS}
+        parts = {part: tensors.pop(name) for part, name in names.items() if name in tensors}
+        weights[linear] = unpack_weight(parts, WeightSpec(**entry), shape)
+    return weights, tensors
+
+
+def _to_half(name: str, tensor: Tensor) -> Tensor:
+    half = tensor.to("cpu", torch.float16, copy=True).contiguous()
+    if not torch.isfinite(half).all():
+        raise ValueError(f"{name} does not fit float16")
+    return half

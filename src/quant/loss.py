@@ -1,0 +1,14 @@
+"""The error that quantizing a weight causes at a linear's output, from the Gram matrix of its inputs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:
+    """``||(W - Q) X||^2 = tr((W - Q) H (W - Q)^T)`` for ``W``, ``Q`` [out, in] and ``H = X X^T`` [in, in].
+
+    The objective of layer-wise quantization, eq. (1) of GPTQ (arXiv 2210.17323); summed in float64.
+    """
+    D = (W - Q).double()
+    return float(((D @ H.double()) * D).sum())

@@ -1,0 +1,59 @@
+"""The record of a point: what was asked for, what came out, and what stands behind the numbers.
+
+Records are the truth that tables, plots and W&B mirror. Wall-clock figures and where the point ran are kept under
+``times``, ``measured`` and ``provenance``; everything else is the same whenever the same point is run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from src.evaluation.normalizers import NORMALIZER
+from src.evaluation.wer import SCORER
+from src.point import SCHEMA, Point
+from src.redaction import redact
+from src.stages import ALL_STAGES
+from src.store import write_json
+
+RECORD = "record.json"
+MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of the profile that a clock decides
+
+
+def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
+    """The record of all stages whose results are stored."""
+    settings = point.settings
+    done = {stage.name: stage for stage in ALL_STAGES if stage.entry(point).is_complete()}
+    results = {name: stage.result(point) for name, stage in done.items()}
+    profile = results.get("profile", {})
+    measured = {name: profile.pop(name) for name in MEASURED if name in profile}
+    layers = results.get("quantize", {}).get("layers", [])
+    return {
+        "fingerprint": point.fingerprint,
+        "schema": SCHEMA,
+        "model": settings.model.name,
+        "method": settings.method_name,
+        "bits": settings.bits_name,
+        "wbits": settings.wbits,
+        "abits": settings.abits,
+        "kvbits": settings.kvbits,
+        "group_size": settings.group_size,
+        "dataset": settings.dataset.name,
+        "subset": settings.dataset.limit,
+        "seed": settings.seed,
+        "versions": {"model": point.model_identity, "normalizer": NORMALIZER, "scorer": SCORER},
+        "results": results,
+        "fallbacks": {row["linear"]: row["notes"] for row in layers if row["notes"]},
+        "measured": measured,
+        "times": {name: stage.times(point) for name, stage in done.items()},
+        "provenance": provenance,
+        "settings": redact(settings.model_dump(mode="json")),
+    }
+
+
+def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path:
+    """Writes the record under its fingerprint, and into the job's own folder for the sweep's table."""
+    path = output_dir / "records" / f"{record['fingerprint']}.json"
+    write_json(path, record)
+    write_json(job_dir / RECORD, record)
+    return path

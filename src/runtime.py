@@ -1,0 +1,82 @@
+"""The process a job runs in: device, seeds, progress bars, and what the record says about where it ran."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import torch
+
+from src.errors import UserError
+from src.settings import ROOT
+
+T = TypeVar("T")
+
+PACKAGES = ("torch", "transformers", "datasets", "jiwer", "whisper-normalizer", "numpy")
+
+
+def prepare(device: str, seed: int) -> None:
+    """Checks the device and seeds every generator.
+
+    Raises:
+        UserError: the device is unknown or not there.
+    """
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise UserError("device", f"{device!r} is no device", "Use device=cpu, device=cuda or device=cuda:0") from None
+    if kind.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device", f"{device!r} was asked for, but torch sees no CUDA device", "Use device=cpu")
+    random.seed(seed)
+    torch.manual_seed(seed)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def progress(items: Sequence[T], label: str) -> Iterable[T]:
+    """``items`` behind a progress bar on a terminal; just the items where the output is a file."""
+    if not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, description=label, console=Console(stderr=True), transient=True)
+
+
+def provenance() -> dict[str, Any]:
+    """Code, package and hardware versions that stand behind a number."""
+    return {
+        "git": git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "hardware": hardware(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, threads and accelerator."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": _cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout, with ``-dirty`` appended where it was changed; ``None`` outside a checkout."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - a device file, not a path
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

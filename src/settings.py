@@ -1,0 +1,180 @@
+"""Typed, frozen settings of one point, checked before anything heavy is loaded.
+
+Hydra composes plain dictionaries; :func:`from_config` turns one into a :class:`Settings` or raises a
+:class:`~src.errors.UserError` that names field, value and remedy. The defaults live in ``conf/``, not here, so that
+``--cfg job`` shows every value a run depends on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from src.errors import UserError, did_you_mean
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ("calibrate", "quantize", "evaluate", "profile")
+FULL_PRECISION = 16
+
+
+def _bit_width(bits: int) -> int:
+    if bits != FULL_PRECISION and not 2 <= bits <= 8:
+        raise ValueError("bit-widths are 2 to 8, or 16 for 'not quantized'")
+    return bits
+
+
+def _group_size(size: int) -> int:
+    if size != -1 and size < 1:
+        raise ValueError("group sizes are positive, or -1 for one group per output channel")
+    return size
+
+
+Bits = Annotated[int, AfterValidator(_bit_width)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSettings(_Frozen):
+    """Which recogniser, and where its weights come from.
+
+    ``source`` is a hub id (``openai/whisper-tiny``) or a folder; relative folders are looked up from the working
+    directory, then from the project's root. ``architecture`` holds the family's config fields, needed only to build
+    the model with ``random_weights``.
+    """
+
+    name: str
+    family: Literal["whisper", "moonshine"]
+    source: str
+    revision: str | None
+    random_weights: bool
+    language: str | None
+    architecture: dict[str, Any]
+
+
+class ScopeSettings(_Frozen):
+    """Which linears are quantized; what is left out keeps 16 bits and is listed in the layer table."""
+
+    encoder: bool
+    decoder: bool
+    cross_attention: bool
+
+
+class DatasetSettings(_Frozen):
+    """One test set in the Open ASR leaderboard's layout: on the hub or in a folder of the same layout."""
+
+    name: str
+    source: str
+    revision: str | None
+    config: str
+    split: str
+    root: str | None
+    limit: Annotated[int, Field(ge=1)] | None
+
+
+class CalibSettings(_Frozen):
+    """Unlabelled calibration clips, and whether blocks see fp or already quantized predecessors."""
+
+    dataset: DatasetSettings
+    n: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    propagate: Literal["quantized", "fp"]
+
+
+class EvaluateSettings(_Frozen):
+    """Greedy decoding and the bootstrap."""
+
+    batch_size: Annotated[int, Field(ge=1)]
+    suppress_tokens: bool
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+
+
+class ProfileSettings(_Frozen):
+    """The reference utterance whose cost is reported."""
+
+    seconds: Annotated[float, Field(gt=0)]
+    tokens: Annotated[int, Field(ge=1)]
+    repeats: Annotated[int, Field(ge=1)]
+
+
+class TrackingSettings(_Frozen):
+    """Weights & Biases: where runs go, if anywhere."""
+
+    mode: Literal["offline", "online", "none"]
+    project: str
+    entity: str | None
+    group: str | None
+
+
+class Settings(_Frozen):
+    """Everything one point (model x method x bit-config x dataset) depends on."""
+
+    model: ModelSettings
+    method: dict[str, Any]
+    wbits: Bits
+    abits: Bits
+    kvbits: Bits
+    group_size: Annotated[int, AfterValidator(_group_size)]
+    symmetric: bool
+    scope: ScopeSettings
+    dataset: DatasetSettings
+    calib: CalibSettings
+    evaluate: EvaluateSettings
+    profile: ProfileSettings
+    tracking: TrackingSettings
+    seed: Annotated[int, Field(ge=0)]
+    device: str
+    stages: tuple[Literal["calibrate", "quantize", "evaluate", "profile"], ...]
+    output_dir: str
+
+    @property
+    def method_name(self) -> str:
+        """Name of the method's yaml: ``fp``, ``rtn``, ``gptq`` ..."""
+        return str(self.method["name"])
+
+    @property
+    def bits_name(self) -> str:
+        """Bit-config in the field's shorthand, e.g. ``w4a16``, ``w4a8kv4``, with the group size where there is one."""
+        group = f"g{self.group_size}" if self.group_size > 0 else ""
+        kv = f"kv{self.kvbits}" if self.kvbits != FULL_PRECISION else ""
+        return f"w{self.wbits}a{self.abits}{kv}{group}"
+
+
+_REMEDIES = {
+    "stages": f"Choose from {', '.join(STAGES)}, e.g. stages=[evaluate,profile]",
+    "device": "Use device=cpu, device=cuda or device=cuda:0",
+    "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
+}
+_BITS_REMEDY = "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"
+
+
+def _to_user_error(error: ValidationError) -> UserError:
+    """The first of pydantic's findings, in the form every other user error has."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "settings"
+    top = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return UserError(field, "no such setting", "Remove it; `--cfg job` lists every setting")
+    if first["type"] == "missing":
+        return UserError(field, "no value is set", f"Add {field}=... to the command line or its yaml")
+    message = first["msg"].removeprefix("Value error, ")
+    remedy = _BITS_REMEDY if top in {"wbits", "abits", "kvbits"} else _REMEDIES.get(top)
+    if top == "stages":
+        remedy = did_you_mean(str(first["input"]), STAGES)
+    return UserError(field, f"{first['input']!r} is not valid ({message})", remedy or f"See `--cfg job` for {field}")
+
+
+def from_config(config: dict[str, Any]) -> Settings:
+    """Checks a composed configuration and freezes it.
+
+    Raises:
+        UserError: a field is missing, unknown or out of range.
+    """
+    known = {key: value for key, value in config.items() if key != "experiment"}
+    try:
+        return Settings.model_validate(known)
+    except ValidationError as error:
+        raise _to_user_error(error) from None

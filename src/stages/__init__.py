@@ -1,0 +1,11 @@
+"""The four stages, in the order they run."""
+
+from __future__ import annotations
+
+from src.stages.base import Stage
+from src.stages.calibrate import Calibrate
+from src.stages.evaluate import Evaluate
+from src.stages.profile import Profile
+from src.stages.quantize import Quantize
+
+ALL_STAGES: tuple[Stage, ...] = (Calibrate(), Quantize(), Evaluate(), Profile())

@@ -1,0 +1,84 @@
+"""What a stage is: a result that is built once, and how that result is logged."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from src.errors import UserError
+from src.point import Point
+from src.store import Entry, write_json
+from src.tracking import Tracker
+
+RESULT = "result.json"
+TIMES = "times.json"
+
+
+class Stage(ABC):
+    """One of calibrate, quantize, evaluate, profile."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def entry(self, point: Point) -> Entry:
+        """Where the stage's result is stored."""
+
+    @abstractmethod
+    def build(self, point: Point, folder: Path) -> dict[str, Any]:
+        """Computes the result, writes its files into ``folder`` and returns the figures for :data:`RESULT`."""
+
+    @abstractmethod
+    def log(self, point: Point, tracker: Tracker) -> None:
+        """Sends the stored result to the tracker."""
+
+    def needs(self, point: Point) -> dict[str, Entry]:  # noqa: ARG002 - a hook that most stages leave empty
+        """Entries of other stages that this one reads, by the name of the stage that makes them."""
+        return {}
+
+    def run(self, point: Point) -> None:
+        """Builds the result unless it is stored already.
+
+        Raises:
+            UserError: an entry the stage reads is not there.
+        """
+        entry = self.entry(point)
+        if entry.is_complete():
+            return
+        for stage, needed in self.needs(point).items():
+            if not needed.is_complete():
+                problem = (
+                    f"{self.name!r} reads what {stage!r} makes for {point.label}, and {needed.root} does not hold it"
+                )
+                raise UserError("stages", problem, f"Add {stage} to stages, or set output_dir to where it was made")
+        obtain(entry, lambda folder: self.build(point, folder))
+
+    def result(self, point: Point) -> dict[str, Any]:
+        """The stored figures."""
+        return read_json(self.entry(point).path / RESULT)
+
+    def times(self, point: Point) -> dict[str, Any]:
+        """How long the result took and when it was finished."""
+        return read_json(self.entry(point).path / TIMES)
+
+
+def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]]) -> Path:
+    """The entry's folder; ``build(folder)`` returns the figures stored beside its files."""
+
+    def write(folder: Path) -> None:
+        start = time.perf_counter()
+        write_json(folder / RESULT, build(folder))
+        seconds = round(time.perf_counter() - start, 3)
+        write_json(folder / TIMES, {"seconds": seconds, "finished": datetime.now(UTC).isoformat(timespec="seconds")})
+
+    return entry.obtain(write)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value

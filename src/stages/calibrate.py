@@ -1,0 +1,59 @@
+"""Calibrate: transcribe unlabelled clips with the fp model and measure what its linears are fed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from src.calib.capture import CLIPS, capture
+from src.calib.statistics import FILE, measure, save_statistics
+from src.data.corpora import draw, load_utterances
+from src.models.loading import load
+from src.point import Point
+from src.stages.base import Stage
+from src.store import Entry
+from src.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Calibrate(Stage):
+    """See the module docstring."""
+
+    name = "calibrate"
+
+    def entry(self, point: Point) -> Entry:
+        """One calibration serves every method and bit-width of a model."""
+        return point.calibration
+
+    def build(self, point: Point, folder: Path) -> dict[str, Any]:
+        """Clips, features, teacher tokens, and per-channel statistics of every link's input."""
+        settings = point.settings
+        log.info("calibrate: %d clips of %s on %s", settings.calib.n, settings.calib.dataset.name, settings.model.name)
+        clips = draw(load_utterances(settings.calib.dataset, settings.seed), settings.calib.n, settings.seed)
+        speech = load(settings.model, settings.device, settings.seed)
+        suppress = settings.evaluate.suppress_tokens
+        calibration = capture(speech, clips, batch_size=settings.calib.batch_size, suppress=suppress)
+        calibration.save(folder)
+        statistics = measure(speech, calibration, gram=False)
+        save_statistics(statistics, folder / FILE)
+        return {
+            "clips": len(calibration.ids),
+            "seconds": round(sum(calibration.seconds), 3),
+            "tokens": sum(map(len, calibration.tokens)),
+            "rows": {name: item.count for name, item in statistics.items()},
+            "abs_max": {
+                name: float(item.abs_max.max()) for name, item in statistics.items() if item.abs_max is not None
+            },
+        }
+
+    def log(self, point: Point, tracker: Tracker) -> None:
+        """Totals, one table row per link, and the calibration as an artifact."""
+        result = self.result(point)
+        tracker.log(self.name, {key: result[key] for key in ("clips", "seconds", "tokens")})
+        rows = [[name, count, result["abs_max"][name]] for name, count in result["rows"].items()]
+        tracker.table(self.name, "links", ["link", "rows", "abs_max"], rows)
+        entry = self.entry(point)
+        files = {name: entry.path / name for name in (CLIPS, FILE)}
+        tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, result)

@@ -1,0 +1,79 @@
+"""Quantize: round the linears block by block and write the low-bit model."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from pathlib import Path
+from typing import Any
+
+from src.calib.capture import load_calibration
+from src.calib.statistics import full_precision_statistics
+from src.models.loading import load, load_graph
+from src.point import Point
+from src.quant.apply import Quantizer, weight_plan
+from src.quant.checkpoint import leftover_tensors, save_weights
+from src.stages.base import Stage
+from src.store import Entry
+from src.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "model.safetensors"
+COLUMNS = ("linear", "component", "wbits", "abits", "bits_per_weight", "weight_error", "output_error", "rows", "notes")
+
+
+class Quantize(Stage):
+    """See the module docstring."""
+
+    name = "quantize"
+
+    def entry(self, point: Point) -> Entry:
+        """One entry per model, method and bit-config."""
+        return point.quantized
+
+    def needs(self, point: Point) -> dict[str, Entry]:
+        """Only methods that declare statistics read the calibration."""
+        return {"calibrate": point.calibration} if point.method.statistics else {}
+
+    def check(self, point: Point) -> None:
+        """Group size against layer widths, before any weight is loaded. Raises UserError."""
+        if not self.entry(point).path.exists():
+            weight_plan(load_graph(point.settings.model), point.settings)
+
+    def build(self, point: Point, folder: Path) -> dict[str, Any]:
+        """Packed codes, scales and zeros, every other parameter at 16 bits, and one table row per linear."""
+        settings = point.settings
+        log.info("quantize: %s", point.label)
+        speech = load(settings.model, settings.device, settings.seed)
+        quantizer = Quantizer(speech, point.method, settings)
+        if not point.method.statistics:
+            quantizer.round_from({})
+        elif settings.calib.propagate == "fp":
+            quantizer.round_from(full_precision_statistics(point, speech))
+        else:
+            quantizer.walk(load_calibration(point.calibration.path, settings.calib.batch_size))
+        path = folder / CHECKPOINT
+        save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights))
+        return {"layers": quantizer.rows, "disk_bytes": path.stat().st_size}
+
+    def log(self, point: Point, tracker: Tracker) -> None:
+        """Size, mean errors, the layer table, and the model with its calibration as input."""
+        result, entry = self.result(point), self.entry(point)
+        tracker.log(self.name, summarize(result))
+        rows = [[row.get(column) for column in COLUMNS[:-1]] + ["; ".join(row["notes"])] for row in result["layers"]]
+        tracker.table(self.name, "layers", COLUMNS, rows)
+        uses = [f"calibration-{needed.fingerprint}" for needed in self.needs(point).values()]
+        files = {CHECKPOINT: entry.path / CHECKPOINT}
+        tracker.artifact(self.name, f"model-{entry.fingerprint}", "model", files, dict(entry.key), uses)
+
+
+def summarize(result: dict[str, Any]) -> dict[str, float | int]:
+    """The layer table in three figures."""
+    rounded = [row for row in result["layers"] if row.get("weight_error") is not None]
+    errors = {
+        f"mean_{kind}_error": statistics.fmean(row[f"{kind}_error"] for row in rounded)
+        for kind in ("weight", "output")
+        if rounded and rounded[0][f"{kind}_error"] is not None
+    }
+    return {"disk_bytes": result["disk_bytes"], "quantized_linears": len(rounded), **errors}

@@ -1,0 +1,44 @@
+"""Hydra callback that ends a sweep with one table of its points."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from src.errors import UserError
+
+
+class SweepTable(Callback):
+    """Remembers where the sweep writes, so that its table can be printed even when a point failed."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called by Hydra in the process that launches the jobs."""
+        type(self).folder = Path(config.hydra.sweep.dir)
+
+
+def show_sweep(*, failed: bool = False) -> None:
+    """Prints the points of the sweep this process launched, best first, and how many left no record.
+
+    Raises:
+        UserError: the sweep had no point, because a pattern matched no choice.
+    """
+    from src import console
+    from src.records import RECORD
+
+    folder = SweepTable.folder
+    if folder is None or not folder.exists():
+        return
+    jobs = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if not jobs and not failed:
+        raise UserError("command line", "the sweep has no points", "Check the patterns in glob(...): none matched")
+    found = [json.loads((job / RECORD).read_text(encoding="utf-8")) for job in jobs if (job / RECORD).exists()]
+    if found:
+        console.show(found)
+    if len(found) < len(jobs):
+        console.error(f"{len(jobs) - len(found)} of {len(jobs)} points failed; their logs are in {folder}")

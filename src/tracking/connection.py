@@ -1,0 +1,127 @@
+"""How a run begins: settings that keep the machine private, no prompt, no long wait, offline where online fails.
+
+Nothing about the machine is sent: no host name, command line, repository, package list or system metrics, and every
+configuration goes through :func:`~src.redaction.redact`. What an offline run keeps of local paths (where an artifact's
+files lie) is needed by ``wandb sync`` and is not sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from src.redaction import redact
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+    from src.settings import TrackingSettings
+
+logger = logging.getLogger(__name__)
+
+_MAX_TAG_CHARACTERS = 64  # W&B refuses longer ones
+_INIT_SECONDS = 20.0
+_FINISH_SECONDS = 120.0
+_PRIVATE: dict[str, Any] = {
+    "host": "",
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "disable_job_creation": True,
+    "finish_timeout": _FINISH_SECONDS,
+    "init_timeout": _INIT_SECONDS,
+    "label_disable": True,
+    "reinit": "create_new",  # the default would hand a second point the run of the first
+    "save_code": False,
+    "silent": True,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Identity of one run. ``id``: letters, digits, ``-``, ``_``; its files go to ``directory / "wandb"``."""
+
+    id: str
+    name: str
+    group: str | None
+    job_type: str
+    tags: tuple[str, ...]
+    config: dict[str, Any]
+    directory: Path
+
+
+def begin(settings: TrackingSettings, info: RunInfo, report: Callable[[str, Exception], None]) -> Run:
+    """The started run. Falls back from online to offline; ``report`` is then told why.
+
+    Raises:
+        OSError: the run's directory cannot be written.
+        Exception: whatever wandb raises when even an offline run cannot begin.
+    """
+    _require_writable(info.directory)
+    if settings.mode == "offline":
+        return _init("offline", settings, info)
+    try:
+        return _init("online", settings, info)
+    except Exception as error:
+        report("reaching the server; the run is kept offline for `wandb sync`", error)
+        import wandb
+
+        wandb.teardown()  # the failed attempt still holds the run's id
+        return _init("offline", settings, info)
+
+
+def _init(mode: Literal["online", "offline"], settings: TrackingSettings, info: RunInfo) -> Run:
+    import wandb
+
+    private = wandb.Settings(**_PRIVATE)
+    wandb.setup(private)
+    if mode == "online" and not wandb.login(prompt=False, verify=False):
+        raise PermissionError("no API key: run `wandb login`, set WANDB_API_KEY, or use tracking=offline")
+    run = wandb.init(
+        mode=mode,
+        project=settings.project,
+        entity=settings.entity,
+        id=info.id,
+        name=info.name,
+        group=info.group,
+        job_type=info.job_type,
+        tags=[tag[:_MAX_TAG_CHARACTERS] for tag in info.tags if tag],
+        config=redact(info.config),
+        dir=info.directory,
+        resume="allow",
+        settings=private,
+    )
+    logger.info("Weights & Biases: %s", run.url if mode == "online" else f"offline run in {Path(run.dir).parent}")
+    return run
+
+
+def _require_writable(directory: Path) -> None:
+    """Raises where wandb would quietly write to the system's temporary directory instead."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(f"{directory} is not writable")
+
+
+@contextmanager
+def environment(staging: Path) -> Iterator[None]:
+    """Stages artifacts beside the run, so that a run can be moved and synced, and sends W&B no error reports.
+
+    Variables that the user has set are left alone.
+    """
+    wanted = {"WANDB_DATA_DIR": str(staging), "WANDB_ERROR_REPORTING": "false"}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

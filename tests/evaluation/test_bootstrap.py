@@ -1,0 +1,119 @@
+"""Intervals cover what they should, and a difference between systems is only found where there is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from src.evaluation.bootstrap import interval, paired
+
+Counts = np.ndarray
+
+
+def corpus(random: np.random.Generator, utterances: int, rate: float) -> tuple[Counts, Counts]:
+    """Errors and words of utterances whose error rates scatter around ``rate``."""
+    words = random.integers(3, 30, utterances)
+    return random.binomial(words, random.beta(2, 2 / rate - 2, utterances)), words
+
+
+def test_no_errors_and_equal_rates_have_intervals_of_no_width() -> None:
+    assert interval([0, 0, 0], [5, 6, 7], 1_000, 0) == (0.0, 0.0)
+    low, high = interval([1, 2, 3], [10, 20, 30], 1_000, 0)
+    assert low == pytest.approx(10)
+    assert high == pytest.approx(10)
+    assert interval([3], [4], 1_000, 0) == (75.0, 75.0)
+
+
+def test_the_interval_surrounds_the_rate_and_narrows_with_more_data() -> None:
+    random = np.random.default_rng(0)
+    widths = []
+    for utterances in (100, 400, 1_600):
+        errors, words = corpus(random, utterances, 0.15)
+        low, high = interval(errors, words, 2_000, 0)
+        assert low < 100 * errors.sum() / words.sum() < high
+        widths.append(high - low)
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.3)
+    assert widths[1] / widths[2] == pytest.approx(2, rel=0.3)
+
+
+def test_the_seed_alone_decides_the_draws() -> None:
+    errors, words = corpus(np.random.default_rng(0), 200, 0.2)
+    assert interval(errors, words, 1_000, 3) == interval(errors, words, 1_000, 3)
+    assert interval(errors, words, 1_000, 3) != interval(errors, words, 1_000, 4)
+
+
+def test_the_spread_is_that_of_a_ratio_of_sums() -> None:
+    errors, words = corpus(np.random.default_rng(1), 500, 0.2)
+    rate = errors.sum() / words.sum()
+    deviation = 100 * np.sqrt(np.sum((errors - rate * words) ** 2)) / words.sum()  # the delta method
+    low, high = interval(errors, words, 20_000, 0)
+    assert high - low == pytest.approx(2 * 1.96 * deviation, rel=0.05)
+
+
+def test_95_percent_intervals_cover_the_truth_about_that_often() -> None:
+    random = np.random.default_rng(5)
+    truth, covered, sets = 15.0, 0, 200
+    for number in range(sets):
+        errors, words = corpus(random, 150, truth / 100)
+        low, high = interval(errors, words, 500, number)
+        covered += low <= truth <= high
+    assert 0.90 <= covered / sets <= 0.99
+
+
+def test_identical_systems_do_not_differ_at_all() -> None:
+    errors, words = corpus(np.random.default_rng(0), 300, 0.2)
+    result = paired(errors, errors, words, 1_000, 0)
+    assert (result.difference, result.low, result.high, result.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_clear_winner_is_significant() -> None:
+    errors, words = corpus(np.random.default_rng(0), 300, 0.2)
+    worse = np.minimum(errors + (np.arange(300) % 3 == 0), words)
+    result = paired(worse, errors, words, 2_000, 0)
+    assert result.difference == pytest.approx(100 * (worse - errors).sum() / words.sum())
+    assert 0 < result.low < result.difference < result.high
+    assert result.p_value < 0.05
+
+
+def test_exchanging_the_systems_mirrors_the_result() -> None:
+    random = np.random.default_rng(2)
+    (a, words), noise = corpus(random, 300, 0.2), random.integers(0, 2, 300)
+    forth, back = paired(a + noise, a, words, 2_000, 7), paired(a, a + noise, words, 2_000, 7)
+    assert back.difference == -forth.difference
+    assert (back.low, back.high) == pytest.approx((-forth.high, -forth.low))
+    assert back.p_value == forth.p_value
+
+
+def test_pairing_finds_what_two_separate_intervals_cannot() -> None:
+    random = np.random.default_rng(3)
+    errors, words = corpus(random, 400, 0.3)
+    worse = np.minimum(errors + (random.random(400) < 0.1), words)
+    (_, high), (low, _) = interval(errors, words, 2_000, 0), interval(worse, words, 2_000, 0)
+    assert low < high
+    assert paired(worse, errors, words, 2_000, 0).p_value < 0.05
+
+
+def test_equal_systems_are_seldom_called_different() -> None:
+    random = np.random.default_rng(4)
+    words = random.integers(3, 30, 200)
+    p_values = []
+    for number in range(200):
+        a, b = random.binomial(words, 0.15), random.binomial(words, 0.15)
+        p_values.append(paired(a, b, words, 400, number).p_value)
+    assert 0.01 <= np.mean(np.array(p_values) < 0.05) <= 0.10
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_large_set_is_drawn_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors, words = corpus(np.random.default_rng(0), 100, 0.2)
+    whole = interval(errors, words, 1_000, 0)
+    monkeypatch.setattr("src.evaluation.bootstrap._CELLS", 700)
+    assert interval(errors, words, 1_000, 0) == pytest.approx(whole, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"), [([], []), ([1], [2, 3]), ([1, 1], [2, 0]), ([-1, 1], [2, 2]), ([[1]], [[2]])]
+)
+def test_counts_that_make_no_sense_are_refused(errors: list[int], words: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"counts must be|every utterance needs"):
+        interval(errors, words, 1_000, 0)

@@ -1,0 +1,123 @@
+"""Every yaml in conf/method and conf/bits: contract tests that a new file takes part in by being there."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from src.errors import UserError
+from src.methods.base import LinkStatistics, build_method
+from src.quant.granularity import WeightSpec
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+METHODS = sorted(CONF.glob("method/*.yaml"))
+BIT_CONFIGS = sorted(CONF.glob("bits/*.yaml"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_a_method_yaml_builds_and_sets_every_parameter(path: Path) -> None:
+    config = read(path)
+    method = build_method(config)
+    assert method.name == path.stem
+    assert set(config) == {"_target_", *(field.name for field in fields(method))}
+    assert method.statistics <= {field.name for field in fields(LinkStatistics)}
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("group_size", [-1, 8])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_method_returns_the_grid_it_was_asked_for(path: Path, group_size: int, symmetric: bool) -> None:
+    method = build_method(read(path))
+    W, X, spec = torch.randn(6, 16), torch.randn(64, 16), WeightSpec(4, group_size, symmetric)
+    weight = method.round(W, spec, LinkStatistics(64, X.T @ X, X.abs().amax(0), X.abs().mean(0))).weight
+    assert weight.spec == spec
+    assert weight.codes.dtype == weight.zero.dtype == torch.uint8
+    assert weight.codes.max() < 2**4
+    assert weight.scale.dtype == torch.float16
+    assert weight.scale.shape == weight.zero.shape == (6, 1 if group_size == -1 else 2)
+    assert (weight.dequantize() - W).norm() < 0.3 * W.norm()
+
+
+@pytest.mark.parametrize("path", [*METHODS, *BIT_CONFIGS], ids=lambda path: path.stem)
+def test_every_line_says_why(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(("#", "_target_"))]
+    assert all(" # " in line for line in lines)
+
+
+@pytest.mark.parametrize("path", BIT_CONFIGS, ids=lambda path: path.stem)
+def test_a_bit_config_says_what_its_name_says(path: Path) -> None:
+    bits = read(path)
+    assert path.read_text().startswith("# @package _global_\n")
+    kv = "" if bits["kvbits"] == 16 else f"kv{bits['kvbits']}"
+    assert path.stem == f"w{bits.pop('wbits')}a{bits.pop('abits')}{kv}"
+    assert set(bits) == {"kvbits"}
+
+
+def test_only_the_baseline_leaves_the_model_as_it_is() -> None:
+    assert [path.stem for path in METHODS if not build_method(read(path)).quantizes] == ["fp"]
+
+
+def gptq_with(**changed: object) -> dict[str, Any]:
+    return {**read(CONF / "method" / "gptq.yaml"), **changed}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "src.errors.UserError",
+        "src.methods.base.importlib.import_module",
+        "src.methods.gptq.torch.hub.load",
+        "src.methods.gptq.Method",
+        "src.methods.gptq.gptq",
+        "src.methods.nothing.Here",
+        "src.methods.",
+        "src.methods..GPTQ",
+        "GPTQ",
+        None,
+        3,
+    ],
+)
+def test_a_target_that_is_no_method_is_never_called(target: object) -> None:
+    with pytest.raises(UserError, match=r"^method\._target_: .* is not a method"):
+        build_method(gptq_with(_target_=target))
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: inner, lambda inner: [inner]], ids=["alone", "in a list"])
+def test_targets_inside_parameters_are_checked_too(wrap: Any) -> None:
+    with pytest.raises(UserError, match=r"^method\.range(\.0)?\._target_: 'os\.system' is not a method"):
+        build_method(gptq_with(range=wrap({"_target_": "os.system", "command": "true"})))
+
+
+@pytest.mark.parametrize("key", ["_args_", "_partial_", "_recursive_"])
+def test_hydra_keywords_are_not_parameters(key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        build_method(gptq_with(**{key: True}))
+
+
+def test_an_unknown_parameter_proposes_the_closest() -> None:
+    with pytest.raises(UserError, match=r"method\.dampp: GPTQ has no such parameter\. Did you mean 'damp'\?"):
+        build_method(gptq_with(dampp=0.1))
+
+
+def test_a_missing_parameter_is_named() -> None:
+    config = gptq_with()
+    del config["damp"]
+    with pytest.raises(UserError, match=r"method\.damp: no value is set"):
+        build_method(config)
+
+
+def test_a_bad_value_is_reported_as_the_method_states_it() -> None:
+    with pytest.raises(UserError, match=r"method\.range: 'mmse' is not a way to choose the grid\. Did you mean 'mse'"):
+        build_method(gptq_with(range="mmse"))

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import torch
+
+from src.methods.rtn import RTN
+from src.quant.granularity import WeightSpec
+from src.quant.grid import quantize, weight_range_mse
+
+
+def test_round_to_nearest_needs_no_statistics_and_takes_no_fallback() -> None:
+    assert RTN.statistics == frozenset()
+    assert RTN("rtn", "minmax").round(torch.randn(4, 16), WeightSpec(3, 8, False), None).notes == ()
+
+
+def test_the_range_decides_the_grid() -> None:
+    W = torch.cat([torch.linspace(-1, 1, 63), torch.tensor([4.0])])[None]  # one outlier
+    spec = WeightSpec(3, -1, False)
+    searched, spanned = (RTN("rtn", search).round(W, spec, None).weight for search in ("mse", "minmax"))
+    scale, zero = weight_range_mse(W, spec)
+    assert torch.equal(searched.codes, quantize(W, scale, zero, spec.bits))
+    assert searched.scale < spanned.scale

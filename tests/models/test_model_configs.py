@@ -1,0 +1,82 @@
+"""Every model of conf/model builds with its published size and the structure its family declares."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from transformers import AutoModelForSpeechSeq2Seq
+
+from src.models.loading import load, load_config, load_graph
+from src.settings import ROOT, ModelSettings
+
+CONF = ROOT / "conf"
+NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+PUBLISHED = [name for name in NAMES if not name.startswith("embedded_")]
+PARAMETERS = {  # of the published safetensors files, in millions
+    "distil_large_v3": 756.4,
+    "distil_small_en": 166.1,
+    "moonshine_base": 61.5,
+    "moonshine_tiny": 27.1,
+    "whisper_base": 72.6,
+    "whisper_base_en": 72.6,
+    "whisper_large_v3": 1543.5,
+    "whisper_large_v3_turbo": 808.9,
+    "whisper_medium": 763.9,
+    "whisper_medium_en": 763.9,
+    "whisper_small": 241.7,
+    "whisper_small_en": 241.7,
+    "whisper_tiny": 37.8,
+    "whisper_tiny_en": 37.8,
+}
+
+
+def _settings(name: str, *, random_weights: bool = False) -> ModelSettings:
+    with initialize_config_dir(str(CONF), version_base=None):
+        composed = OmegaConf.to_container(compose(f"model/{name}").model)
+    assert isinstance(composed, dict)
+    return ModelSettings(**{**composed, "random_weights": random_weights})
+
+
+def test_every_published_model_has_a_known_size() -> None:
+    assert set(PARAMETERS) == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_is_the_file_name(name: str) -> None:
+    assert _settings(name).name == name
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_revision_is_a_commit(name: str) -> None:
+    assert re.fullmatch("[0-9a-f]{40}", _settings(name).revision or "")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_model_has_the_published_size_and_the_declared_structure(name: str) -> None:
+    settings = _settings(name, random_weights=True)
+    load_graph(settings)
+    with torch.device("meta"):
+        module = AutoModelForSpeechSeq2Seq.from_config(load_config(settings))
+    millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    assert round(millions, 1) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("whisper_tiny", 37_760_640), ("moonshine_tiny", 27_092_736)])
+def test_true_shape_loads_with_random_weights(name: str, parameters: int) -> None:
+    speech = load(_settings(name, random_weights=True), "cpu", seed=0)
+    assert sum(parameter.numel() for parameter in speech.module.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("embedded_")])
+def test_embedded_model_is_there_and_loads(name: str) -> None:
+    settings = _settings(name)
+    if not (ROOT / settings.source / "model.safetensors").exists():
+        pytest.skip("not made yet")
+    speech = load(settings, "cpu", seed=0)
+    assert Path(settings.source).name == settings.family
+    assert speech.text([speech.eos]) == ""

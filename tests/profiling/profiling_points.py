@@ -1,0 +1,63 @@
+"""The smallest Moonshine whose costs fit on one page, and points built on models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transformers import MoonshineConfig
+
+from src.models.graph import ModelGraph
+from src.models.moonshine import moonshine_graph
+from src.models.speech import SpeechModel
+from src.profiling.point import LinearBits, Point, Workload
+from src.profiling.shapes import Dimensions
+
+# 3 frames: conv3 makes 3 from 7, conv2 makes 7 from 25, conv1 makes 25 from 127 + 24 * 64 = 1663 samples.
+THREE_FRAMES = 1663 / 16_000
+
+
+def page_config() -> MoonshineConfig:
+    """Width 4, one head, ffn 8, one block each, 10 words."""
+    return MoonshineConfig(
+        vocab_size=10,
+        hidden_size=4,
+        intermediate_size=8,
+        encoder_num_hidden_layers=1,
+        decoder_num_hidden_layers=1,
+        encoder_num_attention_heads=1,
+        decoder_num_attention_heads=1,
+        max_position_embeddings=8,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+
+
+def page_point(weight_bits: int = 16, activation_bits: int = 16, kv_bits: int = 16) -> Point:
+    """1 prompt token and 2 text tokens: 3 passes, 3 positions, 1 + 2 + 3 = 6 cache positions attended."""
+    config = page_config()
+    graph = moonshine_graph(config)
+    bits = uniform_bits(graph, weight_bits, activation_bits)
+    return Point(Dimensions.from_config(config), graph, Workload(THREE_FRAMES, tokens=2, prompt=1), bits, kv_bits)
+
+
+def uniform_bits(graph: ModelGraph, weight_bits: int, activation_bits: int) -> dict[str, LinearBits]:
+    """Every linear alike: per-channel grids with a 2-byte scale and a 1-byte zero point below 16 bits."""
+    overhead = 3 if weight_bits < 16 else 0
+    return {
+        linear.path: LinearBits(
+            linear.out_features * (linear.in_features * weight_bits // 8 + overhead), weight_bits, activation_bits
+        )
+        for linear in graph.linears
+    }
+
+
+def point_of(
+    speech: SpeechModel,
+    seconds: float = 1.0,
+    tokens: int = 5,
+    bits: Mapping[str, LinearBits] | None = None,
+    kv_bits: int = 16,
+) -> Point:
+    """A point of a loaded model."""
+    workload = Workload(seconds, tokens, len(speech.prompt))
+    return Point(Dimensions.from_config(speech.module.config), speech.graph, workload, bits or {}, kv_bits)

@@ -1,0 +1,101 @@
+"""The analytic MACs equal what torch counts while the model runs (eager attention, 2 FLOPs per MAC)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from src.models.speech import SpeechModel
+from src.profiling.bitops import (
+    DecoderWork,
+    Phase,
+    cross_kv_products,
+    decoder_products,
+    encoder_products,
+    products,
+    step_work,
+    total_macs,
+)
+from src.profiling.latency import noise
+from src.profiling.profile import parameter_count
+from tests.profiling.profiling_points import point_of
+from tests.tiny import tiny_moonshine, tiny_whisper
+
+WHISPER_TINY: dict[str, Any] = {
+    "vocab_size": 51865,
+    "d_model": 384,
+    "encoder_layers": 4,
+    "decoder_layers": 4,
+    "encoder_attention_heads": 6,
+    "decoder_attention_heads": 6,
+    "encoder_ffn_dim": 1536,
+    "decoder_ffn_dim": 1536,
+    "max_source_positions": 1500,
+    "max_target_positions": 448,
+}
+MOONSHINE_TINY: dict[str, Any] = {
+    "vocab_size": 32768,
+    "hidden_size": 288,
+    "intermediate_size": 1152,
+    "encoder_num_hidden_layers": 6,
+    "decoder_num_hidden_layers": 6,
+    "encoder_num_attention_heads": 8,
+    "decoder_num_attention_heads": 8,
+    "max_position_embeddings": 194,
+    "pad_head_dim_to_multiple_of": 8,
+}
+MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
+    "small whisper": (tiny_whisper, 1.3, 209_664),
+    "small whisper with language": (lambda: tiny_whisper(language="en"), 2.0, 209_664),
+    "small moonshine": (tiny_moonshine, 1.3, 278_528),
+    "small moonshine, attention bias, padded heads": (
+        lambda: tiny_moonshine(attention_bias=True, pad_head_dim_to_multiple_of=24),
+        3.0,
+        279_680,
+    ),
+    "whisper_tiny": (lambda: tiny_whisper(language="en", **WHISPER_TINY), 10.0, 37_760_640),
+    "moonshine_tiny": (lambda: tiny_moonshine(**MOONSHINE_TINY), 10.0, 27_092_736),
+}
+
+
+def _counted_macs(call: Callable[[], Any]) -> tuple[Any, int]:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        result = call()
+    flops = counter.get_total_flops()
+    assert flops % 2 == 0
+    return result, flops // 2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_phase_counts_what_torch_counts(name: str) -> None:
+    build, seconds, parameters = MODELS[name]
+    speech = build()
+    speech.module.set_attn_implementation("eager")
+    steps = 2
+    point = point_of(speech, seconds, tokens=steps)
+    prompt = len(speech.prompt)
+
+    features = speech.features([noise(seconds, speech.sampling_rate, seed=0)])
+    encoded, encoder_macs = _counted_macs(lambda: speech.encode(features))
+    assert encoded.states.shape[1] == point.frames
+    assert encoder_macs == total_macs(encoder_products(point))
+
+    cache = speech.new_cache()
+    tokens = torch.tensor([speech.prompt])
+    _, prefill_macs = _counted_macs(lambda: speech.decode_step(tokens, encoded, cache))
+    prefill = decoder_products(point, DecoderWork(prompt, prompt * prompt, 1), Phase.PREFILL)
+    assert prefill_macs == total_macs((*cross_kv_products(point), *prefill))
+
+    decode_macs = 0
+    for step in range(steps):
+        _, macs = _counted_macs(lambda: speech.decode_step(torch.tensor([[3]]), encoded, cache))
+        assert macs == total_macs(decoder_products(point, step_work(prompt + step), Phase.DECODE))
+        decode_macs += macs
+    assert encoder_macs + prefill_macs + decode_macs == total_macs(products(point))
+
+    assert sum(p.numel() for p in speech.module.parameters()) == parameters
+    assert parameter_count(point) == parameters

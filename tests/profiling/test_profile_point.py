@@ -1,0 +1,80 @@
+"""A profile adds up, carries its units, and is valid JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from src.profiling.latency import Latency
+from src.profiling.point import LinearBits
+from src.profiling.profile import Profile, profile_point
+from tests.profiling.profiling_points import page_point, point_of, uniform_bits
+from tests.tiny import tiny_whisper
+
+LATENCY = Latency(
+    encoder_ms=7.0,
+    encoder_p95_ms=8.0,
+    prefill_ms=2.0,
+    token_ms=1.0,
+    token_p95_ms=1.5,
+    threads=1,
+    device="a CPU",
+    peak_memory_mib=300.0,
+    peak_device_memory_mib=None,
+    peak_since_start=False,
+)
+
+
+def _profile(weight_bits: int, activation_bits: int = 16) -> Profile:
+    return profile_point(page_point(weight_bits, activation_bits), disk_bytes=1234, latency=LATENCY)
+
+
+def test_parameters_and_bits_by_hand() -> None:
+    profile = _profile(4)
+    linears, others = 128 + 160 + 64, 848 + 24 + 36 + 40  # front-end, encoder and decoder vectors, embedding
+    assert profile.parameters == linears + others
+    assert profile.quantized_parameters == linears
+    # codes 4 bits; 3 bytes for each of 16+8+4 (encoder), 16+16+4 (decoder), 16 (cross) output channels
+    stored = linears // 2 + 3 * (28 + 36 + 16)
+    assert profile.bits_per_weight == pytest.approx(8 * stored / linears)
+    assert profile.model_bits_per_weight == pytest.approx((8 * stored + 16 * others) / (linears + others))
+
+
+@pytest.mark.parametrize("activation_bits", [8, 16])
+def test_without_weight_quantization_a_weight_has_16_bits(activation_bits: int) -> None:
+    profile = _profile(16, activation_bits)
+    assert profile.quantized_parameters == 0
+    assert profile.bits_per_weight == profile.model_bits_per_weight == 16.0
+
+
+def test_breakdowns_add_up() -> None:
+    profile = _profile(3)
+    assert sum(profile.memory_io_breakdown.values()) == profile.memory_io_bytes
+    assert sum(profile.macs_breakdown.values()) == sum(profile.macs_phases.values()) == profile.macs
+    assert sum(profile.bops_breakdown.values()) == sum(profile.bops_phases.values()) == profile.bops
+
+
+def test_what_was_given_is_reported() -> None:
+    profile = _profile(4)
+    assert profile.disk_bytes == 1234
+    assert (profile.encoder_ms, profile.token_ms, profile.peak_memory_mib) == (7.0, 1.0, 300.0)
+    assert (profile.frames, profile.tokens) == (3, 2)
+
+
+def test_profile_survives_json() -> None:
+    profile = _profile(4)
+    fields = json.loads(json.dumps(dataclasses.asdict(profile)))
+    assert Profile(**{**fields, "latency": Latency(**fields["latency"])}) == profile
+
+
+def test_only_quantized_linears_count_towards_bits_per_weight() -> None:
+    speech = tiny_whisper()
+    path, bits = next(iter(uniform_bits(speech.graph, 4, 16).items()))
+    profile = profile_point(point_of(speech, bits={path: bits}), disk_bytes=0, latency=LATENCY)
+    assert profile.quantized_parameters == 64 * 64
+    assert profile.bits_per_weight == 4 + 8 * 3 / 64
+    exact = LinearBits(64 * 64 // 2, 4, 16)
+    profile = profile_point(point_of(speech, bits={path: exact}), disk_bytes=0, latency=LATENCY)
+    assert profile.bits_per_weight == 4.0

@@ -1,0 +1,100 @@
+"""Points in a process of their own: what the run's files disclose, and what happens without key or network."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from wandb_reader import read_runs
+
+from src.settings import ROOT
+
+API_KEY = "0123456789abcdef0123456789abcdef01234567"
+HUB_TOKEN = "hf_" + "fAkEtOkEn" * 3
+
+POINT = """
+import logging, sys
+from pathlib import Path
+from src.settings import TrackingSettings
+from src.tracking import RunInfo, connection, open_tracker
+mode, directory = sys.argv[1:3]
+logging.basicConfig(level=logging.WARNING)
+connection._PRIVATE["init_timeout"] = 2.0
+settings = TrackingSettings(mode=mode, project="tests", entity=None, group=None)
+home = Path.home()
+config = {"cache": str(home / "models"), "command": " ".join(sys.argv), "api_key": "from-the-command-line"}
+info = RunInfo("point", "name", "group", "ptq", (), config, Path(directory))
+tracker = open_tracker(settings, info)
+assert "wandb" not in sys.modules
+with tracker:
+    tracker.log("evaluate", {"wer": 7})
+    tracker.table("evaluate", "table", ["a"], [[1]])
+"""
+
+
+def run_point(mode: str, directory: Path, environment: Mapping[str, str], *arguments: str) -> str:
+    """Runs one point in a process with a home directory of its own on a terminal; returns what it printed."""
+    home = directory.parent / "home-of-the-user"
+    home.mkdir()
+    clean = {name: value for name, value in os.environ.items() if not re.search("proxy|wandb", name, re.I)}
+    master, terminal = pty.openpty()
+    command = [sys.executable, "-c", POINT, mode, str(directory), *arguments]
+    try:
+        subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**clean, "HOME": str(home), **environment},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            timeout=60,
+            check=True,
+        )
+        os.write(terminal, b".")
+        return os.read(master, 65536).decode()
+    finally:
+        os.close(terminal)
+        os.close(master)
+
+
+def test_no_secret_home_host_or_command_line_is_stored(tmp_path: Path) -> None:
+    directory = tmp_path / "output"
+    secrets = {"WANDB_API_KEY": API_KEY, "HF_TOKEN": HUB_TOKEN}
+    run_point("offline", directory, secrets, f"--key={API_KEY}", f"--hub={HUB_TOKEN}", "unrelated-argument")
+    (read,) = read_runs(directory)
+    assert read.logged("evaluate/wer") == [7]
+    assert read.config["cache"] == "~/models"
+    assert read.host == ""
+    assert not read.kinds & {"environment", "stats", "output", "output_raw"}
+    stored = b"".join(path.read_bytes() for path in directory.rglob("*") if path.is_file())
+    for secret in (API_KEY, HUB_TOKEN, "from-the-command-line", "home-of-the-user"):
+        assert secret.encode() not in stored
+    if len(socket.gethostname()) > 5:  # shorter names occur by chance
+        assert socket.gethostname().encode() not in stored
+
+
+def test_online_without_a_key_neither_prompts_nor_waits(tmp_path: Path) -> None:
+    began = time.monotonic()
+    printed = run_point("online", tmp_path / "output", {})
+    assert time.monotonic() - began < 20
+    assert "no API key" in printed
+    assert "wandb login" in printed
+    (read,) = read_runs(tmp_path / "output")
+    assert read.logged("evaluate/wer") == [7]
+
+
+def test_online_without_a_network_keeps_the_run_offline(tmp_path: Path) -> None:
+    nowhere = {"WANDB_API_KEY": API_KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    printed = run_point("online", tmp_path / "output", nowhere)
+    assert printed.count("WARNING") == 1
+    assert "wandb sync" in printed
+    assert API_KEY not in printed
+    (read,) = read_runs(tmp_path / "output")
+    assert read.logged("evaluate/wer") == [7]

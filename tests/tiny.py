@@ -1,0 +1,79 @@
+"""Random Whisper and Moonshine models small enough that a test runs in milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSpeechSeq2Seq, MoonshineConfig, WhisperConfig
+
+from src.models.moonshine import MoonshineSpeech
+from src.models.whisper import WhisperSpeech
+from src.settings import ModelSettings
+
+WHISPER: dict[str, Any] = {
+    "vocab_size": 96,
+    "num_mel_bins": 80,
+    "d_model": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+    "max_source_positions": 100,  # a window of 2 s
+    "max_target_positions": 32,
+    "decoder_start_token_id": 90,
+    "bos_token_id": 89,
+    "eos_token_id": 89,
+    "pad_token_id": 89,
+    "suppress_tokens": [1, 2],
+    "begin_suppress_tokens": [3, 89],
+}
+
+MOONSHINE: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "encoder_num_hidden_layers": 2,
+    "decoder_num_hidden_layers": 2,
+    "encoder_num_attention_heads": 2,
+    "decoder_num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "decoder_start_token_id": 1,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+
+
+def tiny_whisper(seed: int = 0, language: str | None = None, **changes: Any) -> WhisperSpeech:
+    """A Whisper with random weights; ``changes`` are configuration fields."""
+    module = _build(WhisperConfig(**{**WHISPER, **changes}), seed)
+    return WhisperSpeech(module, name="tiny_whisper", language=language)
+
+
+def tiny_moonshine(seed: int = 0, **changes: Any) -> MoonshineSpeech:
+    """A Moonshine (with its gated decoder) with random weights; ``changes`` are configuration fields."""
+    return MoonshineSpeech(_build(MoonshineConfig(**{**MOONSHINE, **changes}), seed), name="tiny_moonshine")
+
+
+def model_settings(source: Path | str, family: str = "whisper", **changes: Any) -> ModelSettings:
+    """Settings of a checkpoint at ``source``; ``changes`` are fields of theirs."""
+    fields = {"name": "tiny", "family": family, "source": str(source), "revision": None, "random_weights": False}
+    return ModelSettings(**{**fields, "language": None, "architecture": {}, **changes})
+
+
+def _build(config: Any, seed: int) -> Any:
+    """Weights and norms are made larger than an initialisation, so that layers matter and argmax is not a tie."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = AutoModelForSpeechSeq2Seq.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.dim() > 1:
+                    parameter.mul_(4)
+                else:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    return module
