@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -19,6 +21,8 @@ from src.errors import UserError, did_you_mean
 from src.settings import ROOT
 
 CONF = ROOT / "conf"
+GROUP_OR_KEY = "Write group=choice or key=value"
+NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
 
 
 def main(application: Callable[[], Any]) -> None:
@@ -30,37 +34,52 @@ def main(application: Callable[[], Any]) -> None:
         _check_arguments(sys.argv[1:])
         application()
         show_sweep()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except Exception as error:
         show_sweep(failed=True)
-        console.error(str(explain(error)))
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        console.error(sentence)
         sys.exit(1)
     except KeyboardInterrupt:
         console.error("interrupted; run the same command again to go on from the last finished batch")
         sys.exit(130)
 
 
-def explain(error: Exception) -> Exception:
-    """The error as field, problem and remedy where Hydra's or OmegaConf's own words are not."""
+def explain(error: Exception) -> str | None:
+    """The error in one line: field, problem and remedy; ``None`` where the user is not the one to mend it."""
+    if isinstance(error, OSError) and error.errno in NOT_WRITABLE and error.filename:
+        problem = f"{str(error.filename)!r} cannot be used ({error.strerror})"
+        error = UserError("files", problem, "Check the disk and permissions, or choose another output_dir=/path")
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        error = _in_our_words(error)
+    if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
+        return " ".join(str(error).split())
+    return None
+
+
+def _in_our_words(error: Exception) -> Exception:
+    """Hydra's errors as field, problem and remedy, where Hydra does not say so."""
+    text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = error.missing_cfg_file.rpartition("/")
         return UserError(group, f"there is no choice {choice!r}", did_you_mean(choice, error.options))
-    override = re.match(r"Could not override '([^']+)'", str(error))
-    if isinstance(error, ConfigCompositionException) and override:
-        return _unknown_key(override.group(1))
-    repeated = re.match(r"Multiple values for (\S+)\. ", str(error))
-    if repeated:
-        return UserError(repeated.group(1), "it is chosen already", f"Write {repeated.group(1)}=... without the plus")
+    if isinstance(error, ConfigCompositionException) and (override := re.match(r"Could not override '([^']+)'", text)):
+        return _unknown_key(override[1])
+    if repeated := re.match(r"Multiple values for (\S+)\. ", text):
+        return UserError(repeated[1], "it is chosen already", f"Write {repeated[1]}=... without the plus")
+    if several := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", text):
+        remedy = f"Add -m to run one point for each, or write {several[1]}=[{several[2]}] for a list"
+        return UserError(several[1], f"{several[2]!r} is more than one value", remedy)
     if isinstance(error, OverrideParseException):
-        return UserError("command line", f"{error.override!r} cannot be read", "Write group=choice or key=value")
+        return UserError("command line", f"{error.override!r} cannot be read", GROUP_OR_KEY)
     return error
 
 
 def _unknown_key(key: str) -> UserError:
     """Proposes the nearest key on the same level of the configuration, or the nearest group."""
     parent, _, name = key.rpartition(".")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config")
+    config = _composed_without(key)
     level = OmegaConf.select(config, parent) if parent else config
     if not isinstance(level, DictConfig):
         return UserError(key, "no such setting", did_you_mean(parent, map(str, config)))
@@ -68,8 +87,19 @@ def _unknown_key(key: str) -> UserError:
     return UserError(key, "no such setting", did_you_mean(name, (*map(str, level), *groups)))
 
 
+def _composed_without(key: str) -> DictConfig:
+    """What this command line composes without its override of ``key``; the defaults where that cannot be composed."""
+    plain = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    others = [argument for argument in plain if argument.lstrip("+~").partition("=")[0] != key]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        with suppress(HydraException):
+            return compose("config", others, return_hydra_config=key.startswith("hydra."))
+        return compose("config")
+
+
 def _check_arguments(arguments: list[str]) -> None:
     """Refuses what Hydra would answer with a traceback."""
     for argument in arguments:
         if argument.startswith("="):
-            raise UserError("command line", f"{argument!r} sets nothing", "Write group=choice or key=value")
+            raise UserError("command line", f"{argument!r} sets nothing", GROUP_OR_KEY)

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-COLUMNS = ("model", "method", "bits", "dataset", "WER %", "95 % interval", "vs fp", "size MB", "memory I/O MB", "GBOPs")
-NARROWEST = 120  # a file has no width; do not fold the table there
+NAMES = ("model", "method", "bits", "dataset")
+FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
+UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
 
 
 def show(records: Sequence[dict[str, Any]]) -> None:
-    """Prints one row per record, lowest WER first; points without a WER come last."""
-    table = Table(title=None, header_style="bold", expand=False)
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in COLUMNS[:4] else "right", no_wrap=True)
+    """Prints one row per record, lowest WER first; points without a WER come last.
+
+    A star marks a WER whose paired difference from full precision has a 95 % interval without zero.
+    """
+    table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for name in NAMES:
+        table.add_column(name, overflow="fold")
+    for figure in FIGURES:
+        table.add_column(figure, justify="right", no_wrap=True)
     for record in sorted(records, key=_wer):
         table.add_row(*_row(record))
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=max(console.width, NARROWEST))
+        console.width = UNLIMITED
     console.print(table)
 
 
 def error(message: str) -> None:
-    """One line on the error stream, without markup."""
-    Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False, highlight=False)
+    """One line on the error stream, as it is."""
+    console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    console.print(f"Error: {message}", style="red")
 
 
 def _wer(record: dict[str, Any]) -> float:
@@ -38,7 +45,7 @@ def _wer(record: dict[str, Any]) -> float:
 def _row(record: dict[str, Any]) -> list[str]:
     results = record["results"]
     evaluated, profiled = results.get("evaluate"), results.get("profile")
-    cells = [record["model"], record["method"], record["bits"], record["dataset"]]
+    cells = [record[name] for name in NAMES]
     cells += _scores(evaluated) if evaluated else ["-"] * 3
     size = results.get("quantize", {}).get("disk_bytes")
     cells.append(f"{size / 1e6:.2f}" if size else "-")
@@ -51,8 +58,3 @@ def _scores(evaluated: dict[str, Any]) -> list[str]:
     significant = "*" if not difference["low"] <= 0 <= difference["high"] else ""
     interval = f"{evaluated['wer_low']:.2f}-{evaluated['wer_high']:.2f}"
     return [f"{evaluated['wer']:.2f}", interval, f"{difference['difference']:+.2f}{significant}"]
-
-
-def is_interactive() -> bool:
-    """Whether a person watches the error stream, where progress bars go."""
-    return sys.stderr.isatty()

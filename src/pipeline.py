@@ -57,12 +57,24 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:
-    """Logs a stored result unless this point's run has it already, so that a cached point costs no tracker start."""
+    """Logs a stored result unless this point's run has it already, so that a cached point costs no tracker start.
+
+    Nothing that goes wrong here fails the job; what could not be logged is tried again when the point is run again.
+    """
     tracking = point.settings.tracking
     if tracking.mode == "none":
         return
     key = {"run": point.fingerprint, "stage": stage.entry(point).fingerprint, **tracking.model_dump(exclude={"group"})}
-    point.store.entry("tracked", key).obtain(lambda _: stage.log(point, tracker))
+    logged = point.store.entry("tracked", key)
+    if logged.is_complete():
+        return
+    try:
+        stage.log(point, tracker)
+    except Exception as error:
+        log.warning("could not prepare what %s logs (%s: %s); the job goes on", stage.name, type(error).__name__, error)
+        return
+    if not tracker.failed:
+        logged.obtain(lambda _: None)
 
 
 def _run_info(point: Point, job_dir: Path) -> RunInfo:

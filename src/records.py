@@ -6,6 +6,7 @@ Records are the truth that tables, plots and W&B mirror. Wall-clock figures and 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,20 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path:
-    """Writes the record under its fingerprint, and into the job's own folder for the sweep's table."""
+    """Writes the record under its fingerprint, and into the job's own folder for the sweep's table.
+
+    A record that is there already and holds the same results stays as it is: its provenance tells where they were
+    computed, not where they were looked up.
+    """
     path = output_dir / "records" / f"{record['fingerprint']}.json"
-    write_json(path, record)
+    if not _holds(path, record["results"]):
+        write_json(path, record)
     write_json(job_dir / RECORD, record)
     return path
+
+
+def _holds(path: Path, results: dict[str, Any]) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8"))["results"] == results)
+    except (OSError, ValueError, KeyError):
+        return False

@@ -31,7 +31,16 @@ def _group_size(size: int) -> int:
     return size
 
 
-Bits = Annotated[int, AfterValidator(_bit_width)]
+def _named(method: dict[str, Any]) -> dict[str, Any]:
+    for field in ("name", "_target_"):
+        if not isinstance(method.get(field), str):
+            raise ValueError(f"it has no {field}")
+    return method
+
+
+Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
+Count = Annotated[Integer, Field(ge=1)]
+Bits = Annotated[Integer, AfterValidator(_bit_width)]
 
 
 class _Frozen(BaseModel):
@@ -72,32 +81,32 @@ class DatasetSettings(_Frozen):
     config: str
     split: str
     root: str | None
-    limit: Annotated[int, Field(ge=1)] | None
+    limit: Count | None
 
 
 class CalibSettings(_Frozen):
     """Unlabelled calibration clips, and whether blocks see fp or already quantized predecessors."""
 
     dataset: DatasetSettings
-    n: Annotated[int, Field(ge=1)]
-    batch_size: Annotated[int, Field(ge=1)]
+    n: Count
+    batch_size: Count
     propagate: Literal["quantized", "fp"]
 
 
 class EvaluateSettings(_Frozen):
     """Greedy decoding and the bootstrap."""
 
-    batch_size: Annotated[int, Field(ge=1)]
+    batch_size: Count
     suppress_tokens: bool
-    bootstrap_samples: Annotated[int, Field(ge=100)]
+    bootstrap_samples: Annotated[Integer, Field(ge=100)]
 
 
 class ProfileSettings(_Frozen):
     """The reference utterance whose cost is reported."""
 
     seconds: Annotated[float, Field(gt=0)]
-    tokens: Annotated[int, Field(ge=1)]
-    repeats: Annotated[int, Field(ge=1)]
+    tokens: Count
+    repeats: Count
 
 
 class TrackingSettings(_Frozen):
@@ -113,11 +122,11 @@ class Settings(_Frozen):
     """Everything one point (model x method x bit-config x dataset) depends on."""
 
     model: ModelSettings
-    method: dict[str, Any]
+    method: Annotated[dict[str, Any], AfterValidator(_named)]
     wbits: Bits
     abits: Bits
     kvbits: Bits
-    group_size: Annotated[int, AfterValidator(_group_size)]
+    group_size: Annotated[Integer, AfterValidator(_group_size)]
     symmetric: bool
     scope: ScopeSettings
     dataset: DatasetSettings
@@ -125,7 +134,7 @@ class Settings(_Frozen):
     evaluate: EvaluateSettings
     profile: ProfileSettings
     tracking: TrackingSettings
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     device: str
     stages: tuple[Literal["calibrate", "quantize", "evaluate", "profile"], ...]
     output_dir: str
@@ -146,6 +155,7 @@ class Settings(_Frozen):
 _REMEDIES = {
     "stages": f"Choose from {', '.join(STAGES)}, e.g. stages=[evaluate,profile]",
     "device": "Use device=cpu, device=cuda or device=cuda:0",
+    "method": "Choose a yaml of conf/method, e.g. method=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
 }
 _BITS_REMEDY = "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"
@@ -154,15 +164,15 @@ _BITS_REMEDY = "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"
 def _to_user_error(error: ValidationError) -> UserError:
     """The first of pydantic's findings, in the form every other user error has."""
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "settings"
-    top = str(first["loc"][0]) if first["loc"] else ""
+    names = [part for part in first["loc"] if isinstance(part, str)]  # without positions in lists
+    field, top = ".".join(names), names[0]
     if first["type"] == "extra_forbidden":
         return UserError(field, "no such setting", "Remove it; `--cfg job` lists every setting")
     if first["type"] == "missing":
         return UserError(field, "no value is set", f"Add {field}=... to the command line or its yaml")
     message = first["msg"].removeprefix("Value error, ")
     remedy = _BITS_REMEDY if top in {"wbits", "abits", "kvbits"} else _REMEDIES.get(top)
-    if top == "stages":
+    if first["type"] == "literal_error" and top == "stages":
         remedy = did_you_mean(str(first["input"]), STAGES)
     return UserError(field, f"{first['input']!r} is not valid ({message})", remedy or f"See `--cfg job` for {field}")
 

@@ -3,7 +3,7 @@
 An entry is the folder ``<root>/<stage>/<fingerprint>/``. Its fingerprint hashes the settings that the result depends on
 and nothing about where it ran. The entry's files are built in ``<fingerprint>.partial/`` under a lock, hashed into a
 manifest, flushed, and moved into place by one rename: a half-written entry is never read. A build that was killed
-finds its partial folder again, so a stage may resume from files it left there.
+finds its ``*.progress`` files again and may resume from them; whatever else it left behind is removed first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from src.errors import UserError
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"  # SHA-256 of every other file
+KEY = "key.json"  # the settings that name the entry
 PROGRESS_SUFFIX = ".progress"  # files a build keeps to resume from; not part of the finished entry
 
 
@@ -44,9 +46,12 @@ def write_atomic(path: Path, text: str) -> None:
     """Writes ``text`` so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _flush(temporary)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _flush(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -82,10 +87,8 @@ class Entry:
 
     def is_complete(self) -> bool:
         """Whether the entry is there and every file matches its checksum; damage is logged."""
-        if not self.path.is_dir():
-            return False
         damage = self._damage()
-        if damage:
+        if damage and self.path.is_dir():
             log.warning("%s entry %s is damaged (%s): it will be rebuilt", self.stage, self.path, damage)
         return damage is None
 
@@ -97,18 +100,18 @@ class Entry:
         if self.is_complete():
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _waiting_lock(self.path.with_suffix(".lock"), self.stage):
-            if not self.is_complete():
+        with _locked(self.path.with_suffix(".lock"), self.stage):
+            if self._damage() is not None:  # else another process has built it by now
                 self._build(build)
         return self.path
 
     def _build(self, build: Callable[[Path], None]) -> None:
         partial = self.path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
+        _clear(partial, progress=False)  # what an earlier attempt left is not this one's result
         build(partial)
-        for leftover in partial.glob(f"*{PROGRESS_SUFFIX}"):
-            leftover.unlink()
-        write_json(partial / "key.json", dict(self.key))
+        _clear(partial, progress=True)
+        write_json(partial / KEY, dict(self.key))
         files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST)
         digests = {str(path.relative_to(partial)): sha256_file(path) for path in files}
         write_json(partial / MANIFEST, digests)
@@ -122,32 +125,38 @@ class Entry:
     def _damage(self) -> str | None:
         try:
             digests = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+            if KEY not in digests:
+                return f"{MANIFEST} does not list {KEY}"
             for name, digest in digests.items():
                 if sha256_file(self.path / name) != digest:
                     return f"checksum of {name} differs"
         except FileNotFoundError as error:
             return f"{Path(error.filename).name} is missing"
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             return f"unreadable: {error}"
         return None
 
 
-class _waiting_lock:  # noqa: N801 - reads as a function where it is used
-    """File lock that says so when it has to wait. Released by the system when its holder dies."""
+def _clear(folder: Path, *, progress: bool) -> None:
+    """Removes the files to resume from, or everything else."""
+    for path in folder.iterdir():
+        if path.name.endswith(PROGRESS_SUFFIX) is progress:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def __init__(self, path: Path, what: str) -> None:
-        self._lock = FileLock(path)
-        self._what = what
 
-    def __enter__(self) -> None:
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            log.info("waiting for another process that is making the same %s entry", self._what)
-            self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+@contextmanager
+def _locked(path: Path, stage: str) -> Iterator[None]:
+    """Holds a file lock, and says so when it has to wait for it. The system releases it when its holder dies."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that is making the same %s entry", stage)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)

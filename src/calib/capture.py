@@ -14,6 +14,7 @@ from torch import Tensor
 from src.data.corpora import Utterance
 from src.evaluation.transcribe import transcribe
 from src.models.speech import SpeechModel
+from src.runtime import progress
 
 CLIPS = "clips.json"
 FEATURES = "features.safetensors"
@@ -68,7 +69,7 @@ def capture(speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int,
     """Transcribes ``clips`` with the fp model and keeps features and tokens."""
     clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))
     features, tokens = [], []
-    for start in range(0, len(clips), batch_size):
+    for start in progress(range(0, len(clips), batch_size), "transcribe"):
         batch = clips[start : start + batch_size]
         batch_features, generated = transcribe(speech, batch, suppress=suppress)
         features += batch_features

@@ -18,6 +18,7 @@ from src.calib.stats import RunningStatistics
 from src.methods.base import LinkStatistics
 from src.models.graph import Block, Link, Rows
 from src.models.speech import Encoded, SpeechModel
+from src.runtime import progress
 
 BlockHook = Callable[[Block, dict[str, LinkStatistics]], None]
 
@@ -73,12 +74,12 @@ class Walker:
         """Calls ``on_block(block, statistics by link name)`` for every block, encoder first."""
         graph = self._speech.graph
         encoder_batches = self._encoder_batches()
-        for block in graph.encoder:
+        for block in progress(graph.encoder, "encoder blocks"):
             self._step(block, encoder_batches, {}, on_block)
         encoded = [self._encoded(batch) for batch in encoder_batches]
         shared = self._encoder_output_statistics(encoded)
         decoder_batches = self._decoder_batches(encoded)
-        for block in graph.decoder:
+        for block in progress(graph.decoder, "decoder blocks"):
             self._step(block, decoder_batches, shared, on_block)
 
     def _step(

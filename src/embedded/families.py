@@ -22,6 +22,7 @@ from src.embedded.vocabularies import CHUNK_SECONDS, VOCABULARY, moonshine_proce
 WIDTH, HEADS, INNER = 192, 6, 768
 ENCODER_LAYERS, DECODER_LAYERS = 4, 3
 MAX_TOKENS = 64
+TOKENS_PER_SECOND = 13  # Moonshine's bound against loops; 6.5 in the published models, whose pieces are longer
 
 
 class Family(ABC):
@@ -156,6 +157,7 @@ class Moonshine(Family):
             eos_token_id=2,
             pad_token_id=2,
             decoder_start_token_id=1,
+            max_tokens_per_second=TOKENS_PER_SECOND,
         )
         model = MoonshineForConditionalGeneration(config)
         model.generation_config = GenerationConfig(
@@ -180,8 +182,8 @@ class Moonshine(Family):
         """One by one, since the front-end's GroupNorm would see the padding of a batch."""
         texts = []
         for wave in audio:
-            limit = int(len(wave) * 6.5 // RATE + 2)
-            tokens = model.generate(input_values=wave[None].to(model.dtype), max_new_tokens=max(limit, 24))
+            limit = self.prompt_length + len(wave) * TOKENS_PER_SECOND // RATE + 2
+            tokens = model.generate(input_values=wave[None].to(model.dtype), max_length=limit)
             texts.append(self.processor.tokenizer.decode(tokens[0], skip_special_tokens=True))
         return texts
 

@@ -64,15 +64,12 @@ class Quantizer:
         self._method = method
         self._plan = weight_plan(speech.graph, settings)
         self._abits = input_bits(speech.graph, settings)
+        self._reason = "out of scope" if any(self._plan.values()) else "weights stay at 16 bits"
         self.weights: dict[str, QuantizedWeight] = {}
         self.rows: list[dict[str, Any]] = []
 
-    def round_all(self) -> None:
-        """Rounds every linear from its weights alone."""
-        self.round_from({})
-
     def round_from(self, statistics: Mapping[str, LinkStatistics]) -> None:
-        """Rounds every linear from statistics of the full-precision model's link inputs."""
+        """Rounds every linear from statistics of the fp model's link inputs, or from none at all."""
         for block in progress(self._speech.graph.blocks, "quantize"):
             self.round_block(block, statistics)
 
@@ -98,7 +95,7 @@ class Quantizer:
         }
         if spec is None:
             install(self._speech.module, linear.path, None, self._abits[linear.path])
-            return {**row, "bits_per_weight": float(FULL_PRECISION), "notes": ["weight left at 16 bits"]}
+            return {**row, "bits_per_weight": float(FULL_PRECISION), "skipped": self._reason, "notes": []}
         W = self._speech.module.get_parameter(f"{linear.path}.weight").detach().float().clone()
         rounded = self._method.round(W, spec, statistics)
         Q = rounded.weight.dequantize()
@@ -109,13 +106,13 @@ class Quantizer:
             **row,
             "bits_per_weight": rounded.weight.bits_per_weight,
             "stored_bytes": rounded.weight.nbytes,
-            "weight_error": relative_error(W, Q, torch.eye(W.shape[1], device=W.device)),
-            "output_error": None if gram is None else relative_error(W, Q, gram),
+            "weight_error": float(torch.linalg.norm(W - Q) / torch.linalg.norm(W)),
+            "output_error": None if gram is None else relative_output_error(W, Q, gram),
             "notes": list(rounded.notes),
         }
 
 
-def relative_error(W: Tensor, Q: Tensor, H: Tensor) -> float:
-    """``||(W - Q) X|| / ||W X||`` for inputs with Gram matrix ``H = X X^T``."""
+def relative_output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:
+    """``||(W - Q) X|| / ||W X||`` for ``W``, ``Q`` [out, in] and inputs with Gram matrix ``H = X X^T`` [in, in]."""
     power = output_error(W, torch.zeros_like(W), H)
-    return math.sqrt(output_error(W, Q, H) / power) if power > 0 else 0.0
+    return math.sqrt(max(output_error(W, Q, H), 0.0) / power) if power > 0 else 0.0

@@ -41,6 +41,12 @@ class Evaluate(Stage):
         """The quantized model. The fp baseline needs nothing but the checkpoint and is made here."""
         return {} if point.baseline is point else {"quantize": point.quantized}
 
+    def run(self, point: Point) -> None:
+        """Also makes sure that the transcripts behind stored scores are intact. Raises UserError."""
+        super().run(point)
+        for each in (point, point.baseline):
+            transcribed(each)
+
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - scores are figures only
         """WER with its parts, CER, 95 % intervals, and the paired difference to the fp baseline."""
         scores, baseline = _scored(point), _scored(point.baseline)

@@ -20,7 +20,7 @@ from src.tracking import Tracker
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "model.safetensors"
-COLUMNS = ("linear", "component", "wbits", "abits", "bits_per_weight", "weight_error", "output_error", "rows", "notes")
+COLUMNS = ("linear", "component", "wbits", "abits", "bits_per_weight", "weight_error", "output_error", "skipped")
 
 
 class Quantize(Stage):
@@ -61,8 +61,8 @@ class Quantize(Stage):
         """Size, mean errors, the layer table, and the model with its calibration as input."""
         result, entry = self.result(point), self.entry(point)
         tracker.log(self.name, summarize(result))
-        rows = [[row.get(column) for column in COLUMNS[:-1]] + ["; ".join(row["notes"])] for row in result["layers"]]
-        tracker.table(self.name, "layers", COLUMNS, rows)
+        rows = [[*(row.get(column) for column in COLUMNS), "; ".join(row["notes"])] for row in result["layers"]]
+        tracker.table(self.name, "layers", [*COLUMNS, "notes"], rows)
         uses = [f"calibration-{needed.fingerprint}" for needed in self.needs(point).values()]
         files = {CHECKPOINT: entry.path / CHECKPOINT}
         tracker.artifact(self.name, f"model-{entry.fingerprint}", "model", files, dict(entry.key), uses)

@@ -45,7 +45,7 @@ class Tracker:
         self._info = info
         self._run: Run | None = None
         self._over = False  # finished, or failed to begin
-        self._warned = False
+        self.failed = False  # whether anything could not be logged
         self._outputs: set[str] = set()
         self._environment = ExitStack()
 
@@ -169,8 +169,8 @@ class Tracker:
             self._report(what, error)
 
     def _report(self, what: str, error: Exception) -> None:
-        level = logging.DEBUG if self._warned else logging.WARNING
-        self._warned = True
+        level = logging.DEBUG if self.failed else logging.WARNING
+        self.failed = True
         logger.log(level, "Weights & Biases failed at %s (%s: %s). The job goes on.", what, type(error).__name__, error)
 
 

@@ -80,7 +80,7 @@ def test_the_rate_warms_up_stays_and_decays_to_nearly_nothing() -> None:
     schedule = Schedule(steps=1_000, decay=200, peak=1.0, warm_up=100)
     rates = [schedule.rate(step) for step in (0, 99, 800, 900, 999)]
     assert rates == pytest.approx([0.01, 1.0, 1.0, 0.5, 0.005])
-    assert schedule.full_padding(999) == 1.0
+    assert [schedule.full_padding(step) for step in (0, 900, 999)] == [0.05, 0.15, 0.5]
 
 
 @pytest.fixture(scope="module")

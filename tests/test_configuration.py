@@ -1,0 +1,111 @@
+"""Every yaml in conf composes, passes the checks, and is what its name says; a new one takes part by being there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from src.methods.base import build_method
+from src.settings import ROOT, ModelSettings, Settings, from_config
+from tests.composed import composed
+
+CONF = ROOT / "conf"
+GROUPS = ("model", "method", "bits", "dataset", "calib", "tracking", "experiment")
+NAMED = ("model", "method", "dataset")  # groups whose choice is written into records
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def raw(*overrides: str) -> DictConfig:
+    """The composition with Hydra's own part."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=True)
+
+
+def test_every_folder_of_conf_is_checked_here() -> None:
+    folders = {path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()}
+    assert folders == {*GROUPS, "hydra", "hydra/launcher"}
+
+
+@pytest.mark.parametrize("group", [*GROUPS, "hydra/launcher"])
+def test_a_group_has_choices(group: str) -> None:
+    assert choices(group)
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in choices(group)])
+def test_a_choice_composes_and_passes_the_checks(group: str, name: str) -> None:
+    settings = composed(f"{group}={name}")
+    if group in NAMED:
+        part = getattr(settings, group)
+        assert (part["name"] if isinstance(part, dict) else part.name) == name
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_a_model_says_all_that_another_starts_from(name: str) -> None:
+    """Nothing of the default model is left in another one's settings."""
+    alone = OmegaConf.to_container(raw(f"model={name}").model, resolve=True)
+    assert composed(f"model={name}").model == ModelSettings.model_validate(alone)
+    assert set(alone) == set(ModelSettings.model_fields)
+
+
+@pytest.mark.parametrize("name", choices("method"))
+def test_a_method_builds(name: str) -> None:
+    assert build_method(composed(f"method={name}").method).name == name
+
+
+@pytest.mark.parametrize("name", choices("bits"))
+def test_a_bit_config_has_the_numbers_of_its_name(name: str) -> None:
+    settings = composed(f"bits={name}")
+    found = re.fullmatch(r"w(\d+)a(\d+)(?:kv(\d+))?", name)
+    assert found is not None
+    weights, activations, cache = (int(bits or 16) for bits in found.groups())
+    assert (settings.wbits, settings.abits, settings.kvbits) == (weights, activations, cache)
+    assert settings.bits_name == name
+
+
+def test_a_single_bit_width_is_set_after_the_bit_config() -> None:
+    settings = composed("wbits=3", "bits=w4a4kv4", "abits=6")
+    assert (settings.wbits, settings.abits, settings.kvbits) == (3, 6, 4)
+
+
+@pytest.mark.parametrize("name", choices("dataset"))
+def test_a_dataset_serves_for_calibration_too(name: str) -> None:
+    assert composed(f"dataset@calib.dataset={name}").calib.dataset == composed(f"dataset={name}").dataset
+
+
+@pytest.mark.parametrize("name", choices("hydra/launcher"))
+def test_a_launcher_is_installed(name: str) -> None:
+    launcher = raw(f"hydra/launcher={name}").hydra.launcher
+    assert get_class(launcher._target_)
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_an_experiment_sweeps_over_points_that_pass_the_checks(name: str) -> None:
+    params = raw(f"experiment={name}").hydra.sweeper.params
+    assert params
+    for key, values in params.items():
+        for value in str(values).split(","):
+            assert isinstance(composed(f"experiment={name}", f"{key}={value}"), Settings)
+
+
+def test_no_setting_is_hidden_from_the_command_line() -> None:
+    """Every field of the settings is composed, so `--cfg job` shows every value a run depends on."""
+    config = OmegaConf.to_container(raw(), resolve=False)
+    assert isinstance(config, dict)
+    assert set(config) - {"hydra", "experiment"} == set(Settings.model_fields)
+    del config["hydra"]
+    plain = {str(key): value for key, value in config.items()}
+    assert from_config(plain) == composed()
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+def test_a_yaml_begins_by_saying_what_it_is(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert any(" # " in line or re.match(r"# (?!@package)", line) for line in lines[:2]), lines[:2]

@@ -1,0 +1,103 @@
+"""The table at the end: best first, complete where it is kept in a file, folded where a terminal is narrow."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from src import console
+
+MODEL, BITS, DATASET = "whisper_large_v3_turbo", "w4a8kv4g128", "embedded_calibration"
+
+
+def record(name: str, wer: float | None = None, low: float = -1.0, high: float = 1.0, **fields: Any) -> dict[str, Any]:
+    """A record with what the table shows; the paired difference to fp is +0.5 within ``[low, high]``."""
+    results: dict[str, Any] = {"quantize": {"disk_bytes": 3_858_624}}
+    if wer is not None:
+        difference = {"difference": 0.5, "low": low, "high": high}
+        results["evaluate"] = {"wer": wer, "wer_low": wer - 1, "wer_high": wer + 1, "versus_fp": difference}
+        results["profile"] = {"memory_io_bytes": 40_440_000, "bops": 122_254_934_016}
+    return {"model": "m", "method": name, "bits": BITS, "dataset": "d", "results": results, **fields}
+
+
+def shown(capsys: pytest.CaptureFixture[str], *records: dict[str, Any]) -> list[list[str]]:
+    console.show(records)
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Makes the output look like a terminal; its width is $COLUMNS."""
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TERM", "xterm")
+    return monkeypatch
+
+
+def test_rows_are_sorted_best_first_and_points_without_a_score_come_last(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = shown(capsys, record("none"), record("worse", 100.0), record("best", 9.9), record("second", 10.0))
+    assert [row[1] for row in rows[2:]] == ["best", "second", "worse", "none"]
+
+
+def test_a_row_holds_the_figures_in_the_units_of_its_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    heading, _, row = shown(capsys, record("gptq", 12.345))
+    assert " ".join(heading) == "model method bits dataset WER 95% CI vs fp MB I/O MB GBOP"
+    assert row == ["m", "gptq", "w4a8kv4g128", "d", "12.35", "11.35-13.35", "+0.50", "3.86", "40.4", "122"]
+
+
+def test_a_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, row = shown(capsys, record("gptq", dataset="a[bold]:b:[/x]"))
+    assert row[3] == "a[bold]:b:[/x]"
+
+
+def test_what_was_not_computed_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, row = shown(capsys, record("gptq"))
+    assert row[4:] == ["-", "-", "-", "3.86", "-", "-"]
+    *_, row = shown(capsys, record("gptq", results={}))
+    assert row[4:] == ["-"] * 6
+
+
+@pytest.mark.parametrize(("low", "high", "star"), [(-1, 2, ""), (0, 1, ""), (0.1, 1, "*"), (-3, -0.1, "*")])
+def test_a_star_marks_a_difference_whose_interval_leaves_out_zero(
+    capsys: pytest.CaptureFixture[str], low: float, high: float, star: str
+) -> None:
+    *_, row = shown(capsys, record("gptq", 12.0, low, high))
+    assert row[6] == f"+0.50{star}"
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "200"])
+def test_nothing_is_cut_or_folded_in_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    rows = shown(capsys, record("gptq", 123.45, model=MODEL, dataset=DATASET))
+    assert rows[2][:4] == [MODEL, "gptq", "w4a8kv4g128", DATASET]
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize("columns", [80, 100, 140])
+def test_the_table_fits_a_terminal_and_loses_nothing(
+    capsys: pytest.CaptureFixture[str], terminal: pytest.MonkeyPatch, columns: int
+) -> None:
+    terminal.setenv("COLUMNS", str(columns))
+    console.show([record("rtn_mse", 123.45, 0.1, model=MODEL, dataset=DATASET)])
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    lines = out.splitlines()
+    rule = next(at for at, line in enumerate(lines) if line.startswith("─"))
+    assert max(map(len, lines)) <= columns
+    assert "…" not in out
+    first, *further = [line.split() for line in lines[rule + 1 :]]
+    assert first[4:] == ["123.45", "122.45-124.45", "+0.50*", "3.86", "40.4", "122"]
+    names = "".join(first[:4] + [part for line in further for part in line])
+    assert sorted(names) == sorted(f"{MODEL}rtn_mse{BITS}{DATASET}")
+
+
+def test_an_error_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    message = f"model.source: [bold]{'long ' * 40}name[/bold]. Use :smile: C:\\path."
+    console.error(message)
+    captured = capsys.readouterr()
+    assert captured.err == f"Error: {message}\n"
+    assert captured.out == ""

@@ -1,0 +1,214 @@
+"""The main job end to end: the real command line in a subprocess, on the embedded models and speech."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.settings import ROOT
+from tests.wandb_reader import read_runs
+
+SMALL = ("dataset.limit=12", "calib.n=6", "evaluate.bootstrap_samples=200", "profile.repeats=2")
+
+
+def command(output: Path, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "src.main", *overrides, f"output_dir={output}", *SMALL]
+
+
+def environment() -> dict[str, str]:
+    """One thread, so that several jobs do not fight over two cores; nothing a tracker in this process left behind."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return {**inherited, "OMP_NUM_THREADS": "1"}
+
+
+def run(output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(output, *overrides),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def records(output: Path) -> dict[str, dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in (output / "records").glob("*.json")]
+    return {f"{record['method']}-{record['bits']}": record for record in found}
+
+
+def lasting(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without clocks and places."""
+    places = ("times", "measured", "provenance", "settings")
+    return {key: value for key, value in record.items() if key not in places}
+
+
+def entries(output: Path, stage: str) -> set[str]:
+    return {path.name for path in (output / "cache" / stage).iterdir() if path.is_dir()}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The README's sweep, made small."""
+    output = tmp_path_factory.mktemp("sweep")
+    return output, run(output, "-m", "method=rtn,gptq", "wbits=3,4")
+
+
+def test_sweep_runs_four_points_through_all_stages(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    output, finished = sweep
+    assert finished.returncode == 0, finished.stderr
+    found = records(output)
+    assert set(found) == {"rtn-w3a16", "rtn-w4a16", "gptq-w3a16", "gptq-w4a16"}
+    for record in found.values():
+        assert set(record["results"]) == {"calibrate", "quantize", "evaluate", "profile"}
+        evaluated = record["results"]["evaluate"]
+        assert evaluated["wer_low"] <= evaluated["wer"] <= evaluated["wer_high"]
+        assert evaluated["utterances"] == 12
+        difference = evaluated["versus_fp"]
+        assert difference["difference"] == pytest.approx(evaluated["wer"] - evaluated["fp_wer"])
+        assert record["subset"] == 12
+
+
+def test_points_of_a_sweep_share_their_work(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    output, _ = sweep
+    counts = {stage: len(entries(output, stage)) for stage in ("calibrate", "quantize", "transcripts", "latency")}
+    assert counts == {"calibrate": 1, "quantize": 5, "transcripts": 5, "latency": 1}  # four points and fp
+
+
+def test_fewer_bits_are_smaller_on_disk_and_in_memory_io(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, _ = sweep
+    found = {name: record["results"] for name, record in records(output).items()}
+    for name, results in found.items():
+        folder = next(
+            path
+            for path in (output / "cache/quantize").iterdir()
+            if path.is_dir() and json.loads((path / "result.json").read_text()) == results["quantize"]
+        )
+        assert (folder / "model.safetensors").stat().st_size == results["quantize"]["disk_bytes"], name
+    for figure in (lambda r: r["quantize"]["disk_bytes"], lambda r: r["profile"]["memory_io_bytes"]):
+        assert figure(found["gptq-w3a16"]) < figure(found["gptq-w4a16"])
+    assert found["rtn-w3a16"]["profile"]["bops"] < found["rtn-w4a16"]["profile"]["bops"]
+
+
+def test_sweep_ends_with_one_table_best_first(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, finished = sweep
+    rows = [line.split() for line in finished.stdout.splitlines() if "embedded_moonshine" in line]
+    assert len(rows) == 4
+    rates = [next(float(cell) for cell in row if cell.replace(".", "", 1).isdigit()) for row in rows]
+    assert rates == sorted(rates)
+
+
+def test_second_run_recomputes_nothing(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    output, _ = sweep
+    cache = output / "cache"
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    runs = len(list((output / "wandb").glob("offline-run-*")))
+    again = run(output, "-m", "method=rtn,gptq", "wbits=3,4")
+    assert again.returncode == 0, again.stderr
+    after = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    assert after == before
+    assert len(list((output / "wandb").glob("offline-run-*"))) == runs
+
+
+def test_each_point_is_one_wandb_run_in_the_sweep_s_group(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, _ = sweep
+    runs = read_runs(output)
+    assert len({found.id for found in runs}) == len(runs) == 4
+    assert len({found.group for found in runs}) == 1
+    by_id = {record["fingerprint"]: record for record in records(output).values()}
+    for found in runs:
+        record = by_id[found.id.rpartition("-")[2]]
+        assert found.summary["evaluate/wer"] == pytest.approx(record["results"]["evaluate"]["wer"])
+        assert found.summary["quantize/disk_bytes"] == record["results"]["quantize"]["disk_bytes"]
+        assert len(found.table("quantize/layers")["data"]) == len(record["results"]["quantize"]["layers"])
+        assert found.table("evaluate/worst")["columns"][-1] == "audio"
+        kinds = {artifact.type for artifact in found.artifacts.values()}
+        assert kinds >= {"calibration", "model", "transcripts"}
+        assert found.exit_code == 0
+
+
+def test_corrupted_entry_is_said_and_rebuilt_to_the_same_record(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    shutil.copytree(sweep[0], output)
+    before = records(output)["gptq-w3a16"]
+    for entry in entries(output, "transcripts"):
+        file = output / "cache/transcripts" / entry / "transcripts.jsonl"
+        file.write_bytes(file.read_bytes()[:-40])
+    finished = run(output, "method=gptq", "wbits=3")
+    assert finished.returncode == 0, finished.stderr
+    assert "checksum of transcripts.jsonl differs" in finished.stderr
+    assert lasting(records(output)["gptq-w3a16"]) == lasting(before)
+
+
+@pytest.mark.parametrize("delay", [4.0, 6.5, 9.0])
+def test_killed_and_resumed_equals_never_killed(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, delay: float
+) -> None:
+    overrides = ("method=gptq", "wbits=3", "evaluate.batch_size=2")
+    victim = subprocess.Popen(
+        command(tmp_path, *overrides), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(delay)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    finished = run(tmp_path, *overrides)
+    assert finished.returncode == 0, finished.stderr
+    unbroken = run(sweep[0], *overrides)
+    assert unbroken.returncode == 0, unbroken.stderr
+    key = lasting(records(tmp_path)["gptq-w3a16"])["fingerprint"]
+    resumed, whole = (json.loads((output / f"records/{key}.json").read_text()) for output in (tmp_path, sweep[0]))
+    assert lasting(resumed) == lasting(whole)
+
+
+def test_two_processes_on_the_same_point_both_end_well(tmp_path: Path) -> None:
+    jobs = [
+        subprocess.Popen(
+            command(tmp_path, "method=rtn"), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for job in jobs:
+        _, errors = job.communicate(timeout=200)
+        assert job.returncode == 0, errors
+    assert len(entries(tmp_path, "calibrate")) == 1
+    assert len(records(tmp_path)) == 1
+
+
+def test_fp_is_the_same_point_at_any_bits(tmp_path: Path) -> None:
+    finished = run(tmp_path, "-m", "method=fp", "wbits=3,4", "tracking=none", "model=embedded_whisper")
+    assert finished.returncode == 0, finished.stderr
+    (record,) = records(tmp_path).values()
+    assert record["results"]["evaluate"]["versus_fp"]["difference"] == 0
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_random_weights_run_every_stage_at_the_true_shape(tmp_path: Path) -> None:
+    finished = run(
+        tmp_path,
+        "model=moonshine_tiny",
+        "model.random_weights=true",
+        "method=rtn",
+        "group_size=32",
+        "tracking=none",
+        "calib.n=1",
+        "dataset.limit=2",
+    )
+    assert finished.returncode == 0, finished.stderr
+    (record,) = records(tmp_path).values()
+    assert record["results"]["profile"]["parameters"] == 27_092_736

@@ -1,0 +1,165 @@
+"""Every mistake in the settings is told as field, value and remedy, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from src.errors import UserError
+from src.runtime import prepare
+from src.settings import ROOT, STAGES, from_config
+
+Config = dict[str, Any]
+
+
+def set_at(config: Config, path: str, value: object) -> Config:
+    """The configuration with ``value`` at a dotted path."""
+    *parents, name = path.split(".")
+    level = config
+    for parent in parents:
+        level = level[parent]
+    level[name] = value
+    return config
+
+
+def refused(config: Config) -> UserError:
+    with pytest.raises(UserError) as caught:
+        from_config(config)
+    return caught.value
+
+
+@pytest.mark.parametrize("field", ["wbits", "abits", "kvbits"])
+@pytest.mark.parametrize("bits", [1, 9, 0, -4, 15, 17, "x", 4.5, True, None])
+def test_bit_widths_out_of_range(config: Config, field: str, bits: object) -> None:
+    error = refused(set_at(config, field, bits))
+    assert error.field == field
+    assert repr(bits) in error.problem
+    assert "2, 3, 4, 5, 6, 7, 8, or 16" in error.remedy
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 16])
+def test_bit_widths_in_range(config: Config, bits: int) -> None:
+    assert from_config(set_at(config, "wbits", bits)).wbits == bits
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("calib.n", 0, "greater than or equal to 1"),
+        ("calib.n", True, "valid integer"),
+        ("calib.batch_size", 0, "greater than or equal to 1"),
+        ("calib.propagate", "both", "'quantized' or 'fp'"),
+        ("evaluate.batch_size", -1, "greater than or equal to 1"),
+        ("evaluate.bootstrap_samples", 10, "greater than or equal to 100"),
+        ("evaluate.suppress_tokens", "maybe", "boolean"),
+        ("profile.seconds", 0, "greater than 0"),
+        ("dataset.limit", 0, "greater than or equal to 1"),
+        ("model.family", "conformer", "'whisper' or 'moonshine'"),
+        ("model.source", None, "string"),
+        ("tracking.mode", "loud", "'offline', 'online' or 'none'"),
+        ("scope.encoder", 7, "boolean"),
+        ("symmetric", "no idea", "boolean"),
+        ("seed", -1, "greater than or equal to 0"),
+        ("seed", 2**63, "less than"),
+        ("output_dir", None, "string"),
+        ("device", 3, "string"),
+    ],
+)
+def test_values_out_of_range(config: Config, path: str, value: object, told: str) -> None:
+    error = refused(set_at(config, path, value))
+    assert error.field == path
+    assert repr(value) in error.problem
+    assert told in error.problem
+    assert error.remedy
+
+
+@pytest.mark.parametrize("size", [0, -2, "x", 2.5, True])
+def test_group_sizes_out_of_range(config: Config, size: object) -> None:
+    error = refused(set_at(config, "group_size", size))
+    assert error.field == "group_size"
+    assert repr(size) in error.problem
+    assert "group_size=-1" in error.remedy
+
+
+def test_an_unknown_stage_is_told_with_the_one_that_was_meant(config: Config) -> None:
+    error = refused(set_at(config, "stages", ["calibrate", "evalute"]))
+    assert error.field == "stages"
+    assert "'evalute'" in error.problem
+    assert "Did you mean 'evaluate'?" in error.remedy
+    assert all(stage in error.remedy for stage in STAGES)
+
+
+def test_stages_are_a_list(config: Config) -> None:
+    error = refused(set_at(config, "stages", "evaluate"))
+    assert error.field == "stages"
+    assert "stages=[evaluate,profile]" in error.remedy
+    assert "Did you mean" not in error.remedy
+
+
+def test_a_stage_named_twice_is_harmless(config: Config) -> None:
+    assert set(from_config(set_at(config, "stages", ["profile", "profile"])).stages) == {"profile"}
+
+
+@pytest.mark.parametrize("path", ["wbit", "model.sorce", "calib.dataset.size"])
+def test_unknown_settings(config: Config, path: str) -> None:
+    error = refused(set_at(config, path, 4))
+    assert error.field == path
+    assert "no such setting" in error.problem
+    assert "--cfg job" in error.remedy
+
+
+@pytest.mark.parametrize("path", ["wbits", "model.source", "calib.n", "method"])
+def test_missing_settings(config: Config, path: str) -> None:
+    *parents, name = path.split(".")
+    del (config[parents[0]] if parents else config)[name]
+    error = refused(config)
+    assert error.field == path
+    assert error.problem == "no value is set"
+    assert f"{path}=" in error.remedy
+
+
+@pytest.mark.parametrize("field", ["name", "_target_"])
+def test_a_method_has_a_name_and_a_target(config: Config, field: str) -> None:
+    del config["method"][field]
+    error = refused(config)
+    assert error.field == "method"
+    assert f"it has no {field}" in error.problem
+    assert "conf/method" in error.remedy
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "", "cpu cpu"])
+def test_an_unknown_device(device: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(device, seed=0)
+    assert caught.value.field == "device"
+    assert repr(device) in caught.value.problem
+    assert "device=cpu" in caught.value.remedy
+
+
+def test_settings_cannot_be_changed(config: Config) -> None:
+    settings = from_config(config)
+    with pytest.raises(ValidationError):
+        settings.wbits = 8
+    with pytest.raises(ValidationError):
+        settings.model.source = "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("bits", "group_size", "name"),
+    [((4, 16, 16), -1, "w4a16"), ((4, 8, 4), -1, "w4a8kv4"), ((3, 16, 16), 32, "w3a16g32")],
+)
+def test_bit_configs_are_named_in_the_fields_shorthand(
+    config: Config, bits: tuple[int, int, int], group_size: int, name: str
+) -> None:
+    config["wbits"], config["abits"], config["kvbits"] = bits
+    assert from_config(set_at(config, "group_size", group_size)).bits_name == name
+
+
+def test_settings_and_store_load_nothing_heavy() -> None:
+    code = "import sys, src.settings, src.store, src.errors, src.cli, src.sweep; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "datasets", "wandb"} & set(result.stdout.split())
