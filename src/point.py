@@ -14,7 +14,8 @@ from typing import Any
 from src.data.corpora import dataset_identity
 from src.evaluation.normalizers import NORMALIZER
 from src.evaluation.wer import SCORER
-from src.methods.base import Method, build_method
+from src.methods.base import Method
+from src.methods.build import build_method
 from src.models.loading import model_identity
 from src.settings import FULL_PRECISION, DatasetSettings, Settings
 from src.store import Entry, Store, fingerprint, open_store
@@ -50,7 +51,7 @@ class Point:
 
     @cached_property
     def quantized(self) -> Entry:
-        """The quantized model. Depends on the calibration only where the method asks for statistics."""
+        """The quantized model. Depends on the calibration only where the method uses one."""
         settings = self.settings
         weights = {
             "method": settings.method,
@@ -61,7 +62,7 @@ class Point:
             "symmetric": settings.symmetric,
             "scope": settings.scope.model_dump(),
         }
-        if self.method.statistics:
+        if self.method.uses_calibration:
             weights["calibration"] = self.calibration.fingerprint
             weights["propagate"] = settings.calib.propagate
         return self._entry("quantize", **weights)

@@ -14,8 +14,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+from src.errors import UserError
 from src.settings import ROOT, STAGES, Settings
+from src.store import write_json
+from src.sweep import SweepTable, show_sweep
 
 HUB_SET = "dataset@calib.dataset=librispeech_clean"
 
@@ -112,6 +118,41 @@ def test_a_mistake_leaves_no_result(outcomes: dict[str, Outcome], name: str) -> 
     assert not (output / "wandb").exists()
     left = [path for path in (output / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert left == []
+
+
+@pytest.mark.parametrize(("error", "traced"), [(UserError("bits", "odd", "Use 4"), False), (ValueError("odd"), True)])
+def test_a_failed_point_of_a_sweep_says_why_in_its_log(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
+) -> None:
+    """A traceback is kept where the user is not to blame."""
+    failed = JobReturn(status=JobStatus.FAILED)
+    failed.return_value = error
+    SweepTable().on_job_end(OmegaConf.create({"hydra": {"mode": RunMode.MULTIRUN}}), failed)
+    [record] = caplog.records
+    assert record.getMessage() == f"failed: {error}"
+    assert bool(record.exc_info) is traced
+
+
+def test_a_sweep_ends_with_a_table_and_counts_what_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = {"model": "m", "bits": "w4a16", "dataset": "d", "results": {}}
+    for number, method in enumerate(("rtn", "gptq")):
+        write_json(tmp_path / str(number) / "record.json", {**point, "method": method})
+    (tmp_path / "2").mkdir()
+    (tmp_path / ".submitit").mkdir()
+    monkeypatch.setattr(SweepTable, "folder", tmp_path)
+    show_sweep(failed=True)
+    told = capsys.readouterr()
+    assert "rtn" in told.out
+    assert "gptq" in told.out
+    assert told.err == f"Error: 1 of 3 points failed; their logs are in {tmp_path}\n"
+
+
+def test_a_sweep_without_a_point_is_a_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(SweepTable, "folder", tmp_path)
+    with pytest.raises(UserError, match="no points"):
+        show_sweep()
 
 
 def test_help_explains_the_groups_and_gives_examples(tmp_path: Path) -> None:

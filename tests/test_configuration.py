@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from src.methods.base import build_method
+from src.methods.build import build_method
 from src.settings import ROOT, ModelSettings, Settings, from_config
 from tests.composed import composed
 

@@ -1,4 +1,4 @@
-"""Statistics of the fp model's link inputs, measured once and shared by every method and bit-width that reads them."""
+"""Statistics of link inputs: measured by one walk, written and read."""
 
 from __future__ import annotations
 
@@ -8,39 +8,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from src.calib.capture import Calibration, load_calibration
-from src.calib.walk import Walker
+from src.calib.capture import Calibration
+from src.calib.walk import Walker, WalkOptions
 from src.methods.base import LinkStatistics
-from src.models.graph import Block
 from src.models.speech import SpeechModel
-from src.point import Point
 
 FILE = "statistics.safetensors"
-FIELDS = ("gram", "abs_max", "abs_mean")
-
-
-def full_precision_statistics(point: Point, speech: SpeechModel) -> dict[str, LinkStatistics]:
-    """Statistics by link name, Gram matrices included, for ``calib.propagate=fp``; from the store where they exist.
-
-    ``speech`` must still be at full precision.
-    """
-    entry = point.statistics("gram")
-
-    def build(folder: Path) -> None:
-        calibration = load_calibration(point.calibration.path, point.settings.calib.batch_size)
-        save_statistics(measure(speech, calibration, gram=True), folder / FILE)
-
-    return load_statistics(entry.obtain(build) / FILE, speech.device)
+FIELDS = ("gram", "minimum", "maximum", "abs_mean")
 
 
 def measure(speech: SpeechModel, calibration: Calibration, *, gram: bool) -> dict[str, LinkStatistics]:
     """Statistics by link name of every link's input in ``speech`` as it is."""
     collected: dict[str, LinkStatistics] = {}
 
-    def keep(_: Block, statistics: dict[str, LinkStatistics]) -> None:
-        collected.update(statistics)
-
-    Walker(speech, calibration, gram=gram, refresh=False).walk(keep)
+    Walker(speech, calibration, WalkOptions(gram=gram)).walk(lambda task: collected.update(task.statistics))
     return collected
 
 

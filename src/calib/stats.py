@@ -17,19 +17,25 @@ class RunningStatistics:
 
     def __init__(self, in_features: int, *, gram: bool, device: torch.device) -> None:
         self._count = 0
-        self._abs_max = torch.zeros(in_features, device=device)
+        self._minimum = torch.full((in_features,), torch.inf, device=device)
+        self._maximum = torch.full((in_features,), -torch.inf, device=device)
         self._abs_sum = torch.zeros(in_features, dtype=torch.float64, device=device)
         self._gram = torch.zeros(in_features, in_features, device=device) if gram else None
 
-    def update(self, x: Tensor) -> None:
-        """Adds rows ``x [rows, in_features]``."""
+    def update(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Adds rows ``x [rows, in_features]``.
+
+        ``weights [rows]`` scale each row's share of the Gram matrix, ``H = X R^2 X^T``; the other statistics do not
+        know them.
+        """
         x = x.float()
-        magnitude = x.abs()
         self._count += x.shape[0]
-        torch.maximum(self._abs_max, magnitude.amax(dim=0), out=self._abs_max)
-        self._abs_sum += magnitude.sum(dim=0, dtype=torch.float64)
+        torch.minimum(self._minimum, x.amin(dim=0), out=self._minimum)
+        torch.maximum(self._maximum, x.amax(dim=0), out=self._maximum)
+        self._abs_sum += x.abs().sum(dim=0, dtype=torch.float64)
         if self._gram is not None:
-            self._gram.addmm_(x.T, x)
+            scaled = x if weights is None else x * weights.unsqueeze(1)
+            self._gram.addmm_(scaled.T, scaled)
 
     def finish(self) -> LinkStatistics:
         """The statistics of all rows seen.
@@ -40,4 +46,4 @@ class RunningStatistics:
         if self._count == 0:
             raise ValueError("no calibration input reached this link")
         abs_mean = (self._abs_sum / self._count).float()
-        return LinkStatistics(count=self._count, gram=self._gram, abs_max=self._abs_max, abs_mean=abs_mean)
+        return LinkStatistics(self._count, self._gram, self._minimum, self._maximum, abs_mean)

@@ -6,130 +6,125 @@ teacher's tokens (the fp model's own transcripts) and the encoder output of whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.calib.capture import Calibration
+from src.calib.observe import observe
 from src.calib.stats import RunningStatistics
+from src.calib.task import BlockInput, BlockTask
 from src.methods.base import LinkStatistics
 from src.models.graph import Block, Link, Rows
 from src.models.speech import Encoded, SpeechModel
 from src.runtime import progress
 
-BlockHook = Callable[[Block, dict[str, LinkStatistics]], None]
 
+@dataclass(frozen=True)
+class WalkOptions:
+    """What a walk collects and how it goes on.
 
-@dataclass
-class _Batch:
-    hidden: Tensor  # [batch, rows, d]: input of the next block
-    kwargs: dict[str, Any]  # what else the block takes: masks, position embeddings, encoder states
-    valid: Tensor  # bool [batch, rows]: False where a row is padding
+    Attributes:
+        gram: collect Gram matrices beside the cheap statistics.
+        refresh: run a block again after ``on_block`` changed it, so that its successors see inputs from quantized
+            predecessors.
+        targets: carry a second, full-precision stream along and give every task its targets.
+    """
 
-
-class _Observer:
-    """Gathers the statistics of one block's links with forward pre-hooks."""
-
-    def __init__(self, module: nn.Module, links: Sequence[Link], *, gram: bool, device: torch.device) -> None:
-        self._running: dict[str, RunningStatistics] = {}
-        self._handles = []
-        self.valid: Tensor | None = None
-        for link in links:
-            linear = module.get_submodule(link.linears[0])
-            running = RunningStatistics(int(linear.in_features), gram=gram, device=device)  # type: ignore[arg-type]
-            self._running[link.name] = running
-            self._handles.append(linear.register_forward_pre_hook(self._hook(running)))
-
-    def _hook(self, running: RunningStatistics) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert self.valid is not None
-            running.update(inputs[0][self.valid])
-
-        return record
-
-    def finish(self) -> dict[str, LinkStatistics]:
-        for handle in self._handles:
-            handle.remove()
-        return {name: running.finish() for name, running in self._running.items()}
+    gram: bool
+    refresh: bool = False
+    targets: bool = False
 
 
 class Walker:
     """Walks one model over one calibration set.
 
-    ``gram`` asks for Gram matrices beside the cheap statistics. Where ``refresh`` is true, a block runs again after
-    ``on_block`` has changed its weights, so that its successors see inputs from quantized predecessors.
+    ``weigh(task)`` may return a weight for every row, which then enters the Gram matrices.
     """
 
-    def __init__(self, speech: SpeechModel, calibration: Calibration, *, gram: bool, refresh: bool) -> None:
+    def __init__(
+        self,
+        speech: SpeechModel,
+        calibration: Calibration,
+        options: WalkOptions,
+        weigh: Callable[[BlockTask], list[Tensor] | None] = lambda _: None,
+    ) -> None:
         self._speech = speech
         self._calibration = calibration
-        self._gram = gram
-        self._refresh = refresh
+        self._options = options
+        self._weigh = weigh
 
-    @torch.inference_mode()
-    def walk(self, on_block: BlockHook) -> None:
-        """Calls ``on_block(block, statistics by link name)`` for every block, encoder first."""
+    @torch.no_grad()
+    def walk(self, on_block: Callable[[BlockTask], None]) -> None:
+        """Calls ``on_block`` for every block, encoder first. Gradients are off; a method that fits turns them on."""
         graph = self._speech.graph
-        encoder_batches = self._encoder_batches()
+        stream = self._encoder_inputs()
+        reference = self._encoder_inputs() if self._options.targets else None
         for block in progress(graph.encoder, "encoder blocks"):
-            self._step(block, encoder_batches, {}, on_block)
-        encoded = [self._encoded(batch) for batch in encoder_batches]
+            self._step(block, stream, reference, {}, on_block)
+        encoded = self._encoded(stream)
         shared = self._encoder_output_statistics(encoded)
-        decoder_batches = self._decoder_batches(encoded)
+        stream = self._decoder_inputs(encoded)
+        if reference is not None:
+            reference = self._decoder_inputs(self._encoded(reference))
         for block in progress(graph.decoder, "decoder blocks"):
-            self._step(block, decoder_batches, shared, on_block)
+            self._step(block, stream, reference, shared, on_block)
 
     def _step(
-        self, block: Block, batches: list[_Batch], shared: dict[str, LinkStatistics], on_block: BlockHook
+        self,
+        block: Block,
+        stream: list[BlockInput],
+        reference: list[BlockInput] | None,
+        shared: dict[str, LinkStatistics],
+        on_block: Callable[[BlockTask], None],
     ) -> None:
-        links = {self._speech.graph.link_of(linear.path).name: None for linear in block.linears}
-        own = [link for link in self._speech.graph.links if link.name in links and link.name not in shared]
-        observer = _Observer(self._speech.module, own, gram=self._gram, device=self._speech.device)
-        outputs = self._run(block, batches, observer)
-        on_block(block, {**shared, **observer.finish()})
-        if self._refresh:
-            outputs = self._run(block, batches)
-        for batch, output in zip(batches, outputs, strict=True):
-            batch.hidden = output
+        """One block: targets, statistics, ``on_block``, and the next block's inputs."""
+        task = BlockTask(block, self._speech.block(block), stream)
+        if reference is not None:
+            task.targets = task.outputs(reference)
+            _advance(reference, task.targets)
+        links = [link for link in self._links(block) if link.name not in shared]
+        module, gram = self._speech.module, self._options.gram
+        outputs, own = observe(task, module, links, gram=gram, weights=self._weigh(task))
+        task.statistics = {**shared, **own}
+        on_block(task)
+        _advance(stream, task.outputs() if self._options.refresh else outputs)
 
-    def _run(self, block: Block, batches: list[_Batch], observer: _Observer | None = None) -> list[Tensor]:
-        module = self._speech.module.get_submodule(block.path)
-        outputs = []
-        for batch in batches:
-            if observer is not None:
-                observer.valid = batch.valid
-            outputs.append(module(batch.hidden, **batch.kwargs))
-        return outputs
+    def _links(self, block: Block) -> list[Link]:
+        paths = {linear.path for linear in block.linears}
+        return [link for link in self._speech.graph.links if paths.intersection(link.linears)]
 
-    def _encoder_batches(self) -> list[_Batch]:
-        batches = []
-        for features, _ in self._calibration.batches():
-            hidden, kwargs, valid = self._speech.encoder_inputs(features)
-            batches.append(_Batch(hidden, kwargs, valid))
-        return batches
+    def _encoder_inputs(self) -> list[BlockInput]:
+        batches = self._calibration.batches()
+        return [BlockInput(*self._speech.encoder_inputs(features)) for features, _ in batches]
 
-    def _encoded(self, batch: _Batch) -> Encoded:
+    def _encoded(self, stream: list[BlockInput]) -> list[Encoded]:
         norm = self._speech.module.get_submodule(self._speech.graph.encoder_norm)
-        return Encoded(norm(batch.hidden), batch.valid)
+        return [Encoded(norm(each.hidden), each.valid) for each in stream]
 
     def _encoder_output_statistics(self, encoded: list[Encoded]) -> dict[str, LinkStatistics]:
         """Statistics of the links that read the encoder's output: the cross-attention k and v of all blocks."""
         graph = self._speech.graph
         decoder_linears = {linear.path for block in graph.decoder for linear in block.linears}
         links = [link for link in graph.links if link.rows is Rows.FRAME and link.linears[0] in decoder_linears]
-        running = RunningStatistics(encoded[0].states.shape[-1], gram=self._gram, device=self._speech.device)
-        for item in encoded:
-            running.update(item.states[item.mask])
+        width = encoded[0].states.shape[-1]
+        running = RunningStatistics(width, gram=self._options.gram, device=self._speech.device)
+        for each in encoded:
+            running.update(each.states[each.mask])
         statistics = running.finish()
         return {link.name: statistics for link in links}
 
-    def _decoder_batches(self, encoded: list[Encoded]) -> list[_Batch]:
-        batches = []
-        for (_, tokens), item in zip(self._calibration.batches(), encoded, strict=True):
+    def _decoder_inputs(self, encoded: list[Encoded]) -> list[BlockInput]:
+        stream = []
+        for (_, tokens), each in zip(self._calibration.batches(), encoded, strict=True):
             padded, valid = self._calibration.pad(tokens, self._speech.eos, self._speech.device)
-            hidden, kwargs = self._speech.decoder_inputs(padded, item)
-            batches.append(_Batch(hidden, kwargs, valid))
-        return batches
+            hidden, kwargs = self._speech.decoder_inputs(padded, each)
+            stream.append(BlockInput(hidden, kwargs, valid))
+        return stream
+
+
+def _advance(stream: list[BlockInput], outputs: list[Tensor]) -> None:
+    for each, output in zip(stream, outputs, strict=True):
+        each.hidden = output

@@ -1,19 +1,20 @@
-"""What a quantization method is, what it is told and what it returns; and how a config becomes one."""
+"""What a quantization method is, what it is told and what it returns."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from src.errors import UserError, did_you_mean
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 
-PACKAGE = "src.methods."
+if TYPE_CHECKING:
+    from src.calib.task import BlockTask
+    from src.methods.workbench import Workbench
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +24,27 @@ class LinkStatistics:
     Attributes:
         count: rows (frames or tokens) seen.
         gram: ``H = X^T X`` [in, in] for rows ``X`` [count, in]; float32, a sum and not a mean.
-        abs_max: largest magnitude of each column, [in].
+        minimum: smallest value of each column, [in].
+        maximum: largest value of each column, [in].
         abs_mean: mean magnitude of each column, [in].
     """
 
     count: int
     gram: Tensor | None = None
-    abs_max: Tensor | None = None
+    minimum: Tensor | None = None
+    maximum: Tensor | None = None
     abs_mean: Tensor | None = None
+
+    @property
+    def abs_max(self) -> Tensor:
+        """Largest magnitude of each column, [in].
+
+        Raises:
+            ValueError: the extremes were not collected.
+        """
+        if self.minimum is None or self.maximum is None:
+            raise ValueError("minimum and maximum were not collected")
+        return torch.maximum(self.maximum, -self.minimum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +55,73 @@ class Rounded:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Transformed:
+    """What a transform of the whole model did.
+
+    Attributes:
+        acted: number of links (or other places) that were changed.
+        notes: by linear path, in words, why the transform could not act on this linear's input.
+    """
+
+    acted: int
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Method:
     """Base of all methods: round-to-nearest on min-max grids, from no statistics.
 
     A method is a frozen dataclass whose fields are the parameters of its yaml in ``conf/method``, which also holds
-    their defaults; ``__post_init__`` checks them. ``statistics`` names the fields of :class:`LinkStatistics` it needs.
+    their defaults; ``__post_init__`` checks them. It overrides the hooks it needs. They are called in this order:
+    :meth:`transform` and :meth:`plan` once; then, block by block, :meth:`token_weights` and :meth:`fit_block`; then
+    :meth:`round` for every linear that ``fit_block`` did not round. The four properties say what has to be collected.
     """
 
     name: str
-
-    statistics: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def quantizes(self) -> bool:
         """Whether the method changes the model at all."""
         return True
 
-    def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:  # noqa: ARG002  a hook
+    @property
+    def statistics(self) -> frozenset[str]:
+        """Fields of :class:`LinkStatistics` that :meth:`round` reads, e.g. ``{"gram"}``."""
+        return frozenset()
+
+    @property
+    def uses_calibration(self) -> bool:
+        """Whether any hook reads calibration data; without it, no clip goes through the model."""
+        return bool(self.statistics) or self.fits_blocks
+
+    @property
+    def transforms(self) -> bool:
+        """Whether :meth:`transform` changes the model."""
+        return False
+
+    @property
+    def fits_blocks(self) -> bool:
+        """Whether :meth:`fit_block` needs block inputs and full-precision block outputs."""
+        return False
+
+    def transform(self, bench: Workbench) -> Transformed:  # noqa: ARG002 - a hook
+        """Changes the whole model in place without changing what it computes: smoothing, shifting, rotation."""
+        return Transformed(acted=0)
+
+    def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
+        """Grid of every linear's weight, by path; ``None`` keeps 16 bits. Default: the bit-config, uniformly."""
+        return dict(bench.plan)
+
+    def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:  # noqa: ARG002 - a hook
+        """Weight of every row in the statistics, one tensor [batch, rows] per batch; ``None`` counts all alike."""
+        return None
+
+    def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:  # noqa: ARG002 - a hook
+        """Learns something about one block; may change its module, and returns the linears it rounded, by path."""
+        return {}
+
+    def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:  # noqa: ARG002 - a hook
         """Quantizes one weight.
 
         Args:
@@ -67,51 +130,3 @@ class Method:
             stats: statistics of the linear's input, with at least the fields in ``statistics``.
         """
         return Rounded(round_to_nearest(W, spec))
-
-
-def build_method(config: Mapping[str, Any], field: str = "method") -> Method:
-    """Builds the method that ``config`` describes: ``_target_``, ``name`` and the parameters.
-
-    A parameter may itself be such a mapping, for methods that are composed of others. ``_target_`` can be set on the
-    command line, and ``hydra.utils.instantiate`` would call whatever it names; here it can only name a subclass of
-    :class:`Method` that is defined in ``src.methods``.
-
-    Args:
-        config: the composed entry of ``conf/method``.
-        field: where it stands in the configuration, for error messages.
-
-    Raises:
-        UserError: ``_target_`` is not a method, or a parameter is unknown, missing or out of range.
-    """
-    method = _resolve(config.get("_target_"), field)
-    known = {each.name: each for each in fields(method)}
-    values = {key: value for key, value in config.items() if key != "_target_"}
-    for key in values:
-        if key not in known:
-            raise UserError(f"{field}.{key}", f"{method.__name__} has no such parameter", did_you_mean(key, known))
-    for name, each in known.items():
-        if name not in values and each.default is MISSING:
-            raise UserError(f"{field}.{name}", "no value is set", f"Add {field}.{name}=... to the command line")
-    return method(**{key: _build_value(value, f"{field}.{key}") for key, value in values.items()})
-
-
-def _build_value(value: Any, field: str) -> Any:
-    """A parameter's value: mappings become methods, alone or in a list; everything else stays."""
-    if isinstance(value, Mapping):
-        return build_method(value, field)
-    if isinstance(value, list | tuple):
-        return tuple(_build_value(item, f"{field}.{index}") for index, item in enumerate(value))
-    return value
-
-
-def _resolve(target: object, field: str) -> type[Method]:
-    """The method class called ``target``, which must be defined in the module that the name says."""
-    module, _, name = str(target).rpartition(".")
-    if module.startswith(PACKAGE):
-        try:
-            found = getattr(importlib.import_module(module), name, None)
-        except ModuleNotFoundError:
-            found = None
-        if isinstance(found, type) and issubclass(found, Method) and found.__module__ == module:
-            return found
-    raise UserError(f"{field}._target_", f"{target!r} is not a method", "Use one of the files in conf/method")

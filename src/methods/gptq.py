@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,7 +39,10 @@ class GPTQ(Method):
     static_groups: bool
     range: Range
 
-    statistics: ClassVar[frozenset[str]] = frozenset({"gram"})
+    @property
+    def statistics(self) -> frozenset[str]:
+        """The Gram matrix of the linear's input."""
+        return frozenset({"gram"})
 
     def __post_init__(self) -> None:
         check_fraction("damp", self.damp)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import torch
 from torch import Tensor
 
 from src.calib.capture import Calibration
-from src.calib.walk import Walker
-from src.methods.base import LinkStatistics, Method
+from src.calib.task import BlockTask
+from src.calib.walk import Walker, WalkOptions
+from src.errors import UserError
+from src.methods.base import LinkStatistics, Method, Rounded
+from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
-from src.quant.checkpoint import load_weights
+from src.quant.checkpoint import leftover_tensors, load_weights
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.linear import install
 from src.quant.loss import output_error
 from src.quant.plan import in_scope, uniform_plan
+from src.quant.structure import Edit, apply_edit
 from src.runtime import progress
 from src.settings import FULL_PRECISION, Settings
 
@@ -44,62 +49,123 @@ def input_bits(graph: ModelGraph, settings: Settings) -> dict[str, int]:
 
 def restore(speech: SpeechModel, checkpoint: Path, abits: Mapping[str, int]) -> None:
     """Puts a stored quantized model into ``speech``, a freshly loaded model of the same architecture."""
-    weights, leftovers = load_weights(checkpoint)
-    parameters = {**dict(speech.module.named_parameters()), **dict(speech.module.named_buffers())}
+    stored = load_weights(checkpoint)
+    for edit in stored.edits:
+        apply_edit(speech.module, edit)
+    tensors = {**dict(speech.module.named_parameters()), **dict(speech.module.named_buffers())}
     with torch.no_grad():
-        for name, tensor in leftovers.items():
-            parameters[name].copy_(tensor)
+        for name, tensor in stored.leftovers.items():
+            tensors[name].copy_(tensor)
     for path, bits in abits.items():
-        install(speech.module, path, weights[path].dequantize() if path in weights else None, bits)
+        install(speech.module, path, stored.weights[path].dequantize() if path in stored.weights else None, bits)
 
 
 class Quantizer:
-    """Quantizes one model in place.
+    """Quantizes one model in place with one method.
 
-    ``weights`` holds the codes of what was quantized; ``rows`` is the layer table.
+    Args:
+        speech: the model, at full precision.
+        method: how.
+        settings: bit-config, scope, seed, and which inputs a block sees.
+        calibration: clips and teacher tokens, for methods that use them.
+        fp_statistics: the original model's link statistics with Gram matrices, if they are at hand; read where no
+            transform has changed the model and ``calib.propagate=fp``.
+
+    After :meth:`run`, ``weights`` holds the codes of what was quantized, ``edits`` the structural changes, and ``rows``
+    the layer table.
     """
 
-    def __init__(self, speech: SpeechModel, method: Method, settings: Settings) -> None:
+    def __init__(
+        self,
+        speech: SpeechModel,
+        method: Method,
+        settings: Settings,
+        calibration: Calibration | None = None,
+        fp_statistics: Callable[[], Mapping[str, LinkStatistics]] | None = None,
+    ) -> None:
         self._speech = speech
         self._method = method
-        self._plan = weight_plan(speech.graph, settings)
         self._abits = input_bits(speech.graph, settings)
-        self._reason = "out of scope" if any(self._plan.values()) else "weights stay at 16 bits"
+        plan = weight_plan(speech.graph, settings)
+        self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed)
+        self._sees_quantized = settings.calib.propagate == "quantized"
+        self._fp_statistics = fp_statistics
+        self._notes: Mapping[str, str] = {}
         self.weights: dict[str, QuantizedWeight] = {}
         self.rows: list[dict[str, Any]] = []
 
-    def round_from(self, statistics: Mapping[str, LinkStatistics]) -> None:
-        """Rounds every linear from statistics of the fp model's link inputs, or from none at all."""
-        for block in progress(self._speech.graph.blocks, "quantize"):
-            self.round_block(block, statistics)
+    @property
+    def edits(self) -> list[Edit]:
+        """Structural changes made by the method's transform, in order."""
+        return self._bench.edits
 
-    def walk(self, calibration: Calibration) -> None:
-        """Rounds block by block; each block sees inputs from its quantized predecessors."""
-        gram = "gram" in self._method.statistics
-        Walker(self._speech, calibration, gram=gram, refresh=True).walk(self.round_block)
+    def run(self) -> None:
+        """Transforms the model, then rounds it block by block.
 
-    def round_block(self, block: Block, statistics: Mapping[str, LinkStatistics]) -> None:
+        Raises:
+            UserError: the method's transform found nothing it could act on.
+        """
+        method, bench = self._method, self._bench
+        transformed = method.transform(bench)
+        if method.transforms and not transformed.acted:
+            problem = f"{method.name} found nothing in {self._speech.name} that it could transform"
+            raise UserError("method", problem, "Widen scope, or use its rounder alone")
+        self._notes = transformed.notes
+        bench.plan = method.plan(bench)
+        _round_to_storage(self._speech, bench.plan)
+        if method.fits_blocks or (method.statistics and self._sees_quantized):
+            self._walk()
+        else:
+            statistics = self._statistics_at_full_precision() if method.statistics else {}
+            for block in progress(self._speech.graph.blocks, "quantize"):
+                self._round_block(block, statistics, {})
+
+    def _walk(self) -> None:
+        method, bench = self._method, self._bench
+        if bench.calibration is None:
+            raise ValueError(f"{method.name} needs calibration data")
+        gram = "gram" in method.statistics
+        options = WalkOptions(gram=gram, refresh=self._sees_quantized, targets=method.fits_blocks)
+
+        def on_block(task: BlockTask) -> None:
+            fitted = method.fit_block(bench, task)
+            self._round_block(task.block, task.statistics, fitted)
+
+        weigh = partial(method.token_weights, bench)
+        Walker(self._speech, bench.calibration, options, weigh).walk(on_block)
+
+    def _statistics_at_full_precision(self) -> Mapping[str, LinkStatistics]:
+        if self._fp_statistics is not None and not self._method.transforms:
+            return self._fp_statistics()
+        return self._bench.statistics(gram="gram" in self._method.statistics)
+
+    def _round_block(
+        self, block: Block, statistics: Mapping[str, LinkStatistics], fitted: Mapping[str, Rounded]
+    ) -> None:
         """Rounds the linears of one block and adds one row each to the layer table."""
         for linear in block.linears:
             link = self._speech.graph.link_of(linear.path).name
-            self.rows.append(self._round(linear, self._plan[linear.path], statistics.get(link)))
+            self.rows.append(self._round(linear, statistics.get(link), fitted.get(linear.path)))
 
-    def _round(self, linear: Linear, spec: WeightSpec | None, statistics: LinkStatistics | None) -> dict[str, Any]:
-        row = {
+    def _round(self, linear: Linear, statistics: LinkStatistics | None, fitted: Rounded | None) -> dict[str, Any]:
+        spec, abits = self._bench.plan[linear.path], self._abits[linear.path]
+        row: dict[str, Any] = {
             "linear": linear.path,
             "component": linear.component.value,
             "shape": [linear.out_features, linear.in_features],
             "wbits": spec.bits if spec else FULL_PRECISION,
-            "abits": self._abits[linear.path],
+            "abits": abits,
             "rows": statistics.count if statistics else 0,
+            "notes": [self._notes[linear.path]] if linear.path in self._notes else [],
         }
         if spec is None:
-            install(self._speech.module, linear.path, None, self._abits[linear.path])
-            return {**row, "bits_per_weight": float(FULL_PRECISION), "skipped": self._reason, "notes": []}
+            install(self._speech.module, linear.path, None, abits)
+            skipped = "out of scope" if any(self._bench.plan.values()) else "weights stay at 16 bits"
+            return {**row, "bits_per_weight": float(FULL_PRECISION), "skipped": skipped}
         W = self._speech.module.get_parameter(f"{linear.path}.weight").detach().float().clone()
-        rounded = self._method.round(W, spec, statistics)
+        rounded = fitted or self._method.round(W, spec, statistics)
         Q = rounded.weight.dequantize()
-        install(self._speech.module, linear.path, Q, self._abits[linear.path])
+        install(self._speech.module, linear.path, Q, abits)
         self.weights[linear.path] = rounded.weight
         gram = statistics.gram if statistics else None
         return {
@@ -108,8 +174,16 @@ class Quantizer:
             "stored_bytes": rounded.weight.nbytes,
             "weight_error": float(torch.linalg.norm(W - Q) / torch.linalg.norm(W)),
             "output_error": None if gram is None else relative_output_error(W, Q, gram),
-            "notes": list(rounded.notes),
+            "notes": [*row["notes"], *rounded.notes],
         }
+
+
+def _round_to_storage(speech: SpeechModel, plan: Mapping[str, WeightSpec | None]) -> None:
+    """Gives every parameter that stays at 16 bits the value it will be stored with, before anything is fitted to it."""
+    with torch.no_grad():
+        for tensor in leftover_tensors(speech.module, [path for path, spec in plan.items() if spec]).values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half())
 
 
 def relative_output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:

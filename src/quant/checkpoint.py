@@ -2,14 +2,15 @@
 
 The file holds the packed tensors of every quantized linear as ``<path>.weight.codes``, ``.scale``, ``.zero`` and
 ``.perm`` (see :func:`src.quant.pack.pack_weight`), every other parameter in float16 under its own name, and in its
-metadata, as JSON, the shape and specification of each quantized weight. Equal inputs give equal bytes.
+metadata, as JSON, the shape and specification of each quantized weight and the model's structural changes
+(:mod:`src.quant.structure`). Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.pack import pack_weight, unpack_weight
+from src.quant.structure import Edit
 
 # One key: safetensors does not fix the order of several, and the bytes must not depend on it.
-_METADATA_KEY = "quantized_weights"
+_METADATA_KEY = "quantized_model"
 _PARTS = ("codes", "scale", "zero", "perm")
 
 
@@ -33,8 +35,19 @@ def leftover_tensors(module: nn.Module, quantized: Collection[str]) -> dict[str,
     return {name: tensor.detach() for name, tensor in named if name in stored and name not in skipped}
 
 
-def save_weights(path: Path, weights: Mapping[str, QuantizedWeight], leftovers: Mapping[str, Tensor]) -> None:
-    """Writes ``weights`` (by linear path) and ``leftovers`` (by parameter name) to ``path``.
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """What a file holds: quantized weights by linear path, all other tensors by name, and structural changes."""
+
+    weights: dict[str, QuantizedWeight]
+    leftovers: dict[str, Tensor]
+    edits: tuple[Edit, ...]
+
+
+def save_weights(
+    path: Path, weights: Mapping[str, QuantizedWeight], leftovers: Mapping[str, Tensor], edits: Sequence[Edit] = ()
+) -> None:
+    """Writes ``weights`` (by linear path), ``leftovers`` (by parameter name) and ``edits`` to ``path``.
 
     Raises:
         ValueError: a leftover is not finite in float16, or a name occurs twice.
@@ -47,27 +60,28 @@ def save_weights(path: Path, weights: Mapping[str, QuantizedWeight], leftovers: 
                 raise ValueError(f"{name} is both a leftover and a quantized weight")
             tensors[name] = tensor.cpu().contiguous()
     specs = {linear: {"shape": weight.shape, **asdict(weight.spec)} for linear, weight in weights.items()}
-    path.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(specs, sort_keys=True)}))
+    described = {"weights": specs, "edits": [asdict(edit) for edit in edits]}
+    path.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(described, sort_keys=True)}))
 
 
-def load_weights(path: Path) -> tuple[dict[str, QuantizedWeight], dict[str, Tensor]]:
-    """Reads what :func:`save_weights` wrote: quantized weights by linear path, leftovers by name, on the CPU.
+def load_weights(path: Path) -> StoredModel:
+    """Reads what :func:`save_weights` wrote, on the CPU.
 
     Raises:
         ValueError: the file was written by something else.
     """
     with safe_open(path, framework="pt") as file:
-        specs = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
+        described = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-    if specs is None:
+    if described is None:
         raise ValueError(f"{path} does not hold a quantized model")
     weights = {}
-    for linear, entry in specs.items():
+    for linear, entry in described["weights"].items():
         shape = tuple(entry.pop("shape"))
         names = {part: f"{linear}.weight.{part}" for part in _PARTS}
         parts = {part: tensors.pop(name) for part, name in names.items() if name in tensors}
         weights[linear] = unpack_weight(parts, WeightSpec(**entry), shape)
-    return weights, tensors
+    return StoredModel(weights, tensors, tuple(Edit(**edit) for edit in described["edits"]))
 
 
 def _to_half(name: str, tensor: Tensor) -> Tensor:

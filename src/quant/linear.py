@@ -6,23 +6,33 @@ import torch
 from torch import Tensor, nn
 
 from src.quant.fake import FULL_PRECISION, fake_quantize_tokens
+from src.quant.rotation import Rotation
 
 
 class QuantLinear(nn.Linear):
-    """A linear that rounds its input to ``abits`` bits, per token and asymmetrically, before the product.
+    """A linear that prepares its input before the product: rotates it, then rounds it to ``abits`` bits.
 
-    Its weight is the dequantized one, so the product runs on the ordinary float kernels; bias and result stay floats.
+    Rounding is per token and asymmetric; at 16 bits there is none. The weight is the dequantized one, so the product
+    runs on the ordinary float kernels; bias and result stay floats.
     """
 
-    def __init__(self, linear: nn.Linear, abits: int) -> None:
+    def __init__(self, linear: nn.Linear, abits: int, rotation: Rotation | None = None) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         self.weight = linear.weight
         self.bias = linear.bias
         self.abits = abits
+        self.rotation = rotation
+
+    def rotated(self, x: Tensor) -> Tensor:
+        """What the weight is multiplied with, before it is rounded."""
+        return x if self.rotation is None else self.rotation(x)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``fake_quantize(input) W^T + b`` for ``input`` [..., in]."""
-        return nn.functional.linear(fake_quantize_tokens(input, self.abits), self.weight, self.bias)
+        """``fake_quantize(input Q) W^T + b`` for ``input`` [..., in]."""
+        x = self.rotated(input)
+        if self.abits != FULL_PRECISION:
+            x = fake_quantize_tokens(x, self.abits)
+        return nn.functional.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Shape and input bits, shown by ``print(model)``."""
@@ -47,20 +57,38 @@ def install(module: nn.Module, path: str, weight: Tensor | None, abits: int) -> 
         TypeError: the module there is not a linear.
         ValueError: ``weight`` has another shape than the linear's.
     """
-    linear = module.get_submodule(path)
-    if not isinstance(linear, nn.Linear):
-        raise TypeError(f"{path} is a {type(linear).__name__}, not a linear")
+    linear = _linear(module, path)
     if weight is not None:
         if weight.shape != linear.weight.shape:
             raise ValueError(f"{path}: weight {tuple(weight.shape)} for a linear of {tuple(linear.weight.shape)}")
         linear.weight.copy_(weight)
-    module.set_submodule(path, _plain(linear) if abits == FULL_PRECISION else QuantLinear(linear, abits))
+    _replace(module, path, abits, linear.rotation if isinstance(linear, QuantLinear) else None)
 
 
-def _plain(linear: nn.Linear) -> nn.Linear:
-    """``linear`` without input quantization, sharing its parameters."""
-    if not isinstance(linear, QuantLinear):
-        return linear
-    plain = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
-    plain.weight, plain.bias = linear.weight, linear.bias
-    return plain
+def rotate_input(module: nn.Module, path: str, rotation: Rotation) -> None:
+    """Makes the linear at ``path`` rotate its input; the caller has rotated its weight.
+
+    Raises:
+        AttributeError: there is no module at ``path``.
+        TypeError: the module there is not a linear.
+    """
+    linear = _linear(module, path)
+    _replace(module, path, linear.abits if isinstance(linear, QuantLinear) else FULL_PRECISION, rotation)
+
+
+def _linear(module: nn.Module, path: str) -> nn.Linear:
+    linear = module.get_submodule(path)
+    if not isinstance(linear, nn.Linear):
+        raise TypeError(f"{path} is a {type(linear).__name__}, not a linear")
+    return linear
+
+
+def _replace(module: nn.Module, path: str, abits: int, rotation: Rotation | None) -> None:
+    """A :class:`QuantLinear` where the input has to be prepared, else an ``nn.Linear``; parameters are shared."""
+    linear = _linear(module, path)
+    if abits != FULL_PRECISION or rotation is not None:
+        module.set_submodule(path, QuantLinear(linear, abits, rotation))
+    elif isinstance(linear, QuantLinear):
+        plain = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
+        plain.weight, plain.bias = linear.weight, linear.bias
+        module.set_submodule(path, plain)

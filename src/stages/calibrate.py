@@ -43,9 +43,7 @@ class Calibrate(Stage):
             "seconds": round(sum(calibration.seconds), 3),
             "tokens": sum(map(len, calibration.tokens)),
             "rows": {name: item.count for name, item in statistics.items()},
-            "abs_max": {
-                name: float(item.abs_max.max()) for name, item in statistics.items() if item.abs_max is not None
-            },
+            "abs_max": {name: float(item.abs_max.max()) for name, item in statistics.items()},
         }
 
     def log(self, point: Point, tracker: Tracker) -> None:

@@ -7,8 +7,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from src.calib.capture import load_calibration
-from src.calib.statistics import full_precision_statistics
+import torch
+
+from src.calib.capture import Calibration, load_calibration
+from src.calib.statistics import FILE, load_statistics, measure, save_statistics
+from src.methods.base import LinkStatistics
 from src.models.loading import load, load_graph
 from src.point import Point
 from src.quant.apply import Quantizer, weight_plan
@@ -33,8 +36,8 @@ class Quantize(Stage):
         return point.quantized
 
     def needs(self, point: Point) -> dict[str, Entry]:
-        """Only methods that declare statistics read the calibration."""
-        return {"calibrate": point.calibration} if point.method.statistics else {}
+        """Only methods that use calibration data read it."""
+        return {"calibrate": point.calibration} if point.method.uses_calibration else {}
 
     def check(self, point: Point) -> None:
         """Group size against layer widths, before any weight is loaded. Raises UserError."""
@@ -46,15 +49,11 @@ class Quantize(Stage):
         settings = point.settings
         log.info("quantize: %s", point.label)
         speech = load(settings.model, settings.device, settings.seed)
-        quantizer = Quantizer(speech, point.method, settings)
-        if not point.method.statistics:
-            quantizer.round_from({})
-        elif settings.calib.propagate == "fp":
-            quantizer.round_from(full_precision_statistics(point, speech))
-        else:
-            quantizer.walk(load_calibration(point.calibration.path, settings.calib.batch_size))
+        calibration = _calibration(point) if point.method.uses_calibration else None
+        quantizer = Quantizer(speech, point.method, settings, calibration, lambda: _fp_statistics(point))
+        quantizer.run()
         path = folder / CHECKPOINT
-        save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights))
+        save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights), quantizer.edits)
         return {"layers": quantizer.rows, "disk_bytes": path.stat().st_size}
 
     def log(self, point: Point, tracker: Tracker) -> None:
@@ -66,6 +65,21 @@ class Quantize(Stage):
         uses = [f"calibration-{needed.fingerprint}" for needed in self.needs(point).values()]
         files = {CHECKPOINT: entry.path / CHECKPOINT}
         tracker.artifact(self.name, f"model-{entry.fingerprint}", "model", files, dict(entry.key), uses)
+
+
+def _calibration(point: Point) -> Calibration:
+    return load_calibration(point.calibration.path, point.settings.calib.batch_size)
+
+
+def _fp_statistics(point: Point) -> dict[str, LinkStatistics]:
+    """Statistics of the original model's link inputs with Gram matrices, measured once for all methods and widths."""
+    settings = point.settings
+
+    def build(folder: Path) -> None:
+        speech = load(settings.model, settings.device, settings.seed)
+        save_statistics(measure(speech, _calibration(point), gram=True), folder / FILE)
+
+    return load_statistics(point.statistics("gram").obtain(build) / FILE, torch.device(settings.device))
 
 
 def summarize(result: dict[str, Any]) -> dict[str, float | int]:

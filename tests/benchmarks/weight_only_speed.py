@@ -17,7 +17,7 @@ from rich.table import Table
 
 from src.data.corpora import load_utterances
 from src.evaluation.transcribe import transcribe
-from src.methods.base import build_method
+from src.methods.build import build_method
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.quant.apply import Quantizer, input_bits, restore
@@ -33,7 +33,7 @@ def evaluated(settings: Settings) -> SpeechModel:
     """The model as evaluate runs it: quantized, written, read back."""
     speech = load(settings.model, settings.device, settings.seed)
     quantizer = Quantizer(speech, build_method(settings.method), settings)
-    quantizer.round_from({})
+    quantizer.run()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights))

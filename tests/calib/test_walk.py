@@ -10,9 +10,9 @@ from torch import Tensor
 
 from src.calib.statistics import load_statistics, measure, save_statistics
 from src.calib.stats import RunningStatistics
-from src.calib.walk import Walker
+from src.calib.task import BlockTask
+from src.calib.walk import Walker, WalkOptions
 from src.methods.base import LinkStatistics
-from src.models.graph import Block
 from src.models.speech import SpeechModel
 from tests.calib.clips import noise_calibration
 from tests.tiny import tiny_moonshine, tiny_whisper
@@ -52,6 +52,8 @@ def test_statistics_equal_those_of_unpadded_forward_passes(build: Callable[[], S
             item = measured[link.name]
             assert item.count == len(x), path
             torch.testing.assert_close(item.gram, x.T @ x, rtol=1e-3, atol=1e-3, msg=path)
+            torch.testing.assert_close(item.minimum, x.amin(0), rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(item.maximum, x.amax(0), rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(item.abs_max, x.abs().amax(0), rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(item.abs_mean, x.abs().mean(0), rtol=1e-3, atol=1e-4)
 
@@ -70,17 +72,17 @@ def test_frames_and_tokens_are_counted_apart(build: Callable[[], SpeechModel]) -
 
 @BUILDERS
 def test_refresh_feeds_a_block_from_its_changed_predecessors(build: Callable[[], SpeechModel]) -> None:
-    def damage(speech: SpeechModel) -> Callable[[Block, dict[str, LinkStatistics]], None]:
-        def on_block(block: Block, statistics: dict[str, LinkStatistics]) -> None:
-            seen.update({name: item for name, item in statistics.items() if name not in seen})
-            for linear in block.linears:
+    def damage(speech: SpeechModel) -> Callable[[BlockTask], None]:
+        def on_block(task: BlockTask) -> None:
+            seen.update({name: item for name, item in task.statistics.items() if name not in seen})
+            for linear in task.block.linears:
                 speech.module.get_parameter(f"{linear.path}.weight").mul_(0.9)
 
         return on_block
 
     seen: dict[str, LinkStatistics] = {}
     changed = build()
-    Walker(changed, noise_calibration(changed, 2), gram=True, refresh=True).walk(damage(changed))
+    Walker(changed, noise_calibration(changed, 2), WalkOptions(gram=True, refresh=True)).walk(damage(changed))
     final = measure(changed, noise_calibration(changed, 2), gram=True)  # the model as it is after every change
     # The first linear of a block reads its predecessors' output, which no later change moves.
     for block in changed.graph.blocks:
@@ -89,7 +91,7 @@ def test_refresh_feeds_a_block_from_its_changed_predecessors(build: Callable[[],
 
     seen = {}
     kept = build()
-    Walker(kept, noise_calibration(kept, 2), gram=True, refresh=False).walk(damage(kept))
+    Walker(kept, noise_calibration(kept, 2), WalkOptions(gram=True)).walk(damage(kept))
     original = measure(build(), noise_calibration(kept, 2), gram=True)
     for name, item in original.items():
         torch.testing.assert_close(seen[name].gram, item.gram, rtol=1e-3, atol=1e-2)
@@ -103,10 +105,48 @@ def test_statistics_survive_the_disk(tmp_path) -> None:
     assert set(loaded) == set(measured)
     for name, item in measured.items():
         assert loaded[name].count == item.count
-        for field in ("gram", "abs_max", "abs_mean"):
+        for field in ("gram", "minimum", "maximum", "abs_mean"):
             assert torch.equal(getattr(loaded[name], field), getattr(item, field))
 
 
 def test_a_link_that_no_input_reached_is_an_error() -> None:
     with pytest.raises(ValueError, match="no calibration input"):
         RunningStatistics(4, gram=True, device=torch.device("cpu")).finish()
+
+
+@BUILDERS
+def test_targets_are_the_full_precision_outputs_whatever_happens_to_the_blocks(
+    build: Callable[[], SpeechModel],
+) -> None:
+    def outputs(*, damaged: bool) -> dict[str, list[Tensor]]:
+        speech, found = build(), {}
+
+        def on_block(task: BlockTask) -> None:
+            found[task.block.path] = task.targets if damaged else task.outputs()
+            for linear in task.block.linears if damaged else ():
+                speech.module.get_parameter(f"{linear.path}.weight").mul_(0.5)
+
+        options = WalkOptions(gram=False, refresh=damaged, targets=damaged)
+        Walker(speech, noise_calibration(speech, 2), options).walk(on_block)
+        return found
+
+    targets, expected = outputs(damaged=True), outputs(damaged=False)
+    for path, batches in expected.items():
+        for target, output in zip(targets[path], batches, strict=True):
+            torch.testing.assert_close(target, output)
+
+
+def test_row_weights_enter_the_gram_matrix_alone() -> None:
+    speech = tiny_moonshine()
+    calibration = noise_calibration(speech, 2)
+    plain = measure(speech, calibration, gram=True)
+    doubled: dict[str, LinkStatistics] = {}
+
+    def weigh(task: BlockTask) -> list[Tensor]:
+        return [torch.full(each.valid.shape, 2.0) for each in task.inputs]
+
+    walker = Walker(speech, calibration, WalkOptions(gram=True), weigh)
+    walker.walk(lambda task: doubled.update(task.statistics))
+    own = speech.graph.link_of(speech.graph.encoder[0].linears[0].path).name
+    torch.testing.assert_close(doubled[own].gram, 4 * plain[own].gram)
+    assert torch.equal(doubled[own].abs_max, plain[own].abs_max)

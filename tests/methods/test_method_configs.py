@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from src.errors import UserError
-from src.methods.base import LinkStatistics, build_method
+from src.methods.base import LinkStatistics
+from src.methods.build import build_method
 from src.quant.granularity import WeightSpec
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -40,7 +41,7 @@ def test_a_method_yaml_builds_and_sets_every_parameter(path: Path) -> None:
 def test_a_method_returns_the_grid_it_was_asked_for(path: Path, group_size: int, symmetric: bool) -> None:
     method = build_method(read(path))
     W, X, spec = torch.randn(6, 16), torch.randn(64, 16), WeightSpec(4, group_size, symmetric)
-    weight = method.round(W, spec, LinkStatistics(64, X.T @ X, X.abs().amax(0), X.abs().mean(0))).weight
+    weight = method.round(W, spec, LinkStatistics(64, X.T @ X, X.amin(0), X.amax(0), X.abs().mean(0))).weight
     assert weight.spec == spec
     assert weight.codes.dtype == weight.zero.dtype == torch.uint8
     assert weight.codes.max() < 2**4

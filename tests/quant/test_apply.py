@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.methods.base import build_method
+from src.methods.build import build_method
 from src.models.speech import SpeechModel
 from src.quant.apply import Quantizer, input_bits, restore
 from src.quant.checkpoint import leftover_tensors, save_weights
@@ -22,11 +22,8 @@ BUILDERS = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
 
 
 def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
-    quantizer = Quantizer(speech, build_method(settings.method), settings)
-    if build_method(settings.method).statistics:
-        quantizer.walk(noise_calibration(speech, 2))
-    else:
-        quantizer.round_from({})
+    quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))
+    quantizer.run()
     return quantizer
 
 
@@ -44,12 +41,9 @@ def test_reloaded_model_equals_the_one_in_memory(
 ) -> None:
     settings = composed(*overrides)
     speech = build()
-    with torch.no_grad():  # a checkpoint of 16-bit weights, as the published ones are
-        for parameter in speech.module.parameters():
-            parameter.copy_(parameter.half())
     quantizer = quantized(speech, settings)
     path = tmp_path / "model.safetensors"
-    save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights))
+    save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights), quantizer.edits)
     reloaded = build(seed=1)  # other weights, all of which have to be replaced
     restore(reloaded, path, input_bits(reloaded.graph, settings))
     assert torch.equal(logits(reloaded), logits(speech))
@@ -68,8 +62,9 @@ def test_every_linear_is_in_the_layer_table(build: Callable[[], SpeechModel]) ->
 
 
 @BUILDERS
-def test_fp_changes_nothing(build: Callable[[], SpeechModel]) -> None:
+def test_fp_changes_nothing_in_a_16_bit_checkpoint(build: Callable[[], SpeechModel]) -> None:
     speech = build()
+    speech.module.half().float()
     before = logits(speech)
     quantizer = quantized(speech, composed("method=fp"))
     assert torch.equal(logits(speech), before)
@@ -95,8 +90,8 @@ def test_gptq_has_a_lower_output_error_than_rtn_block_by_block(build: Callable[[
     statistics = measure(build(), noise_calibration(build(), 2), gram=True)
     errors = {}
     for name in ("rtn", "gptq"):
-        settings = composed(f"method={name}", f"wbits={wbits}")
-        quantizer = Quantizer(build(), build_method(settings.method), settings)
-        quantizer.round_from(statistics)
+        settings = composed(f"method={name}", f"wbits={wbits}", "calib.propagate=fp")
+        quantizer = Quantizer(build(), build_method(settings.method), settings, None, lambda: statistics)
+        quantizer.run()
         errors[name] = torch.tensor([row["output_error"] for row in quantizer.rows])
     assert (errors["gptq"] < errors["rtn"]).all()

@@ -48,7 +48,8 @@ def test_what_is_loaded_is_what_was_saved(
     tmp_path: Path, weights: dict[str, QuantizedWeight], leftovers: dict[str, torch.Tensor]
 ) -> None:
     save_weights(tmp_path / "model.safetensors", weights, leftovers)
-    loaded, others = load_weights(tmp_path / "model.safetensors")
+    stored = load_weights(tmp_path / "model.safetensors")
+    loaded, others = stored.weights, stored.leftovers
     assert loaded.keys() == weights.keys()
     for path, weight in weights.items():
         assert loaded[path].spec == weight.spec

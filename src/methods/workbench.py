@@ -1,0 +1,65 @@
+"""What a method works with: the model, its calibration data, and what it may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from src.calib.capture import Calibration
+from src.calib.statistics import measure
+from src.methods.base import LinkStatistics
+from src.models.graph import ModelGraph
+from src.models.speech import SpeechModel
+from src.quant.granularity import WeightSpec
+from src.quant.structure import Edit, apply_edit
+
+
+@dataclass
+class Workbench:
+    """The model under quantization, and everything a method may ask about it.
+
+    Attributes:
+        speech: the recogniser; its module is changed in place.
+        plan: grid of every linear's weight by path, ``None`` where it keeps 16 bits.
+        abits: bits of every linear's input by path.
+        kvbits: bits of the key-value cache.
+        calibration: clips and teacher tokens; ``None`` where the method declared that it uses none.
+        seed: of everything a method draws.
+        edits: structural changes made so far, in order; stored with the weights.
+    """
+
+    speech: SpeechModel
+    plan: dict[str, WeightSpec | None]
+    abits: Mapping[str, int]
+    kvbits: int
+    calibration: Calibration | None
+    seed: int
+    edits: list[Edit] = field(default_factory=list)
+
+    @property
+    def graph(self) -> ModelGraph:
+        """The model's declared structure."""
+        return self.speech.graph
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformers model."""
+        module: nn.Module = self.speech.module
+        return module
+
+    def statistics(self, *, gram: bool) -> dict[str, LinkStatistics]:
+        """Statistics by link name of every link's input in the model as it is now.
+
+        Raises:
+            ValueError: the method did not declare that it uses calibration data.
+        """
+        if self.calibration is None:
+            raise ValueError("this method has no calibration data; let uses_calibration be true")
+        return measure(self.speech, self.calibration, gram=gram)
+
+    def edit(self, edit: Edit, right: Tensor | None = None, left: Tensor | None = None) -> None:
+        """Makes a structural change and remembers it. See :func:`src.quant.structure.apply_edit`."""
+        apply_edit(self.module, edit, right, left)
+        self.edits.append(edit)

@@ -1,0 +1,104 @@
+"""Changes to a model's structure that function-preserving transforms need, as data that is stored with the weights.
+
+A transform that only rescales parameters needs none of this. Rotations and shifts do: LayerNorms become RMS norms,
+modules get biases they never had, tensors are rotated on the fly where no weight can absorb the rotation. Each change
+is an :class:`Edit`; :func:`apply_edit` makes it while quantizing and again when the stored model is loaded. What an
+edit adds (biases, rotation factors) are parameters and buffers of the module, stored like all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from src.quant.linear import rotate_input
+from src.quant.rotation import Rotation
+
+Kind = Literal["bias", "rms_norm", "rotate_linear", "rotate_module"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One structural change to the module at ``path``.
+
+    Attributes:
+        kind: ``bias``: a linear or norm without a bias gets one, of zeros. ``rms_norm``: a LayerNorm stops subtracting
+            the mean (:class:`RMSNorm`); its weight and bias stay. ``rotate_linear``: a linear rotates its input before
+            anything else, see :class:`~src.quant.rotation.Rotation`. ``rotate_module``: any other module (a block, a
+            norm) does so with its first argument; this is where a rotation enters and leaves the residual stream.
+        path: module path.
+        right: side of the rotation's right factor; 0 for the other kinds.
+        left: side of its left factor.
+        left_is_identity: whether the left factor is not stored.
+    """
+
+    kind: Kind
+    path: str
+    right: int = 0
+    left: int = 1
+    left_is_identity: bool = True
+
+
+class RMSNorm(nn.Module):
+    """``x / sqrt(mean(x^2) + eps) * weight + bias``: what a LayerNorm computes where the mean of ``x`` is zero."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last axis of ``x`` [..., d]."""
+        normed = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight
+        return normed if self.bias is None else normed + self.bias
+
+
+def rotation_edit(kind: Kind, path: str, right: Tensor, left: Tensor | int = 1) -> Edit:
+    """The edit that :func:`apply_edit` needs for the rotation ``left (x) right``."""
+    identity = isinstance(left, int)
+    size = left if isinstance(left, int) else left.shape[0]
+    return Edit(kind, path, right.shape[0], size, identity)
+
+
+def apply_edit(module: nn.Module, edit: Edit, right: Tensor | None = None, left: Tensor | None = None) -> None:
+    """Makes one change in place. Without ``right`` (and ``left``) a rotation is the identity until it is loaded.
+
+    Raises:
+        ValueError: the module at the path is not of a kind this edit applies to.
+    """
+    target = module.get_submodule(edit.path)
+    if edit.kind == "bias":
+        _add_bias(target)
+    elif edit.kind == "rms_norm":
+        if not isinstance(target, nn.LayerNorm):
+            raise ValueError(f"{edit.path} is a {type(target).__name__}, not a LayerNorm")
+        module.set_submodule(edit.path, RMSNorm(target))
+    else:
+        rotation = _rotation(edit, next(module.parameters()), right, left)
+        if edit.kind == "rotate_linear":
+            rotate_input(module, edit.path, rotation)
+        else:
+            target.input_rotation = rotation
+            target.register_forward_pre_hook(_rotate_first_argument)
+
+
+def _add_bias(target: nn.Module) -> None:
+    if not isinstance(target, nn.Linear | nn.LayerNorm | RMSNorm):
+        raise ValueError(f"a {type(target).__name__} cannot have a bias")
+    if getattr(target, "bias", None) is None:
+        size = target.weight.shape[0]
+        target.bias = nn.Parameter(target.weight.new_zeros(size), requires_grad=False)
+
+
+def _rotation(edit: Edit, like: Tensor, right: Tensor | None, left: Tensor | None) -> Rotation:
+    factor = torch.eye(edit.right) if right is None else right
+    if edit.left_is_identity:
+        return Rotation(factor.to(like), edit.left)
+    other = torch.eye(edit.left) if left is None else left
+    return Rotation(factor.to(like), other.to(like))
+
+
+def _rotate_first_argument(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (module.get_submodule("input_rotation")(arguments[0]), *arguments[1:])
