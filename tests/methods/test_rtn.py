@@ -8,8 +8,10 @@ from src.quant.grid import quantize, weight_range_mse
 
 
 def test_round_to_nearest_needs_no_statistics_and_takes_no_fallback() -> None:
-    assert RTN.statistics == frozenset()
-    assert RTN("rtn", "minmax").round(torch.randn(4, 16), WeightSpec(3, 8, False), None).notes == ()
+    method = RTN("rtn", "minmax")
+    assert not method.statistics
+    assert not method.uses_calibration
+    assert method.round(torch.randn(4, 16), WeightSpec(3, 8, False), None).notes == ()
 
 
 def test_the_range_decides_the_grid() -> None:

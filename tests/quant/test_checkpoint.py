@@ -85,8 +85,8 @@ def test_the_specifications_can_be_read_without_this_package(
     save_weights(path, weights, {})
     content = path.read_bytes()
     (size,) = struct.unpack("<Q", content[:8])
-    specs = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["quantized_weights"])
-    assert specs["decoder.fc1"] == {"shape": [6, 16], "bits": 3, "group_size": 8, "symmetric": False}
+    specs = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["quantized_model"])
+    assert specs["weights"]["decoder.fc1"] == {"shape": [6, 16], "bits": 3, "group_size": 8, "symmetric": False}
 
 
 def test_leftovers_hold_a_tied_head_once_and_no_scratch_buffers() -> None:
