@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -28,3 +29,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Available: {', '.join(known)}"
+
+
+@contextmanager
+def within(parent: str) -> Iterator[None]:
+    """Names the fields of errors raised inside ``parent.field`` instead of ``field``."""
+    try:
+        yield
+    except UserError as error:
+        remedy = error.remedy.replace(error.field, f"{parent}.{error.field}")
+        raise UserError(f"{parent}.{error.field}", error.problem, remedy) from None

@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
 
 from src import console
 from src.point import Point, open_point
 from src.records import build_record, save_record
 from src.redaction import redact
 from src.runtime import prepare, provenance
-from src.settings import from_config
+from src.settings import Settings
 from src.stages import ALL_STAGES
 from src.stages.base import Stage
-from src.stages.quantize import Quantize
 from src.tracking import RunInfo, Tracker, open_tracker
 
 log = logging.getLogger(__name__)
 
 
-def run(config: DictConfig) -> float | None:
-    """Runs the point that ``config`` composes; returns its WER in percent where it was evaluated.
+def run(settings: Settings) -> float | None:
+    """Runs one point; returns its WER in percent where it was evaluated.
 
     Raises:
         UserError: a mistake in the settings, found before anything heavy where possible.
     """
-    settings = from_config(_plain(config))
     prepare(settings.device, settings.seed)
     point = open_point(settings)
-    if "quantize" in settings.stages:
-        Quantize().check(point)
+    stages = [stage for stage in ALL_STAGES if stage.name in settings.stages]
+    _check(stages, point)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     with open_tracker(settings.tracking, _run_info(point, job_dir)) as tracker:
-        for stage in ALL_STAGES:
-            if stage.name in settings.stages:
-                stage.run(point)
-                _log_once(stage, point, tracker)
+        for stage in stages:
+            stage.run(point)
+            _log_once(stage, point, tracker)
     record = build_record(point, provenance())
     path = save_record(record, Path(settings.output_dir), job_dir)
     if HydraConfig.get().mode is RunMode.RUN:
@@ -50,10 +46,13 @@ def run(config: DictConfig) -> float | None:
     return float(evaluated["wer"]) if evaluated else None
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+def _check(stages: Sequence[Stage], point: Point) -> None:
+    """What can be found wrong before the first stage runs. Raises UserError."""
+    made = {stage.name for stage in stages}
+    for stage in stages:
+        if not stage.entry(point).is_complete():
+            stage.require(point, made)
+            stage.check(point)
 
 
 def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.corpora import dataset_identity
+from src.errors import within
 from src.evaluation.normalizers import NORMALIZER
 from src.evaluation.wer import SCORER
 from src.methods.base import Method
@@ -42,7 +43,8 @@ class Point:
     def calibration(self) -> Entry:
         """Calibration clips, teacher tokens and cheap statistics; shared by all methods of a model."""
         calib = self.settings.calib
-        dataset = self._dataset_key(calib.dataset)
+        with within("calib"):
+            dataset = self._dataset_key(calib.dataset)
         return self._entry("calibrate", dataset=dataset, n=calib.n, seed=self.settings.seed, **self._decoding)
 
     def statistics(self, statistic: str) -> Entry:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from src.data.corpora import Utterance
@@ -62,7 +62,8 @@ class Calibration:
             for clip, seconds, tokens in zip(self.ids, self.seconds, self.tokens, strict=True)
         ]
         (folder / CLIPS).write_text(json.dumps(clips, indent=1) + "\n", encoding="utf-8")
-        save_file({f"{index:05d}": tensor for index, tensor in enumerate(self.features)}, folder / FEATURES)
+        features = {f"{index:05d}": tensor for index, tensor in enumerate(self.features)}
+        (folder / FEATURES).write_bytes(save(features))
 
 
 def capture(speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int, suppress: bool) -> Calibration:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from src.calib.capture import Calibration
@@ -34,7 +34,7 @@ def save_statistics(statistics: dict[str, LinkStatistics], path: Path) -> None:
             tensor = getattr(item, field)
             if tensor is not None:
                 tensors[f"{name}.{field}"] = tensor.cpu().clone()  # links may share one tensor, a file may not
-    save_file(tensors, path)
+    path.write_bytes(save(tensors))
 
 
 def load_statistics(path: Path, device: torch.device) -> dict[str, LinkStatistics]:

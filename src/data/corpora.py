@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.evaluation.normalizers import normalize
 from src.settings import ROOT, DatasetSettings
 
-__all__ = ["Utterance", "dataset_identity", "draw", "load_utterances"]
+__all__ = ["Utterance", "dataset_identity", "draw", "load_utterances", "require_dataset"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,15 @@ def load_utterances(settings: DatasetSettings, seed: int) -> list[Utterance]:
     keep = [scored[index] for index in chosen([names[row] for row in scored], settings.limit, seed)]
     audio = rows.audio(keep)
     return [_utterance(names[row], texts[row], audio[row]) for row in keep]
+
+
+def require_dataset(settings: DatasetSettings) -> None:
+    """Checks that the data can be read; what lies on the hub is downloaded now.
+
+    Raises:
+        UserError: absent data, config, split or column, or no network.
+    """
+    _rows(settings)
 
 
 def _utterance(name: str, text: str, audio: bytes | None) -> Utterance:

@@ -63,7 +63,7 @@ def transcribe_corpus(
     """
     done = _read_journal(journal)
     plan = batches(utterances, batch_size)
-    with journal.open("a", encoding="utf-8") as file:
+    with journal.open("a", encoding="ascii") as file:
         for number in progress(range(len(plan)), "evaluate"):
             if number in done:
                 continue
@@ -71,7 +71,7 @@ def transcribe_corpus(
             _, tokens = transcribe(speech, batch, suppress=suppress, kv_bits=kv_bits)
             done[number] = [_transcript(speech, *pair) for pair in zip(batch, tokens, strict=True)]
             line = {"batch": number, "transcripts": [asdict(item) for item in done[number]]}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
     by_index = {
@@ -89,10 +89,10 @@ def _read_journal(journal: Path) -> dict[int, list[Transcript]]:
     done: dict[int, list[Transcript]] = {}
     if not journal.exists():
         return done
-    whole, _, cut = journal.read_text(encoding="utf-8").rpartition("\n")
+    whole, _, cut = journal.read_bytes().rpartition(b"\n")
     if cut:
-        os.truncate(journal, len(whole.encode()) + 1 if whole else 0)
-    for line in whole.splitlines():
+        os.truncate(journal, len(whole) + 1 if whole else 0)
+    for line in filter(None, whole.split(b"\n")):
         entry = json.loads(line)
         done[entry["batch"]] = [Transcript(**item) for item in entry["transcripts"]]
     return done
@@ -100,7 +100,7 @@ def _read_journal(journal: Path) -> dict[int, list[Transcript]]:
 
 def save_transcripts(transcripts: Sequence[Transcript], path: Path) -> None:
     """One JSON object a line."""
-    lines = [json.dumps(asdict(item), ensure_ascii=False, sort_keys=True) for item in transcripts]
+    lines = [json.dumps(asdict(item), sort_keys=True) for item in transcripts]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

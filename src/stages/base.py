@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +40,22 @@ class Stage(ABC):
         """Entries of other stages that this one reads, by the name of the stage that makes them."""
         return {}
 
+    def check(self, point: Point) -> None:  # noqa: B027 - a hook that some stages leave empty
+        """Finds what would make :meth:`build` fail, before any stage runs. Raises UserError."""
+
+    def require(self, point: Point, made: Collection[str] = ()) -> None:
+        """Checks that the entries this stage reads are there, or will be ``made`` by a stage of the same run.
+
+        Raises:
+            UserError: one is not.
+        """
+        for stage, needed in self.needs(point).items():
+            if stage not in made and not needed.is_complete():
+                problem = (
+                    f"{self.name!r} reads what {stage!r} makes for {point.label}, which {needed.root} does not hold"
+                )
+                raise UserError("stages", problem, f"Add {stage} to stages, or set output_dir to where it was made")
+
     def run(self, point: Point) -> None:
         """Builds the result unless it is stored already.
 
@@ -47,15 +63,9 @@ class Stage(ABC):
             UserError: an entry the stage reads is not there.
         """
         entry = self.entry(point)
-        if entry.is_complete():
-            return
-        for stage, needed in self.needs(point).items():
-            if not needed.is_complete():
-                problem = (
-                    f"{self.name!r} reads what {stage!r} makes for {point.label}, and {needed.root} does not hold it"
-                )
-                raise UserError("stages", problem, f"Add {stage} to stages, or set output_dir to where it was made")
-        obtain(entry, lambda folder: self.build(point, folder))
+        if not entry.is_complete():
+            self.require(point)
+            obtain(entry, lambda folder: self.build(point, folder))
 
     def result(self, point: Point) -> dict[str, Any]:
         """The stored figures."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
-from src.data.corpora import draw, load_utterances
+from src.data.corpora import draw, load_utterances, require_dataset
+from src.errors import within
 from src.models.loading import load
 from src.point import Point
 from src.stages.base import Stage
@@ -27,11 +28,17 @@ class Calibrate(Stage):
         """One calibration serves every method and bit-width of a model."""
         return point.calibration
 
+    def check(self, point: Point) -> None:
+        """The calibration set can be read. Raises UserError."""
+        with within("calib"):
+            require_dataset(point.settings.calib.dataset)
+
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Clips, features, teacher tokens, and per-channel statistics of every link's input."""
         settings = point.settings
         log.info("calibrate: %d clips of %s on %s", settings.calib.n, settings.calib.dataset.name, settings.model.name)
-        clips = draw(load_utterances(settings.calib.dataset, settings.seed), settings.calib.n, settings.seed)
+        with within("calib"):
+            clips = draw(load_utterances(settings.calib.dataset, settings.seed), settings.calib.n, settings.seed)
         speech = load(settings.model, settings.device, settings.seed)
         suppress = settings.evaluate.suppress_tokens
         calibration = capture(speech, clips, batch_size=settings.calib.batch_size, suppress=suppress)

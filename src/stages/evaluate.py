@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from src.data.corpora import load_utterances
+from src.data.corpora import load_utterances, require_dataset
 from src.evaluation.bootstrap import interval, paired
 from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe_corpus
 from src.evaluation.wer import WerResult, score
@@ -40,6 +40,10 @@ class Evaluate(Stage):
     def needs(self, point: Point) -> dict[str, Entry]:
         """The quantized model. The fp baseline needs nothing but the checkpoint and is made here."""
         return {} if point.baseline is point else {"quantize": point.quantized}
+
+    def check(self, point: Point) -> None:
+        """The test set can be read. Raises UserError."""
+        require_dataset(point.settings.dataset)
 
     def run(self, point: Point) -> None:
         """Also makes sure that the transcripts behind stored scores are intact. Raises UserError."""

@@ -40,9 +40,8 @@ class Quantize(Stage):
         return {"calibrate": point.calibration} if point.method.uses_calibration else {}
 
     def check(self, point: Point) -> None:
-        """Group size against layer widths, before any weight is loaded. Raises UserError."""
-        if not self.entry(point).path.exists():
-            weight_plan(load_graph(point.settings.model), point.settings)
+        """Scope and group size against the layers. Raises UserError."""
+        weight_plan(load_graph(point.settings.model), point.settings)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Packed codes, scales and zeros, every other parameter at 16 bits, and one table row per linear."""
