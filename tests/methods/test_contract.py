@@ -1,0 +1,76 @@
+"""What every method owes its users, on both families: a new yaml in conf/method or conf/bits is tested by being there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from src.evaluation.decode import greedy
+from src.methods.build import build_method
+from src.models.speech import SpeechModel
+from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.checkpoint import leftover_tensors, load_weights, save_weights
+from src.quant.fake import kv_layer_factory
+from src.settings import ROOT, Settings
+from tests.calib.clips import LENGTHS, noise_calibration
+from tests.composed import composed
+from tests.tiny import tiny_moonshine, tiny_whisper
+
+METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
+BITS = sorted(path.stem for path in (ROOT / "conf/bits").glob("*.yaml"))
+BUILDERS = {"whisper": tiny_whisper, "moonshine": tiny_moonshine}
+FAMILIES = pytest.mark.parametrize("family", BUILDERS)
+
+
+def quantize(build: Callable[[], SpeechModel], settings: Settings) -> tuple[SpeechModel, Quantizer]:
+    speech = build()
+    quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))
+    quantizer.run()
+    return speech, quantizer
+
+
+def save(speech: SpeechModel, quantizer: Quantizer, path: Path) -> None:
+    save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights), quantizer.edits)
+
+
+@torch.inference_mode()
+def logits(speech: SpeechModel) -> Tensor:
+    calibration = noise_calibration(speech, 5)
+    return speech.forward_tokens(torch.tensor(calibration.tokens[:1]), speech.encode(calibration.features[:1]))
+
+
+def check(family: str, settings: Settings, folder: Path) -> None:
+    """Finite, deterministic, the same file twice, and the same model again when it is loaded."""
+    build = BUILDERS[family]
+    speech, quantizer = quantize(build, settings)
+    ours = logits(speech)
+    assert torch.isfinite(ours).all()
+    assert [row["linear"] for row in quantizer.rows] == [linear.path for linear in speech.graph.linears]
+    save(speech, quantizer, folder / "first")
+    save(*quantize(build, settings), folder / "second")
+    assert (folder / "first").read_bytes() == (folder / "second").read_bytes()
+    for path, weight in load_weights(folder / "first").weights.items():
+        assert torch.equal(weight.dequantize(), quantizer.weights[path].dequantize()), path
+    again = build(seed=1)  # other weights, all of which have to be replaced
+    restore(again, folder / "first", input_bits(again.graph, settings))
+    assert torch.equal(logits(again), ours)
+    features = noise_calibration(again, 5).features
+    tokens = greedy(again, features, LENGTHS, suppress=False, kv_layer=kv_layer_factory(settings.kvbits))
+    assert len(tokens) == len(LENGTHS)
+
+
+@FAMILIES
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bits", ["w3a16", "w4a8"])
+def test_every_method(family: str, method: str, bits: str, tmp_path: Path) -> None:
+    check(family, composed(f"method={method}", f"bits={bits}"), tmp_path)
+
+
+@FAMILIES
+@pytest.mark.parametrize("bits", BITS)
+def test_every_bit_config(family: str, bits: str, tmp_path: Path) -> None:
+    check(family, composed("method=gptq", f"bits={bits}", "group_size=32"), tmp_path)
