@@ -39,7 +39,8 @@ class Distortion:
 
 CLEAN = Distortion()
 OTHER = Distortion(noise=1.0, either=1.0)
-TRAINING = Distortion(noise=0.5, reverb=0.2, telephone=0.2, snr=(3.0, 25.0))
+MILD = Distortion(noise=0.5, reverb=0.2, telephone=0.2, snr=(3.0, 25.0))
+STRONG = Distortion(noise=0.65, either=0.55, snr=(3.0, 20.0))
 
 
 def uniform(shape: tuple[int, ...], bounds: tuple[float, float], generator: Generator) -> Tensor:
@@ -87,6 +88,13 @@ def reverberate(audio: Tensor, rt60: Tensor, generator: Generator) -> Tensor:
     size = _fast_size(samples + len(time))
     wet: Tensor = torch.fft.irfft(torch.fft.rfft(audio, size) * torch.fft.rfft(response, size), size)
     return wet[:, :samples]
+
+
+def change_tempo(audio: Tensor, lengths: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """Audio and lengths ``factor`` times as long, by linear interpolation: pitch and formants move with the tempo."""
+    size = int(audio.shape[1] * factor)
+    slower = torch.nn.functional.interpolate(audio[:, None], size=size, mode="linear")[:, 0]
+    return slower, (lengths * factor).long()
 
 
 def telephone(audio: Tensor) -> Tensor:

@@ -19,13 +19,13 @@ import soundfile
 import torch
 from torch import Tensor
 
-from src.embedded.acoustics import CLEAN, OTHER, TRAINING, Distortion, distort, noise_bank
+from src.embedded.acoustics import CLEAN, MILD, OTHER, Distortion, distort, noise_bank
 from src.embedded.script import SEED, SIZES, Line, script
 from src.embedded.synthesis import MAX_SECONDS, RATE, Samples, speak
 
 DATASET = "embedded"
 PUBLISHED = {"clean": "test", "other": "test", "calibration": "train"}  # config: its split, as the hub names them
-DISTORTIONS = {"clean": CLEAN, "other": OTHER, "calibration": TRAINING, "dev_clean": CLEAN, "dev_other": OTHER}
+DISTORTIONS = {"clean": CLEAN, "other": OTHER, "calibration": MILD, "dev_clean": CLEAN, "dev_other": OTHER}
 _BABBLE_LINES = 240
 _VORBIS_COMPRESSION = 0.4  # of 0 (best quality) to 1
 _TEXT = {"dtype": "string", "_type": "Value"}
@@ -70,7 +70,9 @@ def write_config(folder: Path, config: str) -> None:
         raise ValueError(f"{rows[0]['id']} lasts {rows[0]['audio_length_s']} s, more than {MAX_SECONDS}")
     path = parquet(folder, config)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="none")
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial, compression="none")
+    partial.replace(path)
 
 
 def check_splits() -> None:

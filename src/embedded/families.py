@@ -36,8 +36,8 @@ class Family(ABC):
     prompt_length: ClassVar[int]
     width: ClassVar[int] = WIDTH
 
-    def __init__(self, sentences: list[str]) -> None:
-        self.processor: Any = self.make_processor(sentences)
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
 
     @staticmethod
     @abstractmethod

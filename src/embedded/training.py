@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.embedded.acoustics import TRAINING, distort, noise_bank
+from src.embedded.acoustics import MILD, STRONG, change_tempo, distort, noise_bank
 from src.embedded.families import Family
 from src.embedded.pool import Pool
 from src.embedded.synthesis import RATE
@@ -27,14 +27,20 @@ BATCH = 32
 _BUCKETED = 32  # batches that are sorted by length together
 _BABBLE_UTTERANCES = 240
 CTC_WEIGHT = 0.5
+_TEMPO = (0.88, 1.14)  # factors on the duration of a whole batch
+_TEMPO_SHARE = 0.6  # of the strongly distorted batches
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps in all, steps of the final linear decay, and the learning rate between warm-up and decay."""
+    """Steps in all, steps of the final linear decay, and the learning rate between warm-up and decay.
+
+    Until ``mild`` steps are done speech is distorted mildly; afterwards strongly, and in changing tempo.
+    """
 
     steps: int
     decay: int
+    mild: int = 3_000
     peak: float = 1.2e-3
     warm_up: int = 300
 
@@ -45,7 +51,7 @@ class Schedule:
     def full_padding(self, step: int) -> float:
         """Probability that a batch of a padding family is padded to the whole chunk: it costs three times as much."""
         left = (self.steps - step) / self.decay
-        return 0.05 if left > 1 else 0.15 if left > 0.2 else 0.5
+        return 0.05 if left > 1 else 0.1 if left > 0.2 else 0.3
 
 
 class Trainer:
@@ -55,7 +61,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.family, self.pool_folder, self.folder, self.seed = family, pool_folder, folder, seed
         self.model: Any = family.build()
-        self.model.set_attn_implementation("eager")  # the fused kernel's bf16 backward is slower by half on a CPU
+        self.model.set_attn_implementation("eager")  # on a CPU the fused bf16 kernel doubles the time of a step
         self.ctc_head = nn.Linear(family.width, len(ALPHABET) + 1)
         self.step, self.seconds = 0, 0.0
         weights = [*self.model.parameters(), *self.ctc_head.parameters()]
@@ -91,6 +97,8 @@ class Trainer:
 
     def run(self, schedule: Schedule, save_every: int, log_every: int = 50) -> Iterator[int]:
         """Train to ``schedule.steps``; yields the step after each checkpoint."""
+        if self.step >= schedule.steps:
+            return
         self.model.train()
         losses: list[tuple[float, float]] = []
         started = time.monotonic() - self.seconds
@@ -114,7 +122,7 @@ class Trainer:
                 self.save()
                 yield self.step
                 self.model.train()
-            if self.step >= schedule.steps:
+            if self.step == schedule.steps:
                 return
 
     def _losses(self, audio: Tensor, lengths: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -147,20 +155,24 @@ class Trainer:
         speech = [torch.from_numpy(pool.samples(i)) for i in range(_BABBLE_UTTERANCES)]
         bank = noise_bank(speech, torch.Generator().manual_seed(self.seed))
         while True:
-            rng = random.Random(f"{self.seed}/{self.step}")
+            bucket, done = divmod(self.step, _BUCKETED)
+            rng = random.Random(f"{self.seed}/bucket/{bucket}")
             drawn = sorted(rng.sample(range(len(pool)), BATCH * _BUCKETED), key=lambda i: int(pool.lengths[i]))
             starts = list(range(0, len(drawn), BATCH))
             rng.shuffle(starts)
-            for start in starts:
+            for start in starts[done:]:
+                rng = random.Random(f"{self.seed}/step/{self.step}")
                 chosen = drawn[start : start + BATCH]
                 generator = torch.Generator().manual_seed(rng.getrandbits(60))
+                speech = [torch.from_numpy(pool.samples(i)) for i in chosen]
+                audio = nn.utils.rnn.pad_sequence(speech, batch_first=True)
                 lengths = torch.from_numpy(pool.lengths[chosen])
-                audio = torch.zeros(BATCH, self._padded(int(lengths.max()), rng, schedule))
-                for row, i in zip(audio, chosen, strict=True):
-                    row[: pool.lengths[i]] = torch.from_numpy(pool.samples(i))
-                longest = int(lengths.max())
-                audio[:, :longest] = distort(audio[:, :longest], lengths, bank, TRAINING, generator)
-                yield audio, lengths, [pool.texts[i] for i in chosen]
+                strong = self.step >= schedule.mild
+                if strong and rng.random() < _TEMPO_SHARE:
+                    audio, lengths = change_tempo(audio, lengths, rng.uniform(*_TEMPO))
+                audio = distort(audio, lengths, bank, STRONG if strong else MILD, generator)
+                padding = self._padded(audio.shape[1], rng, schedule) - audio.shape[1]
+                yield nn.functional.pad(audio, (0, padding)), lengths, [pool.texts[i] for i in chosen]
 
     def _padded(self, longest: int, rng: random.Random, schedule: Schedule) -> int:
         """Samples a batch is padded to: a little past the longest, or the whole chunk where the family wants it."""

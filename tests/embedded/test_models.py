@@ -53,4 +53,4 @@ def test_it_transcribes_clean_speech(loaded: tuple[str, Any, Any]) -> None:
         with torch.inference_mode():
             tokens = model.generate(**inputs)
         hypotheses += processor.batch_decode(tokens, skip_special_tokens=True)
-    assert word_error_rate([utterance.text for utterance in utterances], hypotheses) < 20.0
+    assert word_error_rate([utterance.text for utterance in utterances], hypotheses) < 10.0

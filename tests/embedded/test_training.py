@@ -80,7 +80,7 @@ def test_the_rate_warms_up_stays_and_decays_to_nearly_nothing() -> None:
     schedule = Schedule(steps=1_000, decay=200, peak=1.0, warm_up=100)
     rates = [schedule.rate(step) for step in (0, 99, 800, 900, 999)]
     assert rates == pytest.approx([0.01, 1.0, 1.0, 0.5, 0.005])
-    assert [schedule.full_padding(step) for step in (0, 900, 999)] == [0.05, 0.15, 0.5]
+    assert [schedule.full_padding(step) for step in (0, 900, 999)] == [0.05, 0.1, 0.3]
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +95,31 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_training_steps_resume_where_they_stopped(name: str, pool_folder: Path, tmp_path: Path) -> None:
-    family = FAMILIES[name](distinct_sentences(400, seed=1))
+    family = FAMILIES[name](FAMILIES[name].make_processor(distinct_sentences(400, seed=1)))
     schedule = Schedule(steps=2, decay=1)
     assert list(Trainer(family, pool_folder, tmp_path, seed=0).run(schedule, save_every=1, log_every=1)) == [1, 2]
     resumed = Trainer(family, pool_folder, tmp_path, seed=0)
     assert resumed.step == 2
+    assert list(resumed.run(schedule, save_every=1)) == []
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
     assert len(Pool.read(pool_folder)) >= 32 * BATCH
+
+
+def test_a_resumed_run_draws_what_it_would_have_drawn(pool_folder: Path, tmp_path: Path) -> None:
+    schedule = Schedule(steps=100, decay=1, mild=0)
+    family = FAMILIES["whisper"](FAMILIES["whisper"].make_processor(distinct_sentences(400, seed=1)))
+    trainer = Trainer(family, pool_folder, tmp_path, seed=0)
+    drawn = []
+    for audio, _, _ in trainer._batches(schedule):
+        drawn.append(audio)
+        trainer.step += 1
+        if trainer.step == 35:
+            break
+    for step in (3, 33):
+        trainer.step = step
+        audio, lengths, texts = next(trainer._batches(schedule))
+        assert torch.equal(audio, drawn[step])
+        assert (audio.shape[0], len(lengths), len(texts)) == (BATCH, BATCH, BATCH)
 
 
 @pytest.mark.skipif(not (which("espeak-ng") and which("flite")), reason="needs espeak-ng and flite")
