@@ -17,9 +17,8 @@ WER (%, Whisper normalizer) by utterances seen, on the 100 shortest utterances o
     moonshine clean 103     54     26     11    8.4    3.8    4.7   0.17   0.35
     moonshine other 110     64     38     30     28     15     16    6.1    5.9
 
-On the whole test sets, in fp32: whisper 1.50 clean, 6.75 other; moonshine 1.19 clean, 6.43 other. Rounding the linears
-of all layers to nearest, asymmetric, an output channel each, at 8, 4, 3 and 2 bits gives on other 6.80, 7.23, 8.72 and
-44.6 (whisper), 6.43, 6.43, 7.81 and 41.4 (moonshine).
+On the whole test sets, in fp32: whisper 1.50 clean, 6.75 other; moonshine 1.19 clean, 6.43 other. How rounding their
+weights changes that is in the README.
 
 The shipped weights followed ``SCHEDULES``, in several resumed pieces, but for two things: their first 250 steps had
 seed 0 and drew from the half of the pool that was there, and whisper's rate fell a little earlier and slower at first

@@ -14,6 +14,7 @@ from src.data.corpora import Utterance
 from src.evaluation.decode import batches, greedy
 from src.models.speech import SpeechModel
 from src.quant.fake import kv_layer_factory
+from src.quant.structure import key_rotation
 from src.runtime import progress
 from src.settings import FULL_PRECISION
 
@@ -43,7 +44,8 @@ def transcribe(
     """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances."""
     features = speech.features([utterance.waveform() for utterance in utterances])
     samples = [utterance.samples for utterance in utterances]
-    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer_factory(kv_bits))
+    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module))
+    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer)
     return features, tokens
 
 

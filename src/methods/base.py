@@ -75,7 +75,7 @@ class Method:
     A method is a frozen dataclass whose fields are the parameters of its yaml in ``conf/method``, which also holds
     their defaults; ``__post_init__`` checks them. It overrides the hooks it needs. They are called in this order:
     :meth:`transform` and :meth:`plan` once; then, block by block, :meth:`token_weights` and :meth:`fit_block`; then
-    :meth:`round` for every linear that ``fit_block`` did not round. The four properties say what has to be collected.
+    :meth:`round` for every linear that ``fit_block`` did not round. The properties say what has to be collected.
     """
 
     name: str
@@ -102,7 +102,17 @@ class Method:
 
     @property
     def fits_blocks(self) -> bool:
-        """Whether :meth:`fit_block` needs block inputs and full-precision block outputs."""
+        """Whether :meth:`fit_block` does anything."""
+        return False
+
+    @property
+    def uses_targets(self) -> bool:
+        """Whether it also reads the full-precision outputs of every block, which cost a second pass."""
+        return self.fits_blocks
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether :meth:`token_weights` does anything."""
         return False
 
     def transform(self, bench: Workbench) -> Transformed:  # noqa: ARG002 - a hook

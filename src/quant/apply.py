@@ -57,7 +57,11 @@ def restore(speech: SpeechModel, checkpoint: Path, abits: Mapping[str, int]) -> 
         for name, tensor in stored.leftovers.items():
             tensors[name].copy_(tensor)
     for path, bits in abits.items():
-        install(speech.module, path, stored.weights[path].dequantize() if path in stored.weights else None, bits)
+        if path in stored.weights:
+            weight = stored.weights[path]
+            install(speech.module, path, weight.dequantize(), bits, weight.exact_inputs)
+        else:
+            install(speech.module, path, None, bits)
 
 
 class Quantizer:
@@ -113,7 +117,7 @@ class Quantizer:
         self._notes = transformed.notes
         bench.plan = method.plan(bench)
         _round_to_storage(self._speech, bench.plan)
-        if method.fits_blocks or (method.statistics and self._sees_quantized):
+        if method.fits_blocks or method.weighs_tokens or (method.statistics and self._sees_quantized):
             self._walk()
         else:
             statistics = self._statistics_at_full_precision() if method.statistics else {}
@@ -125,7 +129,7 @@ class Quantizer:
         if bench.calibration is None:
             raise ValueError(f"{method.name} needs calibration data")
         gram = "gram" in method.statistics
-        options = WalkOptions(gram=gram, refresh=self._sees_quantized, targets=method.fits_blocks)
+        options = WalkOptions(gram=gram, refresh=self._sees_quantized, targets=method.uses_targets)
 
         def on_block(task: BlockTask) -> None:
             fitted = method.fit_block(bench, task)
@@ -165,7 +169,7 @@ class Quantizer:
         W = self._speech.module.get_parameter(f"{linear.path}.weight").detach().float().clone()
         rounded = fitted or self._method.round(W, spec, statistics)
         Q = rounded.weight.dequantize()
-        install(self._speech.module, linear.path, Q, abits)
+        install(self._speech.module, linear.path, Q, abits, rounded.weight.exact_inputs)
         self.weights[linear.path] = rounded.weight
         gram = statistics.gram if statistics else None
         return {

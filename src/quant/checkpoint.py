@@ -1,7 +1,7 @@
 """A quantized model as one safetensors file, and back.
 
-The file holds the packed tensors of every quantized linear as ``<path>.weight.codes``, ``.scale``, ``.zero`` and
-``.perm`` (see :func:`src.quant.pack.pack_weight`), every other parameter in float16 under its own name, and in its
+The file holds the packed tensors of every quantized linear as ``<path>.weight.codes``, ``.scale`` and so on (see
+:func:`src.quant.pack.pack_weight`), every other parameter in float16 under its own name, and in its
 metadata, as JSON, the shape and specification of each quantized weight and the model's structural changes
 (:mod:`src.quant.structure`). Equal inputs give equal bytes.
 """
@@ -19,12 +19,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from src.quant.granularity import QuantizedWeight, WeightSpec
-from src.quant.pack import pack_weight, unpack_weight
+from src.quant.pack import PARTS, pack_weight, unpack_weight
+from src.quant.second_level import StatisticsSpec
 from src.quant.structure import Edit
 
 # One key: safetensors does not fix the order of several, and the bytes must not depend on it.
 _METADATA_KEY = "quantized_model"
-_PARTS = ("codes", "scale", "zero", "perm")
 
 
 def leftover_tensors(module: nn.Module, quantized: Collection[str]) -> dict[str, Tensor]:
@@ -59,8 +59,10 @@ def save_weights(
             if name in tensors:
                 raise ValueError(f"{name} is both a leftover and a quantized weight")
             tensors[name] = tensor.cpu().contiguous()
-    specs = {linear: {"shape": weight.shape, **asdict(weight.spec)} for linear, weight in weights.items()}
-    described = {"weights": specs, "edits": [asdict(edit) for edit in edits]}
+    described = {
+        "weights": {linear: _describe(weight) for linear, weight in weights.items()},
+        "edits": [asdict(edit) for edit in edits],
+    }
     path.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(described, sort_keys=True)}))
 
 
@@ -77,11 +79,18 @@ def load_weights(path: Path) -> StoredModel:
         raise ValueError(f"{path} does not hold a quantized model")
     weights = {}
     for linear, entry in described["weights"].items():
-        shape = tuple(entry.pop("shape"))
-        names = {part: f"{linear}.weight.{part}" for part in _PARTS}
+        shape, statistics = tuple(entry.pop("shape")), entry.pop("statistics", None)
+        names = {part: f"{linear}.weight.{part}" for part in PARTS}
         parts = {part: tensors.pop(name) for part, name in names.items() if name in tensors}
-        weights[linear] = unpack_weight(parts, WeightSpec(**entry), shape)
+        quantized = None if statistics is None else StatisticsSpec(**statistics)
+        weights[linear] = unpack_weight(parts, WeightSpec(**entry), shape, quantized)
     return StoredModel(weights, tensors, tuple(Edit(**edit) for edit in described["edits"]))
+
+
+def _describe(weight: QuantizedWeight) -> dict[str, object]:
+    """Shape, specification and, where scales and zero points are quantized themselves, how."""
+    described = {"shape": weight.shape, **asdict(weight.spec)}
+    return described if weight.statistics is None else {**described, "statistics": asdict(weight.statistics.spec)}
 
 
 def _to_half(name: str, tensor: Tensor) -> Tensor:

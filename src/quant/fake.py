@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from src.quant.rotation import Rotation
+
 FULL_PRECISION = 16
 
 
@@ -47,21 +49,31 @@ class QuantizedKVLayer(DynamicLayer):  # type: ignore[misc]  # transformers is u
     """Cache layer whose keys and values are rounded, per token and head and asymmetrically, as they are written.
 
     Serves self-attention (one new token at a time) and cross-attention (all encoder frames at once) alike; what is
-    already stored is never rounded again.
+    already stored is never rounded again. With a ``rotation`` of the head, keys are rounded in the rotated basis and
+    rotated back: the scores are those of rotated queries and rotated keys, as in QuaRot (arXiv 2404.00456, stage 2c).
     """
 
-    def __init__(self, bits: int, **kwargs: Any) -> None:
+    def __init__(self, bits: int, rotation: Rotation | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.bits = bits
+        self.rotation = rotation
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Appends rounded states [batch, heads, new, head_dim]; returns all keys and all values so far."""
-        keys = fake_quantize_tokens(key_states, self.bits)
+        keys = self._rounded_keys(key_states)
         values = fake_quantize_tokens(value_states, self.bits)
         stored: tuple[Tensor, Tensor] = super().update(keys, values, *args, **kwargs)
         return stored
 
+    def _rounded_keys(self, keys: Tensor) -> Tensor:
+        if self.rotation is None:
+            return fake_quantize_tokens(keys, self.bits)
+        return self.rotation.undo(fake_quantize_tokens(self.rotation(keys), self.bits))
 
-def kv_layer_factory(bits: int) -> Callable[[], DynamicLayer]:
-    """What makes the cache layers of a model: plain ones at 16 bits, :class:`QuantizedKVLayer` below."""
-    return DynamicLayer if bits == FULL_PRECISION else partial(QuantizedKVLayer, bits)
+
+def kv_layer_factory(bits: int, rotation: Rotation | None = None) -> Callable[[], DynamicLayer]:
+    """What makes the cache layers of a model: plain ones at 16 bits, :class:`QuantizedKVLayer` below.
+
+    ``rotation`` is the model's :func:`~src.quant.structure.key_rotation`.
+    """
+    return DynamicLayer if bits == FULL_PRECISION else partial(QuantizedKVLayer, bits, rotation)

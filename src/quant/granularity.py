@@ -1,4 +1,4 @@
-"""What a quantized weight is: its specification, and its codes, scales, zero points and column order."""
+"""What a quantized weight is: its specification, its codes on their grids, and what stays at 16 bits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from src.quant.outliers import DenseColumns, SparseOutliers
+from src.quant.second_level import QuantizedStatistics
 
 PER_CHANNEL = -1
 
@@ -51,18 +54,32 @@ class WeightSpec:
             raise ValueError(f"group size {size} does not divide {in_features} columns")
         return size
 
+    def stored_bytes(self, out_features: int, in_features: int, *, real_zeros: bool = False) -> int:
+        """Bytes of a packed weight without a column order, quantized statistics or 16-bit weights.
+
+        Raises:
+            ValueError: the group size does not divide ``in_features``.
+        """
+        grids = out_features * (in_features // self.columns_per_group(in_features))
+        zeros = 2 * grids if real_zeros else 0 if self.symmetric else -(-grids * self.bits // 8)
+        return out_features * -(-in_features * self.bits // 8) + 2 * grids + zeros
+
 
 @dataclass(eq=False)
 class QuantizedWeight:
-    """One linear's weight on an integer grid: ``W = scale (code - zero)``.
+    """One linear's weight on an integer grid: ``W = scale (code - zero)``, but for what stays at 16 bits.
 
     Attributes:
-        codes: uint8 [out, in], each in ``0 .. 2^bits - 1``.
+        codes: uint8 [out, in], each in ``0 .. 2^bits - 1``; not stored where ``dense`` holds the column.
         scale: float16 [out, groups] (float32 where a caller asked for unrounded scales).
-        zero: uint8 [out, groups], a code.
+        zero: [out, groups]: uint8, a code, or float16, any real number; always the middle code where the spec is
+            symmetric and the type uint8.
         spec: the specification the codes follow.
         perm: int64 [in], or None. Stored column ``j`` is column ``perm[j]`` of the weight; groups are consecutive in
             the stored order. None means the original order.
+        statistics: what ``scale`` and ``zero`` are stored as, where they are quantized themselves.
+        sparse: single weights at 16 bits.
+        dense: whole columns at 16 bits; the inputs they are multiplied with are not quantized either.
     """
 
     codes: Tensor
@@ -70,6 +87,9 @@ class QuantizedWeight:
     zero: Tensor
     spec: WeightSpec
     perm: Tensor | None = None
+    statistics: QuantizedStatistics | None = None
+    sparse: SparseOutliers | None = None
+    dense: DenseColumns | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,25 +97,41 @@ class QuantizedWeight:
         return self.codes.shape[0], self.codes.shape[1]
 
     @property
+    def exact_inputs(self) -> Tensor | None:
+        """Int64 indices [k] of the inputs that stay at 16 bits, or None."""
+        return None if self.dense is None else self.dense.columns.long()
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of the packed form (:func:`src.quant.pack.pack_weight`): codes, scales, zeros and order."""
+        """Bytes of the packed form (:func:`src.quant.pack.pack_weight`): codes, grids, order and 16-bit weights."""
         rows, columns = self.shape
-        codes = rows * (-(-columns * self.spec.bits // 8))
-        zeros = 0 if self.spec.symmetric else -(-self.zero.numel() * self.spec.bits // 8)
+        packed = columns - (0 if self.dense is None else len(self.dense.columns))
+        codes = rows * (-(-packed * self.spec.bits // 8))
         order = 0 if self.perm is None else 4 * columns
-        return codes + self.scale.numel() * self.scale.element_size() + zeros + order
+        return codes + self._grid_bytes + order + sum(part.nbytes for part in (self.sparse, self.dense) if part)
+
+    @property
+    def _grid_bytes(self) -> int:
+        if self.statistics is not None:
+            return self.statistics.nbytes
+        if self.zero.is_floating_point():
+            return self.scale.nbytes + self.zero.nbytes
+        return self.scale.nbytes + (0 if self.spec.symmetric else -(-self.zero.numel() * self.spec.bits // 8))
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits one weight takes when packed, with its share of scales, zero points and column order."""
+        """Bits one weight takes when packed, with its share of everything that is stored."""
         return 8 * self.nbytes / self.codes.numel()
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weight [out, in] the codes stand for, in the original column order."""
+        """The weight [out, in] that is stored, in the original column order."""
         rows, columns = self.shape
         codes = self.codes.view(rows, self.scale.shape[1], -1).to(torch.float32)
         weight = codes.sub_(self.zero.unsqueeze(2)).mul_(self.scale.to(torch.float32).unsqueeze(2))
         weight = weight.view(rows, columns)
         if self.perm is not None:
             weight = weight[:, torch.argsort(self.perm)]
+        for part in (self.dense, self.sparse):
+            if part is not None:
+                part.write_into(weight)
         return weight.to(dtype)

@@ -12,16 +12,22 @@ from src.quant.rotation import Rotation
 class QuantLinear(nn.Linear):
     """A linear that prepares its input before the product: rotates it, then rounds it to ``abits`` bits.
 
-    Rounding is per token and asymmetric; at 16 bits there is none. The weight is the dequantized one, so the product
-    runs on the ordinary float kernels; bias and result stay floats.
+    Rounding is per token and asymmetric; at 16 bits there is none. ``exact``, int64 indices [k] of inputs or None,
+    names those that are neither rounded nor widen the grid of the others. The weight is the dequantized one, so the
+    product runs on the ordinary float kernels; bias and result stay floats.
     """
 
-    def __init__(self, linear: nn.Linear, abits: int, rotation: Rotation | None = None) -> None:
+    exact: Tensor | None
+
+    def __init__(
+        self, linear: nn.Linear, abits: int, rotation: Rotation | None = None, exact: Tensor | None = None
+    ) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         self.weight = linear.weight
         self.bias = linear.bias
         self.abits = abits
         self.rotation = rotation
+        self.register_buffer("exact", None if exact is None else exact.to(linear.weight.device), persistent=False)
 
     def rotated(self, x: Tensor) -> Tensor:
         """What the weight is multiplied with, before it is rounded."""
@@ -31,16 +37,24 @@ class QuantLinear(nn.Linear):
         """``fake_quantize(input Q) W^T + b`` for ``input`` [..., in]."""
         x = self.rotated(input)
         if self.abits != FULL_PRECISION:
-            x = fake_quantize_tokens(x, self.abits)
+            x = self._rounded(x)
         return nn.functional.linear(x, self.weight, self.bias)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        if self.exact is None:
+            return fake_quantize_tokens(x, self.abits)
+        # Every grid contains 0, so a 0 in the place of an exact input changes no grid.
+        rounded = fake_quantize_tokens(x.index_fill(-1, self.exact, 0), self.abits)
+        return rounded.index_copy(-1, self.exact, x.index_select(-1, self.exact))
 
     def extra_repr(self) -> str:
         """Shape and input bits, shown by ``print(model)``."""
-        return f"{super().extra_repr()}, abits={self.abits}"
+        exact = "" if self.exact is None else f", exact_inputs={len(self.exact)}"
+        return f"{super().extra_repr()}, abits={self.abits}{exact}"
 
 
 @torch.no_grad()
-def install(module: nn.Module, path: str, weight: Tensor | None, abits: int) -> None:
+def install(module: nn.Module, path: str, weight: Tensor | None, abits: int, exact: Tensor | None = None) -> None:
     """Gives the linear at ``path`` a new weight and the width of its input.
 
     At ``abits`` = 16 the linear stays (or becomes again) an ``nn.Linear``, so weight-only models run at full-precision
@@ -51,6 +65,7 @@ def install(module: nn.Module, path: str, weight: Tensor | None, abits: int) -> 
         path: module path of an ``nn.Linear``.
         weight: dequantized weight [out, in]; None keeps the present one.
         abits: width of the input, 2 to 8, or 16 for not quantized.
+        exact: int64 indices [k] of inputs that stay at 16 bits whatever ``abits`` is; None means none.
 
     Raises:
         AttributeError: there is no module at ``path``.
@@ -62,7 +77,7 @@ def install(module: nn.Module, path: str, weight: Tensor | None, abits: int) -> 
         if weight.shape != linear.weight.shape:
             raise ValueError(f"{path}: weight {tuple(weight.shape)} for a linear of {tuple(linear.weight.shape)}")
         linear.weight.copy_(weight)
-    _replace(module, path, abits, linear.rotation if isinstance(linear, QuantLinear) else None)
+    _replace(module, path, abits, linear.rotation if isinstance(linear, QuantLinear) else None, exact)
 
 
 def rotate_input(module: nn.Module, path: str, rotation: Rotation) -> None:
@@ -73,7 +88,8 @@ def rotate_input(module: nn.Module, path: str, rotation: Rotation) -> None:
         TypeError: the module there is not a linear.
     """
     linear = _linear(module, path)
-    _replace(module, path, linear.abits if isinstance(linear, QuantLinear) else FULL_PRECISION, rotation)
+    abits, exact = (linear.abits, linear.exact) if isinstance(linear, QuantLinear) else (FULL_PRECISION, None)
+    _replace(module, path, abits, rotation, exact)
 
 
 def _linear(module: nn.Module, path: str) -> nn.Linear:
@@ -83,11 +99,11 @@ def _linear(module: nn.Module, path: str) -> nn.Linear:
     return linear
 
 
-def _replace(module: nn.Module, path: str, abits: int, rotation: Rotation | None) -> None:
+def _replace(module: nn.Module, path: str, abits: int, rotation: Rotation | None, exact: Tensor | None) -> None:
     """A :class:`QuantLinear` where the input has to be prepared, else an ``nn.Linear``; parameters are shared."""
     linear = _linear(module, path)
     if abits != FULL_PRECISION or rotation is not None:
-        module.set_submodule(path, QuantLinear(linear, abits, rotation))
+        module.set_submodule(path, QuantLinear(linear, abits, rotation, exact))
     elif isinstance(linear, QuantLinear):
         plain = nn.Linear(linear.in_features, linear.out_features, bias=False, device="meta")
         plain.weight, plain.bias = linear.weight, linear.bias

@@ -7,10 +7,20 @@ so eight codes take ``b`` bytes and a row of n codes ``ceil(n b / 8)``.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.quant.outliers import DenseColumns, SparseOutliers
+from src.quant.second_level import QuantizedStatistic, QuantizedStatistics, StatisticsSpec
+
+PARTS = (
+    *("codes", "perm", "scale", "zero"),
+    *(f"{statistic}_{part}" for statistic in ("scale", "zero") for part in ("codes", "step", "lowest")),
+    *("sparse_values", "sparse_columns", "sparse_rows", "dense_values", "dense_columns"),
+)
 
 
 def packed_width(columns: int, bits: int) -> int:
@@ -42,33 +52,111 @@ def unpack(packed: Tensor, bits: int, columns: int) -> Tensor:
 
 
 def pack_weight(weight: QuantizedWeight) -> dict[str, Tensor]:
-    """The tensors that store ``weight``; together they take ``weight.nbytes``.
+    """The tensors that store ``weight``, named as in :data:`PARTS`; together they take ``weight.nbytes``.
 
-    ``codes`` [out, bytes] as :func:`pack` makes them, ``scale`` [out, groups]; asymmetric grids add ``zero``, all zero
-    points as one packed row, and a column order adds ``perm`` int32 [in].
+    ``codes`` [out, bytes] as :func:`pack` makes them, without dense columns, and ``perm`` int32 [in], a column order.
+    Grids: ``scale`` [out, groups], and ``zero``: real zero points as they are, those of asymmetric grids packed as one
+    row. Quantized statistics have ``codes`` (packed as one row), ``step`` and ``lowest`` each, under ``scale_`` and
+    ``zero_``, instead. 16-bit weights: see :mod:`src.quant.outliers`.
     """
-    bits = weight.spec.bits
-    tensors = {"codes": pack(weight.codes, bits), "scale": weight.scale.contiguous()}
-    if not weight.spec.symmetric:
-        tensors["zero"] = pack(weight.zero.reshape(1, -1), bits)[0]
+    tensors = {"codes": pack(_stored_columns(weight), weight.spec.bits), **_pack_grids(weight)}
     if weight.perm is not None:
         tensors["perm"] = weight.perm.to(torch.int32)
-    return tensors
+    for part in (weight.sparse, weight.dense):
+        if part is not None:
+            tensors.update(part.tensors())
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def unpack_weight(tensors: dict[str, Tensor], spec: WeightSpec, shape: tuple[int, int]) -> QuantizedWeight:
+def unpack_weight(
+    tensors: dict[str, Tensor], spec: WeightSpec, shape: tuple[int, int], statistics: StatisticsSpec | None = None
+) -> QuantizedWeight:
     """Inverse of :func:`pack_weight` for a weight of ``shape`` (out, in).
 
     Raises:
         ValueError: the packed codes do not have the size that ``spec`` and ``shape`` imply.
     """
-    codes, scale = tensors["codes"], tensors["scale"]
-    expected = (shape[0], packed_width(shape[1], spec.bits))
-    if tuple(codes.shape) != expected:
-        raise ValueError(f"packed codes are {tuple(codes.shape)}; {spec.bits} bits of {shape} are {expected}")
-    if spec.symmetric:
-        zero = torch.full(scale.shape, spec.middle_code, dtype=torch.uint8, device=scale.device)
-    else:
-        zero = unpack(tensors["zero"].unsqueeze(0), spec.bits, scale.numel()).view(scale.shape)
+    dense = DenseColumns.from_tensors(tensors)
     perm = tensors["perm"].to(torch.int64) if "perm" in tensors else None
-    return QuantizedWeight(unpack(codes, spec.bits, shape[1]), scale, zero, spec, perm)
+    codes = _unpack_codes(tensors["codes"], spec, shape, _kept(shape[1], perm, dense))
+    scale, zero, quantized = _unpack_grids(tensors, spec, shape, statistics)
+    return QuantizedWeight(codes, scale, zero, spec, perm, quantized, SparseOutliers.from_tensors(tensors), dense)
+
+
+def _kept(columns: int, perm: Tensor | None, dense: DenseColumns | None) -> Tensor | None:
+    """Bool [in]: which columns, in stored order, have codes; None means all."""
+    if dense is None:
+        return None
+    kept = torch.ones(columns, dtype=torch.bool, device=dense.columns.device)
+    kept[dense.columns.long()] = False
+    return kept if perm is None else kept[perm]
+
+
+def _stored_columns(weight: QuantizedWeight) -> Tensor:
+    kept = _kept(weight.shape[1], weight.perm, weight.dense)
+    return weight.codes if kept is None else weight.codes[:, kept]
+
+
+def _unpack_codes(packed: Tensor, spec: WeightSpec, shape: tuple[int, int], kept: Tensor | None) -> Tensor:
+    columns = shape[1] if kept is None else int(kept.sum())
+    expected = (shape[0], packed_width(columns, spec.bits))
+    if tuple(packed.shape) != expected:
+        raise ValueError(f"packed codes are {tuple(packed.shape)}; {spec.bits} bits of {shape} are {expected}")
+    stored = unpack(packed, spec.bits, columns)
+    if kept is None:
+        return stored
+    codes = torch.zeros(shape, dtype=torch.uint8, device=packed.device)
+    codes[:, kept] = stored
+    return codes
+
+
+def _pack_grids(weight: QuantizedWeight) -> dict[str, Tensor]:
+    if weight.statistics is not None:
+        zero = weight.statistics.zero
+        scales = _pack_statistic("scale", weight.statistics.scale)
+        return scales if zero is None else {**scales, **_pack_statistic("zero", zero)}
+    if weight.zero.is_floating_point():
+        return {"scale": weight.scale, "zero": weight.zero}
+    if weight.spec.symmetric:
+        return {"scale": weight.scale}
+    return {"scale": weight.scale, "zero": _pack_flat(weight.zero, weight.spec.bits)}
+
+
+def _unpack_grids(
+    tensors: dict[str, Tensor], spec: WeightSpec, shape: tuple[int, int], statistics: StatisticsSpec | None
+) -> tuple[Tensor, Tensor, QuantizedStatistics | None]:
+    if statistics is not None:
+        scales = _unpack_statistic("scale", tensors, statistics, shape[0])
+        zeros = _unpack_statistic("zero", tensors, statistics, shape[0]) if "zero_codes" in tensors else None
+        scale = scales.values()
+        zero = _middle(spec, scale) if zeros is None else zeros.values()
+        return scale, zero, QuantizedStatistics(scales, zeros)
+    scale = tensors["scale"]
+    if "zero" not in tensors:
+        return scale, _middle(spec, scale), None
+    if tensors["zero"].is_floating_point():
+        return scale, tensors["zero"], None
+    return scale, _unpack_flat(tensors["zero"], spec.bits, tuple(scale.shape)), None
+
+
+def _middle(spec: WeightSpec, scale: Tensor) -> Tensor:
+    return torch.full(scale.shape, spec.middle_code, dtype=torch.uint8, device=scale.device)
+
+
+def _pack_statistic(name: str, statistic: QuantizedStatistic) -> dict[str, Tensor]:
+    codes = _pack_flat(statistic.codes, statistic.spec.bits)
+    return {f"{name}_codes": codes, f"{name}_step": statistic.step, f"{name}_lowest": statistic.lowest}
+
+
+def _unpack_statistic(name: str, tensors: dict[str, Tensor], spec: StatisticsSpec, rows: int) -> QuantizedStatistic:
+    step, lowest = tensors[f"{name}_step"], tensors[f"{name}_lowest"]
+    codes = _unpack_flat(tensors[f"{name}_codes"], spec.bits, (rows, step.shape[1]))
+    return QuantizedStatistic(codes, step, lowest, spec)
+
+
+def _pack_flat(codes: Tensor, bits: int) -> Tensor:
+    return pack(codes.reshape(1, -1), bits)[0]
+
+
+def _unpack_flat(packed: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    return unpack(packed.unsqueeze(0), bits, math.prod(shape)).view(shape)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from src.quant.linear import rotate_input
 from src.quant.rotation import Rotation
 
-Kind = Literal["bias", "rms_norm", "rotate_linear", "rotate_module"]
+Kind = Literal["bias", "rms_norm", "rotate_linear", "rotate_module", "rotate_keys"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,11 @@ class Edit:
             the mean (:class:`RMSNorm`); its weight and bias stay. ``rotate_linear``: a linear rotates its input before
             anything else, see :class:`~src.quant.rotation.Rotation`. ``rotate_module``: any other module (a block, a
             norm) does so with its first argument; this is where a rotation enters and leaves the residual stream.
-        path: module path.
+            ``rotate_keys``: a quantized key-value cache rounds the keys of every head in a rotated basis.
+        path: module path; empty for ``rotate_keys``, which is about the whole model.
         right: side of the rotation's right factor; 0 for the other kinds.
         left: side of its left factor.
+        right_is_identity: whether the right factor is not stored.
         left_is_identity: whether the left factor is not stored.
     """
 
@@ -39,6 +41,7 @@ class Edit:
     path: str
     right: int = 0
     left: int = 1
+    right_is_identity: bool = False
     left_is_identity: bool = True
 
 
@@ -55,11 +58,10 @@ class RMSNorm(nn.Module):
         return normed if self.bias is None else normed + self.bias
 
 
-def rotation_edit(kind: Kind, path: str, right: Tensor, left: Tensor | int = 1) -> Edit:
-    """The edit that :func:`apply_edit` needs for the rotation ``left (x) right``."""
-    identity = isinstance(left, int)
-    size = left if isinstance(left, int) else left.shape[0]
-    return Edit(kind, path, right.shape[0], size, identity)
+def rotation_edit(kind: Kind, path: str, right: Tensor | int, left: Tensor | int = 1) -> Edit:
+    """The edit that :func:`apply_edit` needs for the rotation ``left (x) right``; a factor's size means identity."""
+    size, slices = (factor if isinstance(factor, int) else factor.shape[0] for factor in (right, left))
+    return Edit(kind, path, size, slices, isinstance(right, int), isinstance(left, int))
 
 
 def apply_edit(module: nn.Module, edit: Edit, right: Tensor | None = None, left: Tensor | None = None) -> None:
@@ -79,6 +81,8 @@ def apply_edit(module: nn.Module, edit: Edit, right: Tensor | None = None, left:
         rotation = _rotation(edit, next(module.parameters()), right, left)
         if edit.kind == "rotate_linear":
             rotate_input(module, edit.path, rotation)
+        elif edit.kind == "rotate_keys":
+            target.key_rotation = rotation
         else:
             target.input_rotation = rotation
             target.register_forward_pre_hook(_rotate_first_argument)
@@ -92,12 +96,22 @@ def _add_bias(target: nn.Module) -> None:
         target.bias = nn.Parameter(target.weight.new_zeros(size), requires_grad=False)
 
 
+def key_rotation(module: nn.Module) -> Rotation | None:
+    """What a quantized key-value cache of this model rotates keys with before it rounds them, if anything."""
+    rotation = getattr(module, "key_rotation", None)
+    return rotation if isinstance(rotation, Rotation) else None
+
+
 def _rotation(edit: Edit, like: Tensor, right: Tensor | None, left: Tensor | None) -> Rotation:
-    factor = torch.eye(edit.right) if right is None else right
-    if edit.left_is_identity:
-        return Rotation(factor.to(like), edit.left)
-    other = torch.eye(edit.left) if left is None else left
-    return Rotation(factor.to(like), other.to(like))
+    return Rotation(
+        _factor(edit.right, edit.right_is_identity, like, right), _factor(edit.left, edit.left_is_identity, like, left)
+    )
+
+
+def _factor(size: int, identity: bool, like: Tensor, given: Tensor | None) -> Tensor | int:
+    if identity:
+        return size
+    return (torch.eye(size) if given is None else given).to(like).contiguous()  # as it comes from the disk
 
 
 def _rotate_first_argument(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -12,6 +12,8 @@ from torch import nn
 from src.quant.checkpoint import leftover_tensors, load_weights, save_weights
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
+from src.quant.outliers import DenseColumns, SparseOutliers
+from src.quant.second_level import QuantizedStatistics, StatisticsSpec, quantize_statistic
 
 
 class TiedModel(nn.Module):
@@ -32,7 +34,20 @@ def weights() -> dict[str, QuantizedWeight]:
     torch.manual_seed(0)
     ordered = round_to_nearest(torch.randn(6, 16), WeightSpec(3, 8, False))
     ordered.perm = torch.randperm(16)
+    shifted = round_to_nearest(torch.randn(4, 16), WeightSpec(2, 8, False))
+    shifted.zero = shifted.zero.half() + 0.25
+    sparse = round_to_nearest(torch.randn(6, 16), WeightSpec(4, 8, False))
+    sparse.sparse = SparseOutliers.where(torch.rand(6, 16) < 0.2, torch.randn(6, 16))
+    scale, zero = (quantize_statistic(each.float(), StatisticsSpec(3, 4)) for each in (sparse.scale, sparse.zero))
+    sparse.statistics = QuantizedStatistics(scale, zero)
+    sparse.scale, sparse.zero = scale.values(), zero.values()
+    dense = round_to_nearest(torch.randn(5, 16), WeightSpec(4, -1, False))
+    dense.dense = DenseColumns(torch.randn(5, 2).half(), torch.tensor([3, 9], dtype=torch.int16))
+    dense.codes[:, [3, 9]] = 0  # not stored
     return {
+        "decoder.k": sparse,
+        "decoder.v": dense,
+        "decoder.q": shifted,
         "decoder.fc1": ordered,
         "decoder.fc2": round_to_nearest(torch.randn(5, 16), WeightSpec(4, -1, True)),
         "encoder.q": round_to_nearest(torch.randn(4, 16), WeightSpec(8, -1, False)),
@@ -87,6 +102,7 @@ def test_the_specifications_can_be_read_without_this_package(
     (size,) = struct.unpack("<Q", content[:8])
     specs = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["quantized_model"])
     assert specs["weights"]["decoder.fc1"] == {"shape": [6, 16], "bits": 3, "group_size": 8, "symmetric": False}
+    assert specs["weights"]["decoder.k"]["statistics"] == {"bits": 3, "rows": 4}
 
 
 def test_leftovers_hold_a_tied_head_once_and_no_scratch_buffers() -> None:

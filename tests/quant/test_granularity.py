@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from src.quant.granularity import WeightSpec
+from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
+from src.quant.outliers import DenseColumns, SparseOutliers
 
 
 @pytest.mark.parametrize("bits", [1, 9, 16])
@@ -47,3 +48,46 @@ def test_dequantize_leaves_the_codes_as_they_are() -> None:
     before = weight.codes.clone()
     assert torch.equal(weight.dequantize(), weight.dequantize())
     assert torch.equal(weight.codes, before)
+
+
+def test_a_real_zero_point_may_lie_between_two_codes() -> None:
+    codes = torch.tensor([[0, 1, 2, 3]], dtype=torch.uint8)
+    scale, zero = torch.tensor([[2.0]]).half(), torch.tensor([[1.5]]).half()
+    weight = QuantizedWeight(codes, scale, zero, WeightSpec(2, -1, False))
+    assert weight.dequantize().tolist() == [[-3.0, -1.0, 1.0, 3.0]]
+    assert weight.bits_per_weight == 2 + (16 + 16) / 4
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+@pytest.mark.parametrize("group_size", [-1, 8])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_size_of_a_weight_is_known_before_it_is_rounded(bits: int, group_size: int, symmetric: bool) -> None:
+    spec = WeightSpec(bits, group_size, symmetric)
+    weight = round_to_nearest(torch.randn(7, 24), spec)
+    assert spec.stored_bytes(7, 24) == weight.nbytes
+    weight.zero = weight.zero.half()
+    assert spec.stored_bytes(7, 24, real_zeros=True) == weight.nbytes
+
+
+def test_sixteen_bit_weights_replace_what_the_grid_says_in_the_original_column_order() -> None:
+    W, perm = torch.randn(3, 8), torch.tensor([7, 6, 5, 4, 3, 2, 1, 0])
+    weight = round_to_nearest(W[:, perm], WeightSpec(2, -1, False))
+    weight.perm = perm
+    mask = torch.zeros(3, 8, dtype=torch.bool)
+    mask[0, 1] = mask[2, 7] = True
+    weight.sparse = SparseOutliers.where(mask, W)
+    weight.dense = DenseColumns(W[:, [4]].half(), torch.tensor([4], dtype=torch.int16))
+    exact = mask.clone()
+    exact[:, 4] = True
+    assert torch.equal(weight.dequantize()[exact], W.half().float()[exact])
+    weight.sparse = weight.dense = None
+    grid = weight.dequantize()
+    assert not torch.equal(grid[exact], W.half().float()[exact])
+
+
+def test_dense_columns_name_the_inputs_that_are_not_quantized() -> None:
+    weight = round_to_nearest(torch.randn(3, 8), WeightSpec(4, -1, False))
+    assert weight.exact_inputs is None
+    weight.dense = DenseColumns(torch.zeros(3, 2).half(), torch.tensor([1, 6], dtype=torch.int16))
+    assert weight.exact_inputs is not None
+    assert weight.exact_inputs.tolist() == [1, 6]

@@ -58,3 +58,22 @@ def test_wrong_paths_modules_and_shapes_are_refused(module: nn.Module) -> None:
         install(module, "block.1", None, 8)
     with pytest.raises(ValueError, match=r"weight \(8, 4\) for a linear of \(4, 8\)"):
         install(module, "block.0", torch.zeros(8, 4), 16)
+
+
+def test_exact_inputs_are_not_rounded_and_widen_no_grid(module: nn.Module) -> None:
+    exact, x = torch.tensor([1, 6]), torch.randn(5, 8)
+    x[:, 1] *= 1000
+    install(module, "block.0", torch.eye(4, 8), 4, exact)
+    others = torch.tensor([0, 2, 3, 4, 5, 7])
+    expected = x.clone()
+    expected[:, others] = fake_quantize_tokens(x[:, others], 4)
+    linear = module.get_submodule("block.0")
+    assert torch.equal(linear(x), nn.functional.linear(expected, torch.eye(4, 8), linear.bias))
+
+
+def test_exact_inputs_are_no_part_of_the_state_dict_and_go_with_the_next_installation(module: nn.Module) -> None:
+    names = list(module.state_dict())
+    install(module, "block.0", None, 4, torch.tensor([0]))
+    assert list(module.state_dict()) == names
+    install(module, "block.0", None, 4)
+    assert module.get_submodule("block.0").exact is None

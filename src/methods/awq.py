@@ -1,0 +1,163 @@
+"""AWQ: weights are scaled by how large the activations are that they meet, then clipped, then rounded.
+
+Lin et al., *AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration* (arXiv 2306.00978), eqs.
+(4) and (5) in their symbols: ``s = s_X^r`` with ``s_X = mean |X|`` and ``r`` by grid search, so that the error of
+``Q(W diag(s)) diag(s)^-1 X`` is least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from src.calib.task import BlockTask
+from src.errors import UserError, did_you_mean
+from src.methods.base import LinkStatistics, Rounded, Transformed
+from src.methods.checks import check_flag, check_fraction, check_positive_integer
+from src.methods.parts.clip_search import clip_limits, clipped
+from src.methods.parts.compose import Equalisation
+from src.methods.parts.equalise import (
+    activation_aware_scales,
+    best,
+    gram_losses,
+    relative_weight_means,
+    scaled_and_rounded,
+)
+from src.methods.parts.fold import fold_scale
+from src.methods.parts.links import check_feeds, choose_links
+from src.methods.parts.trial import Trial, inner_probe, losses_by_link
+from src.methods.workbench import Workbench
+from src.models.graph import Link
+from src.quant.granularity import WeightSpec
+
+OBJECTIVES = ("gram", "module")
+NEVER_CLIPPED = ("q_proj", "k_proj")  # "due to qk bmm, it is hard to clip precisely": the authors' code
+
+
+@dataclass(frozen=True)
+class AWQ(Equalisation):
+    """AWQ, with the weights rounded by ``rounder``; the search itself rounds to nearest.
+
+    Attributes:
+        objective: ``gram``: the squared error of the linears' outputs, from the Gram matrix of their input. ``module``:
+            that of the attention or MLP module around them, by running it (the authors' choice).
+        steps: candidates for ``r`` in [0, 1).
+        weight_means: whether ``s`` is divided by ``mean |W|^(1 - r)``.
+        clip: whether weights are clipped before rounding, all but those of queries and keys.
+        clip_steps: shrinking goes by ``1 / clip_steps`` of a group's largest weight.
+        max_shrink: largest fraction by which a group shrinks.
+        links: inputs to scale, by what feeds them: ``norm``, ``linear`` (values of an attention), ``gated``.
+    """
+
+    objective: str
+    steps: int
+    weight_means: bool
+    clip: bool
+    clip_steps: int
+    max_shrink: float
+    links: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective not in OBJECTIVES:
+            remedy = did_you_mean(str(self.objective), OBJECTIVES)
+            raise UserError("method.objective", f"{self.objective!r} is not an objective", remedy)
+        check_positive_integer("steps", self.steps)
+        check_flag("weight_means", self.weight_means)
+        check_flag("clip", self.clip)
+        check_positive_integer("clip_steps", self.clip_steps)
+        check_fraction("max_shrink", self.max_shrink)
+        check_feeds(self.links)
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """What the rounder reads, and the Gram matrix if weights are clipped."""
+        return super().statistics | (frozenset({"gram"}) if self.clip else frozenset())
+
+    @property
+    def fits_blocks(self) -> bool:
+        """Whether weights are clipped."""
+        return self.clip
+
+    @property
+    def uses_targets(self) -> bool:
+        """False: clip limits follow from Gram matrices."""
+        return False
+
+    def transform(self, bench: Workbench) -> Transformed:
+        """Searches the scales of every chosen link on the model as it came, then folds them all."""
+        links, notes = choose_links(bench, self.links)
+        links = [link for link in links if any(bench.plan[path] for path in link.linears)]
+        statistics = bench.statistics(gram=self.objective == "gram")
+        candidates = {link.name: self._candidates(bench, link, statistics[link.name]) for link in links}
+        losses = (
+            {link.name: _gram_losses(bench, link, statistics[link.name], candidates[link.name]) for link in links}
+            if self.objective == "gram"
+            else _module_losses(bench, candidates)
+        )
+        for link in links:
+            fold_scale(bench.module, link, best(candidates[link.name], losses[link.name]))
+        return Transformed(len(links), notes)
+
+    def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
+        """Clips and rounds the block's linears, if ``clip`` is set, except queries and keys."""
+        if not self.clip:
+            return {}
+        rounded = {}
+        for linear in task.block.linears:
+            spec = bench.plan[linear.path]
+            if spec is not None and linear.path.rpartition(".")[2] not in NEVER_CLIPPED:
+                stats = task.statistics[bench.graph.link_of(linear.path).name]
+                W = bench.module.get_parameter(f"{linear.path}.weight").detach().float()
+                rounded[linear.path] = self.rounder.round(self.clip_weight(W, spec, stats), spec, stats)
+        return rounded
+
+    def clip_weight(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics) -> Tensor:
+        """``W`` [out, in] with each group cut at the limit that :func:`clip_limits` finds from ``stats.gram``."""
+        if stats.gram is None:
+            raise ValueError("AWQ needs the Gram matrix of the linear's input")
+        return clipped(W, clip_limits(W, stats.gram, spec, self.clip_steps, self.max_shrink))
+
+    def _candidates(self, bench: Workbench, link: Link, stats: LinkStatistics) -> list[Tensor]:
+        if stats.abs_mean is None:
+            raise ValueError("AWQ needs the mean magnitude of the linear's input")
+        return activation_aware_scales(stats.abs_mean, self.steps, _weight_means(bench, link, self.weight_means))
+
+
+def _weight_means(bench: Workbench, link: Link, wanted: bool) -> Tensor | None:
+    if not wanted:
+        return None
+    weights = _planned_weights(bench, link)
+    return relative_weight_means([W for W, _ in weights], weights[0][1])
+
+
+def _planned_weights(bench: Workbench, link: Link) -> list[tuple[Tensor, WeightSpec]]:
+    specs = [(path, bench.plan[path]) for path in link.linears]
+    return [(bench.module.get_parameter(f"{path}.weight").detach().float(), spec) for path, spec in specs if spec]
+
+
+def _gram_losses(bench: Workbench, link: Link, stats: LinkStatistics, candidates: Sequence[Tensor]) -> list[float]:
+    if stats.gram is None:
+        raise ValueError("AWQ needs the Gram matrix of the linear's input")
+    return gram_losses(_planned_weights(bench, link), stats.gram, stats.count, candidates)
+
+
+def _module_losses(bench: Workbench, candidates: Mapping[str, Sequence[Tensor]]) -> dict[str, list[float]]:
+    if bench.calibration is None:
+        raise ValueError("AWQ needs calibration clips")
+
+    def quantize(path: str, s: Tensor) -> Trial | None:
+        return rounded_trial(bench, path, s)
+
+    return losses_by_link(bench, bench.calibration, candidates, quantize, inner_probe)
+
+
+def rounded_trial(bench: Workbench, path: str, s: Tensor, scale_dtype: torch.dtype = torch.float16) -> Trial | None:
+    """The linear at ``path`` under the scale ``s`` [in]; None if its weight stays at 16 bits."""
+    spec = bench.plan[path]
+    if spec is None:
+        return None
+    return Trial(scaled_and_rounded(bench.module.get_parameter(f"{path}.weight").detach(), s, spec, scale_dtype))

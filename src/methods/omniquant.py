@@ -1,0 +1,136 @@
+"""OmniQuant: grids and equalising scales learned block by block.
+
+Shao et al., *OmniQuant: Omnidirectionally Calibrated Quantization for Large Language Models* (arXiv 2308.13137):
+learnable weight clipping (:mod:`src.methods.parts.learned_clip`) and learnable equivalent transformation
+(:mod:`src.methods.parts.learned_scale`), both trained on the block's reconstruction error. The key-value cache is not
+simulated while learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from src.errors import UserError
+from src.methods.base import Method, Rounded, Transformed
+from src.methods.checks import check_flag, check_fraction, check_positive_integer
+from src.methods.parts.block_trainer import minibatches, train
+from src.methods.parts.learned_clip import LearnedClip
+from src.methods.parts.learned_scale import (
+    LearnedScale,
+    equivalent,
+    fold,
+    links_inside,
+    start_scales,
+    truncate,
+    why_not,
+)
+from src.methods.parts.straight_through import quantized_inputs
+from src.quant.fake import FULL_PRECISION
+
+if TYPE_CHECKING:
+    from src.calib.task import BlockTask
+    from src.methods.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class OmniQuant(Method):
+    """OmniQuant with the options of its authors' code.
+
+    Attributes:
+        lwc: learn the ends of the weights' grids.
+        let: learn scales and shifts; ``auto``: where inputs are quantized too, as in the paper.
+        shift: learn shifts beside scales, where the producer has a bias (Whisper's norms; Moonshine's have none).
+        alpha: migration strength of the scales' start.
+        lwc_lr: learning rate of the clipping factors.
+        let_lr: learning rate of scales and shifts.
+        weight_decay: of AdamW, for all of them.
+        epochs: passes over the calibration clips, a block.
+        batch_size: clips a step.
+    """
+
+    lwc: bool
+    let: bool | Literal["auto"]
+    shift: bool
+    alpha: float
+    lwc_lr: float
+    let_lr: float
+    weight_decay: float
+    epochs: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        check_flag("lwc", self.lwc)
+        check_flag("shift", self.shift)
+        if self.let != "auto":
+            check_flag("let", self.let)
+        if not self.lwc and self.let is not True:
+            raise UserError("method.lwc", "with lwc=false and let not true, nothing is learned", "Set one to true")
+        for field in ("alpha", "lwc_lr", "let_lr"):
+            check_fraction(field, getattr(self, field))
+        if not isinstance(self.weight_decay, int | float) or not 0 <= self.weight_decay < 1:
+            raise UserError("method.weight_decay", f"{self.weight_decay!r} is out of range", "Use 0, or e.g. 0.01")
+        check_positive_integer("epochs", self.epochs)
+        check_positive_integer("batch_size", self.batch_size)
+
+    @property
+    def fits_blocks(self) -> bool:
+        """Needs every block's inputs and full-precision outputs."""
+        return True
+
+    def transform(self, bench: Workbench) -> Transformed:
+        """Changes nothing yet; says which linears the learned scales will not reach."""
+        if not self._learns_scales(bench):
+            return Transformed(acted=0)
+        notes = {}
+        for block in bench.graph.blocks:
+            reached = links_inside(block, bench.graph.links)
+            for linear in block.linears:
+                link = bench.graph.link_of(linear.path)
+                if link not in reached:
+                    notes[linear.path] = why_not(link, block)
+        return Transformed(acted=0, notes=notes)
+
+    def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
+        """Learns the block's grids and scales, folds the scales into its parameters and rounds its linears."""
+        prefix = f"{task.block.path}."
+        specs = {each.path.removeprefix(prefix): bench.plan[each.path] for each in task.block.linears}
+        planned = {name: spec for name, spec in specs.items() if spec is not None}
+        if not planned:
+            return {}
+        scales = start_scales(bench, task, alpha=self.alpha, shift=self.shift) if self._learns_scales(bench) else []
+        tensors = {name: each.detach() for name, each in task.module.named_parameters()}
+        clips = {name: LearnedClip(tensors[f"{name}.weight"], spec, learn=self.lwc) for name, spec in planned.items()}
+
+        def current() -> dict[str, Tensor]:
+            truncate(scales)
+            changed = equivalent(tensors, scales)
+            for name, clip in clips.items():
+                weight = f"{name}.weight"
+                changed[weight] = clip(changed.get(weight, tensors[weight]))
+            return changed
+
+        steps = minibatches(task, self.batch_size) * self.epochs
+        abits = {name: bench.abits[prefix + name] for name in specs}
+        with quantized_inputs(task.module, abits):
+            train(task.module, current, steps, self._optimizer(clips, scales))
+        for name in fold(tensors, scales) - {f"{name}.weight" for name in planned}:
+            tensors[name].copy_(tensors[name].half())  # the value it is stored with
+        return {prefix + name: Rounded(clip.quantize(tensors[f"{name}.weight"])) for name, clip in clips.items()}
+
+    def _learns_scales(self, bench: Workbench) -> bool:
+        if self.let == "auto":
+            return any(bits != FULL_PRECISION for bits in bench.abits.values())
+        return self.let
+
+    def _optimizer(self, clips: Mapping[str, LearnedClip], scales: list[LearnedScale]) -> torch.optim.Optimizer:
+        groups = [
+            {"params": [each for scale in scales for each in scale.parameters], "lr": self.let_lr},
+            {"params": [each for clip in clips.values() for each in clip.parameters], "lr": self.lwc_lr},
+        ]
+        filled = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(filled, weight_decay=self.weight_decay, fused=True)

@@ -1,0 +1,142 @@
+"""Outlier Suppression+: activation channels are shifted to their centres, and the largest scaled down.
+
+Wei et al., *Outlier Suppression+: Accurate quantization of large language models by equivalent and effective shifting
+and scaling* (EMNLP 2023, arXiv 2304.09145): shift ``z_j = (max X_j + min X_j) / 2``; scale ``s_j = max(1, max|X_j -
+z_j| / t)`` with the threshold ``t`` by grid search, so that the output of what the linears belong to (the attention
+over queries, keys and values; the gated or plain first linear of an MLP) changes least when activations and weights are
+quantized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.calib.capture import Calibration
+from src.errors import UserError
+from src.methods.base import LinkStatistics, Transformed
+from src.methods.checks import check_flag, check_positive_integer
+from src.methods.parts.compose import Equalisation
+from src.methods.parts.equalise import best, limiting_scales, scaled_and_rounded
+from src.methods.parts.fold import SHIFTABLE, fold_scale, fold_shift
+from src.methods.parts.links import check_feeds, choose_links
+from src.methods.parts.trial import Probe, Trial, inner_probe, losses_by_link
+from src.methods.workbench import Workbench
+from src.models.graph import Block, Link
+from src.quant.fake import FULL_PRECISION, fake_quantize_tokens
+
+WIDEST_STEP = 0.5  # of the threshold, in the units of the activations: the authors' code
+
+
+@dataclass(frozen=True)
+class OutlierSuppressionPlus(Equalisation):
+    """Outlier Suppression+, with the weights rounded by ``rounder``; the search itself rounds to nearest.
+
+    Attributes:
+        shift: whether channels are centred first.
+        floor: smallest threshold that is tried, in the units of the activations.
+        steps: least number of steps from the largest activation to ``floor``.
+        clips: calibration clips the outputs are compared on, spread evenly over all lengths.
+        links: inputs to act on, by what feeds them: ``norm``, ``linear`` (attention values), ``gated`` (no shift).
+    """
+
+    shift: bool
+    floor: float
+    steps: int
+    clips: int
+    links: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag("shift", self.shift)
+        if isinstance(self.floor, bool) or not isinstance(self.floor, int | float) or not 0 < self.floor < torch.inf:
+            raise UserError("method.floor", f"{self.floor!r} is not a positive number", "Use e.g. method.floor=1.0")
+        check_positive_integer("steps", self.steps)
+        check_positive_integer("clips", self.clips)
+        check_feeds(self.links)
+
+    def transform(self, bench: Workbench) -> Transformed:
+        """Shifts every chosen link, searches all scales on the shifted model, then folds them."""
+        if bench.calibration is None:
+            raise ValueError("OutlierSuppressionPlus needs calibration clips")
+        statistics = bench.statistics(gram=False)
+        links, notes = choose_links(bench, self.links)
+        shifts = {link.name: self._shift(link, statistics[link.name]) for link in links}
+        for link in links:
+            if shifts[link.name].any():
+                fold_shift(bench, link, shifts[link.name])
+        candidates = {
+            link.name: limiting_scales(
+                _largest(statistics[link.name], shifts[link.name]), self.floor, self.steps, WIDEST_STEP
+            )
+            for link in links
+        }
+        losses = losses_by_link(
+            bench, some_clips(bench.calibration, self.clips), candidates, trial_of(bench), core_probe
+        )
+        for link in links:
+            fold_scale(bench.module, link, best(candidates[link.name], losses[link.name]))
+        return Transformed(len(links), notes)
+
+    def _shift(self, link: Link, stats: LinkStatistics) -> Tensor:
+        """``z`` [in]; zeros where the link is not shifted."""
+        low, high = _ends(stats)
+        return (high + low) / 2 if self.shift and link.feed in SHIFTABLE else torch.zeros_like(low)
+
+
+def trial_of(bench: Workbench, scale_dtype: torch.dtype = torch.float16) -> Callable[[str, Tensor], Trial | None]:
+    """What becomes of a linear under a scale ``s``: ``Q(W diag(s)) diag(s)^-1``, and ``s Q_a(x / s)`` as its input."""
+
+    def quantize(path: str, s: Tensor) -> Trial | None:
+        W, spec, bits = bench.module.get_parameter(f"{path}.weight").detach(), bench.plan[path], bench.abits[path]
+        weight = W if spec is None else scaled_and_rounded(W, s, spec, scale_dtype)
+        if bits == FULL_PRECISION:
+            return Trial(weight)
+        return Trial(weight, lambda x: fake_quantize_tokens(x / s.to(x), bits) * s.to(x))
+
+    return quantize
+
+
+def core_probe(block: Block, link: Link) -> Probe:
+    """Where the authors look: what the module's last linear is given (the attention's values, the gated product).
+
+    A linear that is not in such a module, or is its last one, is judged by its own output.
+    """
+    probe = inner_probe(block, link)
+    inner = [linear.path for linear in block.linears if linear.path.startswith(f"{probe.module}.")]
+    return replace(probe, inside=inner[-1]) if inner else probe
+
+
+def some_clips(calibration: Calibration, clips: int) -> Calibration:
+    """At most ``clips`` of the clips, evenly spread over the order by length."""
+    total = len(calibration.ids)
+    chosen = (
+        sorted({(2 * number + 1) * total // (2 * clips) for number in range(clips)}) if clips < total else range(total)
+    )
+
+    def of(values: list[Any]) -> list[Any]:
+        return [values[index] for index in chosen]
+
+    return replace(
+        calibration,
+        ids=of(calibration.ids),
+        seconds=of(calibration.seconds),
+        features=of(calibration.features),
+        tokens=of(calibration.tokens),
+    )
+
+
+def _ends(stats: LinkStatistics) -> tuple[Tensor, Tensor]:
+    if stats.minimum is None or stats.maximum is None:
+        raise ValueError("OutlierSuppressionPlus needs the extremes of the linear's input")
+    return stats.minimum, stats.maximum
+
+
+def _largest(stats: LinkStatistics, z: Tensor) -> Tensor:
+    """``max |X_j - z_j|`` [in]."""
+    low, high = _ends(stats)
+    return torch.maximum(high - z, z - low)

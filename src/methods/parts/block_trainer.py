@@ -1,0 +1,98 @@
+"""Block reconstruction: learning parameters that bring a quantized block's output close to the full-precision one's.
+
+The block itself is never changed: :func:`torch.func.functional_call` runs it with the tensors that the parameters stand
+for at the moment. The objective is the mean squared error over rows that are not padding, eq. (1) of OmniQuant (arXiv
+2308.13137) and of BRECQ (arXiv 2102.05426).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from src.calib.task import BlockInput, BlockTask
+from src.errors import UserError
+
+Tensors = Callable[[], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Minibatch:
+    """A few clips at the door of a block, and what the full-precision block makes of them.
+
+    Attributes:
+        hidden: input of the block, [clips, rows, d].
+        kwargs: what else the block takes.
+        valid: bool [clips, rows], False where a row is padding; None where no row is.
+        target: full-precision outputs of the valid rows, [clips, rows, d], or [valid rows, d] if there is padding.
+    """
+
+    hidden: Tensor
+    kwargs: dict[str, Any]
+    valid: Tensor | None
+    target: Tensor
+
+
+def minibatches(task: BlockTask, clips: int) -> list[Minibatch]:
+    """Splits the calibration batches of ``task`` into steps of at most ``clips`` clips, in order."""
+    return [
+        _slice(batch, target, slice(start, start + clips))
+        for batch, target in zip(task.inputs, task.targets, strict=True)
+        for start in range(0, len(batch.hidden), clips)
+    ]
+
+
+def _slice(batch: BlockInput, target: Tensor, chosen: slice) -> Minibatch:
+    count = len(batch.hidden)
+
+    def pick(value: Any) -> Any:
+        """The chosen clips of what has one entry a clip; position embeddings and flags serve all clips."""
+        if isinstance(value, tuple | list):
+            return type(value)(pick(item) for item in value)
+        return value[chosen] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
+
+    valid = batch.valid[chosen]
+    kwargs = {name: pick(value) for name, value in batch.kwargs.items()}
+    if valid.all():
+        return Minibatch(batch.hidden[chosen], kwargs, None, target[chosen])
+    return Minibatch(batch.hidden[chosen], kwargs, valid, target[chosen][valid])
+
+
+def block_loss(module: nn.Module, tensors: Mapping[str, Tensor], batch: Minibatch) -> Tensor:
+    """Mean squared error of the block's valid output rows, with ``tensors`` in place of its parameters, by name."""
+    output = functional_call(module, dict(tensors), (batch.hidden,), batch.kwargs)
+    return nn.functional.mse_loss(output if batch.valid is None else output[batch.valid], batch.target)
+
+
+@torch.no_grad()
+def reconstruction_error(module: nn.Module, tensors: Mapping[str, Tensor], batches: Sequence[Minibatch]) -> float:
+    """Mean of :func:`block_loss` over ``batches``."""
+    return sum(float(block_loss(module, tensors, batch)) for batch in batches) / len(batches)
+
+
+def train(module: nn.Module, tensors: Tensors, steps: Iterable[Minibatch], optimizer: torch.optim.Optimizer) -> None:
+    """Takes one optimiser step a minibatch; gradients are on inside, whatever the caller set.
+
+    Args:
+        module: the block.
+        tensors: gives the block's tensors by name, from the parameters under the optimiser.
+        steps: the minibatches, in the order and as often as they are to be seen.
+        optimizer: holds the parameters, in groups with their learning rates.
+
+    Raises:
+        UserError: the loss is no longer finite.
+    """
+    with torch.enable_grad():
+        for batch in steps:
+            loss = block_loss(module, tensors(), batch)
+            if not torch.isfinite(loss):
+                problem = f"learning diverged: the block's reconstruction error is {float(loss.detach())}"
+                raise UserError("method", problem, "Lower the learning rates of the method")
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()

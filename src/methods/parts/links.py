@@ -1,0 +1,46 @@
+"""Which links an equalisation acts on, and what it says about the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from src.errors import UserError, did_you_mean
+from src.methods.workbench import Workbench
+from src.models.graph import Feed, Link
+from src.quant.fake import FULL_PRECISION
+
+FEEDS = tuple(feed.value for feed in (Feed.NORM, Feed.LINEAR, Feed.GATED))
+
+
+def check_feeds(value: Any, allowed: Collection[str] = FEEDS) -> None:
+    """Raises UserError unless ``value`` lists kinds of links, each of which is ``allowed``."""
+    if not isinstance(value, list | tuple) or not value:
+        raise UserError("method.links", f"{value!r} is not a list of links", f"Use e.g. method.links=[{FEEDS[0]}]")
+    for each in value:
+        if each not in allowed:
+            raise UserError("method.links", f"{each!r} is no kind of link", did_you_mean(str(each), list(allowed)))
+
+
+def choose_links(bench: Workbench, feeds: Collection[str]) -> tuple[list[Link], dict[str, str]]:
+    """Links with something to quantize and a producer of a kind in ``feeds``.
+
+    Returns:
+        The links, and by linear path why each other linear in scope is left as it is.
+    """
+    chosen: list[Link] = []
+    notes: dict[str, str] = {}
+    for link in _links_in_scope(bench):
+        if link.feed.value in feeds:
+            chosen.append(link)
+        elif link.feed is Feed.ACTIVATION:
+            notes |= dict.fromkeys(link.linears, "not equalised: its input comes out of a non-linearity")
+        else:
+            notes |= dict.fromkeys(link.linears, f"not equalised: method.links leaves out {link.feed.value}-fed inputs")
+    return chosen, notes
+
+
+def _links_in_scope(bench: Workbench) -> Iterator[Link]:
+    for link in bench.graph.links:
+        if any(bench.plan[path] is not None or bench.abits[path] != FULL_PRECISION for path in link.linears):
+            yield link

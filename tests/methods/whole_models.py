@@ -1,0 +1,70 @@
+"""What a transform must not change: logits in float64, under teacher forcing and token by token from a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from src.methods.workbench import Workbench
+from src.models.speech import SpeechModel
+from src.quant.granularity import WeightSpec
+from tests.calib.clips import noise_calibration
+from tests.tiny import tiny_moonshine, tiny_whisper
+
+# (builder, configuration): head sizes 32, 36 and 52 as in the published models, 6 heads (no Hadamard matrix) and
+# heads of 18 (none either).
+MODELS: dict[str, Callable[[], SpeechModel]] = {
+    "whisper-64": tiny_whisper,
+    "whisper-96": lambda: tiny_whisper(
+        d_model=96, encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=192, decoder_ffn_dim=192
+    ),
+    "moonshine-64": tiny_moonshine,
+    "moonshine-72": lambda: tiny_moonshine(hidden_size=72, intermediate_size=144),
+    "moonshine-54": lambda: tiny_moonshine(
+        hidden_size=54, intermediate_size=108, encoder_num_attention_heads=3, decoder_num_attention_heads=3
+    ),
+    "moonshine-104": lambda: tiny_moonshine(hidden_size=104, intermediate_size=416),
+}
+
+
+def double(build: Callable[[], SpeechModel]) -> SpeechModel:
+    """The model in float64."""
+    speech = build()
+    speech.module.double()
+    return speech
+
+
+def bench_of(speech: SpeechModel, bits: int = 4, abits: int = 16, kvbits: int = 16, seed: int = 0) -> Workbench:
+    """A workbench as the quantizer makes it, every linear in scope."""
+    paths = [linear.path for linear in speech.graph.linears]
+    plan = dict.fromkeys(paths, WeightSpec(bits, -1, False))
+    return Workbench(speech, dict(plan), dict.fromkeys(paths, abits), kvbits, noise_calibration(speech, 2), seed)
+
+
+@torch.inference_mode()
+def outputs(speech: SpeechModel) -> list[Tensor]:
+    """Logits of a padded batch of clips: all at once, and step by step from a cache."""
+    calibration = noise_calibration(speech, 5)
+    features = calibration.features[:3]
+    tokens = torch.tensor([[*speech.prompt, 7, 11, 30, 5, 60]] * 3)
+    encoded = speech.encode(features)
+    cache, prompt = speech.new_cache(), len(speech.prompt)
+    steps = [speech.decode_step(tokens[:, :prompt], encoded, cache)]
+    steps += [speech.decode_step(tokens[:, at : at + 1], encoded, cache) for at in range(prompt, tokens.shape[1])]
+    return [speech.forward_tokens(tokens, encoded), torch.stack(steps, dim=1)]
+
+
+def largest_relative_error(after: Iterable[Tensor], before: Iterable[Tensor]) -> float:
+    """Largest difference, relative to the largest value."""
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(after, before, strict=True))
+
+
+def with_outliers(build: Callable[[], SpeechModel], size: float = 10) -> SpeechModel:
+    """The model with two channels of both residual streams far from zero, as large models have them."""
+    speech = build()
+    with torch.no_grad():
+        speech.module.get_parameter(f"{speech.graph.frontend[-1]}.bias")[5] = size
+        speech.module.get_parameter(f"{speech.graph.embedding}.weight")[:, 9] += size
+    return speech
