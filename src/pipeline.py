@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -29,15 +30,16 @@ def run(settings: Settings) -> float | None:
         UserError: a mistake in the settings, found before anything heavy where possible.
     """
     prepare(settings.device, settings.seed)
+    versions = provenance()
     point = open_point(settings)
     stages = [stage for stage in ALL_STAGES if stage.name in settings.stages]
     _check(stages, point)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
-    with open_tracker(settings.tracking, _run_info(point, job_dir)) as tracker:
+    with open_tracker(settings.tracking, _run_info(point, job_dir, versions)) as tracker:
         for stage in stages:
             stage.run(point)
             _log_once(stage, point, tracker)
-    record = build_record(point, provenance())
+    record = build_record(point, versions)
     path = save_record(record, Path(settings.output_dir), job_dir)
     if HydraConfig.get().mode is RunMode.RUN:
         console.show([record])
@@ -76,7 +78,7 @@ def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:
         logged.obtain(lambda _: None)
 
 
-def _run_info(point: Point, job_dir: Path) -> RunInfo:
+def _run_info(point: Point, job_dir: Path, versions: dict[str, Any]) -> RunInfo:
     settings = point.settings
     sweep = job_dir.parent if HydraConfig.get().mode is RunMode.MULTIRUN else None
     group = settings.tracking.group or (f"{sweep.parent.name}_{sweep.name}" if sweep else None)
@@ -87,6 +89,6 @@ def _run_info(point: Point, job_dir: Path) -> RunInfo:
         group=group,
         job_type="point",
         tags=tags,
-        config=redact(settings.model_dump(mode="json")),
+        config=redact({**settings.model_dump(mode="json"), "provenance": versions}),
         directory=Path(settings.output_dir),
     )

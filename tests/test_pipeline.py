@@ -138,6 +138,7 @@ def test_each_point_is_one_wandb_run_in_the_sweep_s_group(
         assert found.table("evaluate/worst")["columns"][-1] == "audio"
         kinds = {artifact.type for artifact in found.artifacts.values()}
         assert kinds >= {"calibration", "model", "transcripts"}
+        assert found.config["provenance"]["packages"].keys() >= {"torch", "transformers", "jiwer"}
         assert found.exit_code == 0
 
 
