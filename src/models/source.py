@@ -98,7 +98,7 @@ def resolve_revision(source: str, revision: str | None) -> str:
         try:
             return Path(snapshot_download(source, revision=revision, local_files_only=True)).name
         except LocalEntryNotFoundError:
-            raise _unreachable(source) from None
+            raise _unreachable(source, revision) from None
 
 
 def download(source: str, revision: str) -> Path:
@@ -121,7 +121,7 @@ def download(source: str, revision: str) -> Path:
         with _http_errors_as_os_errors():
             return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except OSError:
-        raise _unreachable(source) from None
+        raise _unreachable(source, revision) from None
 
 
 def has_safetensors(folder: Path) -> bool:
@@ -169,11 +169,12 @@ def _http_errors_as_os_errors() -> Iterator[None]:
         raise ConnectionError(str(error)) from error
 
 
-def _unreachable(source: str) -> UserError:
+def _unreachable(source: str, revision: str | None) -> UserError:
+    pinned = f" --revision {revision}" if revision else ""
     return UserError(
         "model.source",
         f"{source!r} is not in the local cache and the hub can not be reached",
-        f"Where there is a network, run `hf download {source} --local-dir DIR`, then pass model.source=DIR",
+        f"Where there is a network, run `hf download {source}{pinned} --local-dir DIR`, then pass model.source=DIR",
     )
 
 

@@ -67,7 +67,7 @@ def test_folders_are_found_from_the_working_directory_then_the_project(
 def test_without_a_network_the_remedy_is_a_local_copy(no_network: Path) -> None:
     with pytest.raises(UserError, match="the hub can not be reached") as caught:
         load(model_settings("someone/tiny", revision=COMMIT), "cpu", seed=0)
-    assert "hf download someone/tiny --local-dir DIR" in caught.value.remedy
+    assert f"hf download someone/tiny --revision {COMMIT} --local-dir DIR" in caught.value.remedy
     assert "model.source=DIR" in caught.value.remedy
     with pytest.raises(UserError, match="the hub can not be reached"):
         model_identity(model_settings("someone/tiny"))
