@@ -1,8 +1,8 @@
 """Multiply-accumulates (MACs) and bit operations (BOPs) of one utterance, counted from shapes.
 
-Counted: convolutions, linears, the two attention products, the head. Not counted, as in torch's ``FlopCounterMode``
-(2 FLOPs per MAC), which the tests compare with exactly: feature extraction, norms, soft-max, biases, rotary positions,
-other element-wise work, and the multiplications of (de)quantization itself.
+Counted: convolutions, linears, the two attention products, the head, and rotations on the fly. Not counted, as in
+torch's ``FlopCounterMode`` (2 FLOPs per MAC), which the tests compare with exactly: feature extraction, norms,
+soft-max, biases, rotary positions, other element-wise work, and the multiplications of (de)quantization itself.
 
 Three conventions. Causal attention in the prefill is counted in full (prompt x prompt), as eager attention runs it.
 The head runs on the last position of a pass only, which is all that decoding needs. Cross-attention keys and values
@@ -10,7 +10,15 @@ are computed once per utterance.
 
 BOPs are MACs times the widths of both operands: weight bits x activation bits for a linear; for attention in the
 decoder, cache bits x 16 for queries and probabilities, which nothing here quantizes. The encoder's self-attention has
-no cache and stays at 16 x 16, as do the front-end and the head.
+no cache and stays at 16 x 16, as do the front-end and the head. Inputs that a method keeps at 16 bits meet weights of
+16 bits; single weights at 16 bits (outliers) meet inputs of the activation's width.
+
+Rotations on the fly are counted as this code runs them, as products with their stored factors at 16 x 16: a row of
+``n`` values costs ``n (l + r)`` multiply-accumulates for a Kronecker product of factors of sides ``l`` and ``r``, and
+``n^2`` for a dense matrix. That is an upper bound. Where a factor is a Hadamard matrix, a fast Hadamard transform would
+need ``n log2 n`` additions of 16 bits and no multiplications instead (learned rotations have no such shortcut), and
+reads no factor. Keys are rotated and rotated back as they enter a quantized cache; a runtime that keeps them rotated
+would rotate every query instead of rotating back.
 """
 
 from __future__ import annotations
@@ -19,7 +27,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from src.models.graph import Component, Linear
+from src.models.graph import Component, Linear, Rows
+from src.profiling.additions import OnlineRotation, online_rotations
 from src.profiling.point import FULL_BITS, Point
 
 
@@ -90,18 +99,20 @@ def encoder_products(point: Point) -> Iterator[Product]:
         yield Product(Component.FRONTEND, Phase.ENCODER, macs, FULL_BITS, FULL_BITS)
     for block in point.graph.encoder:
         for linear in block.linears:
-            yield _linear(point, linear, frames, Phase.ENCODER)
+            yield from _linear(point, linear, frames, Phase.ENCODER)
+    yield from _rotations(point, _in_encoder, frames, Phase.ENCODER)
     stack = dimensions.encoder
     macs = 2 * stack.layers * stack.heads * dimensions.attended_head_dim * frames * frames
     yield Product(Component.ENCODER, Phase.ENCODER, macs, FULL_BITS, FULL_BITS)
 
 
 def cross_kv_products(point: Point) -> Iterator[Product]:
-    """Keys and values of every decoder block's cross-attention."""
+    """Keys and values of every decoder block's cross-attention, and their way into the cache."""
     for block in point.graph.decoder:
         for linear in block.linears:
             if linear.path in point.frame_linears:
-                yield _linear(point, linear, point.frames, Phase.CROSS_KV)
+                yield from _linear(point, linear, point.frames, Phase.CROSS_KV)
+    yield from _rotations(point, _in_cross_kv, point.frames, Phase.CROSS_KV)
 
 
 def decoder_products(point: Point, work: DecoderWork, phase: Phase) -> Iterator[Product]:
@@ -110,7 +121,8 @@ def decoder_products(point: Point, work: DecoderWork, phase: Phase) -> Iterator[
     for block in point.graph.decoder:
         for linear in block.linears:
             if linear.path not in point.frame_linears:
-                yield _linear(point, linear, work.rows, phase)
+                yield from _linear(point, linear, work.rows, phase)
+    yield from _rotations(point, _on_tokens, work.rows, phase)
     pair = 2 * dimensions.decoder.layers * dimensions.decoder.heads * dimensions.attended_head_dim
     yield Product(Component.DECODER, phase, pair * work.pairs, point.kv_bits, FULL_BITS)
     yield Product(Component.CROSS_ATTENTION, phase, pair * work.rows * point.frames, point.kv_bits, FULL_BITS)
@@ -148,7 +160,32 @@ def _grouped(
     return sums
 
 
-def _linear(point: Point, linear: Linear, rows: int, phase: Phase) -> Product:
+def _linear(point: Point, linear: Linear, rows: int, phase: Phase) -> Iterator[Product]:
     bits = point.of(linear)
-    macs = rows * linear.out_features * linear.in_features
-    return Product(linear.component, phase, macs, bits.weight_bits, bits.activation_bits)
+    exact = linear.out_features * bits.exact_inputs
+    parts = (
+        (linear.out_features * linear.in_features - exact - bits.outliers, bits.weight_bits, bits.activation_bits),
+        (exact, FULL_BITS, FULL_BITS),
+        (bits.outliers, FULL_BITS, bits.activation_bits),
+    )
+    for macs, weight_bits, activation_bits in parts:
+        if macs:
+            yield Product(linear.component, phase, rows * macs, weight_bits, activation_bits)
+
+
+def _rotations(point: Point, runs: Callable[[OnlineRotation], bool], rows: int, phase: Phase) -> Iterator[Product]:
+    for rotation in online_rotations(point):
+        if runs(rotation):
+            yield Product(rotation.place.component, phase, rows * rotation.macs, FULL_BITS, FULL_BITS)
+
+
+def _in_encoder(rotation: OnlineRotation) -> bool:
+    return rotation.place.component is Component.ENCODER
+
+
+def _in_cross_kv(rotation: OnlineRotation) -> bool:
+    return rotation.place.rows is Rows.FRAME and not _in_encoder(rotation)
+
+
+def _on_tokens(rotation: OnlineRotation) -> bool:
+    return rotation.place.rows is Rows.TOKEN

@@ -1,7 +1,8 @@
 """Measured time of the model as it runs here: encoder, prompt, and one token at a time, at batch 1.
 
 Weights are dequantized once at load, so this is the speed of the floating-point path (plus simulated activation and
-cache quantization, where there is any). It is the same for every bit-width; what a quantized runtime would gain is in
+cache quantization, where there is any), the same for every bit-width. The profile stage measures the original model,
+without what a method adds to it (rotations on the fly); what that costs and what a quantized runtime would gain is in
 :mod:`src.profiling.memory_io` and :mod:`src.profiling.bitops`.
 """
 

@@ -11,6 +11,9 @@ next, which is what makes decoding on an edge device bound by memory.
 - Quantized linears move their packed size with scales and zero points; everything else moves 16 bits a value, biases
   and norms included. Quantized caches carry a 16-bit scale and one zero point of the cache's width per token and head,
   and each layer's row of keys (or values) of one position is padded to a byte.
+- Biases that a method added are read with the module they belong to, as are the factors of rotations on the fly; the
+  one rotation of the keys, where the cache is quantized, once for the cross-attention's and once per decoder pass.
+  (Hadamard factors need not be read at all by a fast Hadamard transform; this counts what is stored.)
 
 Activations are not part of the total. How many reach memory is a property of a runtime's fusion and tiling, not of the
 quantization; unfused, they would hide the weights in the encoder (1500 frames) and be noise in the decoder (1 row).
@@ -22,7 +25,8 @@ arXiv 2507.07877 reports "memory I/O" too; the definition above is our own, so c
 
 from __future__ import annotations
 
-from src.models.graph import Component, Linear
+from src.models.graph import Component, Linear, Rows
+from src.profiling.additions import added_biases, online_rotations
 from src.profiling.point import FULL_BITS, FULL_BYTES, Point
 
 KV_CACHE = "kv_cache"
@@ -36,6 +40,10 @@ def memory_io(point: Point) -> dict[str, int]:
         moved[linear.component.value] += _reads(point, linear) * point.of(linear).stored_bytes
     for component, parameters in _vector_reads(point).items():
         moved[component.value] += parameters * FULL_BYTES
+    for bias_place, size in added_biases(point):
+        moved[bias_place.component.value] += _passes(point, bias_place.rows) * size * FULL_BYTES
+    for rotation in online_rotations(point):
+        moved[rotation.place.component.value] += _passes(point, rotation.place.rows) * rotation.factor_bytes
     moved[KV_CACHE] = kv_cache_bytes(point)
     return moved
 
@@ -50,11 +58,14 @@ def kv_cache_bytes(point: Point) -> int:
 
 
 def activation_bytes(point: Point) -> int:
-    """Upper bound for activations, nothing fused: each linear and convolution reads its input, writes its output.
+    """Upper bound for activations, nothing fused: each product reads its input and writes its output.
 
-    Inputs of linears move at their activation bits, all else at 16 bits. Attention scores are not included.
+    Counted are linears, convolutions, the head, and every factor of a rotation on the fly; attention scores are not.
+    Inputs of linears move at their activation bits, those that a method keeps exact and all else at 16 bits.
     """
     bits = sum(_linear_activation_bits(point, linear) for linear in point.graph.linears)
+    for rotation in online_rotations(point):
+        bits += rotation.moved_bits * _rows(point, rotation.place.rows)
     dimensions = point.dimensions
     lengths = dimensions.lengths(point.workload.seconds)
     for conv, inputs, outputs in zip(dimensions.frontend, lengths, lengths[1:], strict=False):
@@ -65,8 +76,19 @@ def activation_bytes(point: Point) -> int:
 
 def _reads(point: Point, linear: Linear) -> int:
     """How often the weights of ``linear`` are read."""
-    once = linear.component is Component.ENCODER or linear.path in point.frame_linears
-    return 1 if once else point.workload.passes
+    return _passes(point, _kind_of_rows(point, linear))
+
+
+def _passes(point: Point, rows: Rows) -> int:
+    return 1 if rows is Rows.FRAME else point.workload.passes
+
+
+def _rows(point: Point, rows: Rows) -> int:
+    return point.frames if rows is Rows.FRAME else point.workload.positions
+
+
+def _kind_of_rows(point: Point, linear: Linear) -> Rows:
+    return Rows.FRAME if linear.path in point.frame_linears else Rows.TOKEN
 
 
 def _vector_reads(point: Point) -> dict[Component, int]:
@@ -94,6 +116,7 @@ def _kv_row_bytes(point: Point) -> int:
 
 
 def _linear_activation_bits(point: Point, linear: Linear) -> int:
-    per_frame = linear.component is Component.ENCODER or linear.path in point.frame_linears
-    rows = point.frames if per_frame else point.workload.positions
-    return rows * (linear.in_features * point.of(linear).activation_bits + linear.out_features * FULL_BITS)
+    bits = point.of(linear)
+    rounded = (linear.in_features - bits.exact_inputs) * bits.activation_bits
+    at_full = (bits.exact_inputs + linear.out_features) * FULL_BITS
+    return _rows(point, _kind_of_rows(point, linear)) * (rounded + at_full)

@@ -9,6 +9,7 @@ from functools import cached_property
 from src.errors import UserError
 from src.models.graph import Linear, ModelGraph, Rows
 from src.profiling.shapes import Dimensions
+from src.quant.structure import Edit
 
 FULL_BITS = 16  # what is not quantized is stored and multiplied in 16 bits
 FULL_BYTES = FULL_BITS // 8
@@ -22,11 +23,15 @@ class LinearBits:
         stored_bytes: packed codes with scales, zero points and whatever else decoding needs; without the bias.
         weight_bits: width of one weight code.
         activation_bits: width of one element of the input as multiplied.
+        exact_inputs: inputs that stay at 16 bits, as do their columns of the weight.
+        outliers: single weights outside those columns that have 16 bits; their inputs have ``activation_bits``.
     """
 
     stored_bytes: int
     weight_bits: int
     activation_bits: int
+    exact_inputs: int = 0
+    outliers: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Point:
         workload: the reference utterance.
         bits: quantized linears by module path; a linear that is not listed has 16 bits.
         kv_bits: bits of the decoder's self- and cross-attention caches.
+        edits: structural changes that the method made to the model.
 
     Raises:
         KeyError: ``bits`` names a linear that the graph does not have.
@@ -79,6 +85,7 @@ class Point:
     workload: Workload
     bits: Mapping[str, LinearBits]
     kv_bits: int = FULL_BITS
+    edits: tuple[Edit, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = self.bits.keys() - {linear.path for linear in self.graph.linears}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from src.models.graph import Linear
+from src.profiling.additions import added_biases, stored_factor_bytes
 from src.profiling.bitops import Product, by_component, by_phase, products, total_bops, total_macs
 from src.profiling.latency import Latency
 from src.profiling.memory_io import activation_bytes, memory_io
@@ -19,11 +21,15 @@ class Profile:
         seconds: length of the reference utterance.
         tokens: its text tokens.
         frames: its encoder frames.
-        parameters: of the whole model; a tied embedding counts once.
+        parameters: of the whole model, added biases included; a tied embedding counts once. Scales, zero points and
+            factors of rotations are not parameters, but count in all bytes and bits below.
         quantized_parameters: weights stored in fewer than 16 bits.
+        parameter_bytes: all tensors of the stored model, as computed from its layers and edits; ``disk_bytes`` is this
+            and the file's header.
         bits_per_weight: stored bits per weight of the quantized linears, scales and zero points included; 16 when
             nothing is quantized.
-        model_bits_per_weight: the same over all parameters, the unquantized ones at 16 bits.
+        model_bits_per_weight: the same over all parameters, the unquantized ones at 16 bits; above 16 where rotations
+            are stored and nothing is quantized.
         disk_bytes: size of the stored model.
         memory_io_bytes: bytes moved; see :mod:`src.profiling.memory_io` for the model.
         memory_io_breakdown: the same by component, and the caches.
@@ -45,6 +51,7 @@ class Profile:
     frames: int
     parameters: int
     quantized_parameters: int
+    parameter_bytes: int
     bits_per_weight: float
     model_bits_per_weight: float
     disk_bytes: int
@@ -71,14 +78,16 @@ def profile_point(point: Point, *, disk_bytes: int, latency: Latency) -> Profile
     quantized = [linear for linear in point.graph.linears if point.of(linear).weight_bits < FULL_BITS]
     weights = sum(linear.out_features * linear.in_features for linear in quantized)
     stored = sum(point.of(linear).stored_bytes for linear in quantized)
+    parameter_bytes = stored + FULL_BYTES * (parameters - weights) + stored_factor_bytes(point)
     return Profile(
         seconds=point.workload.seconds,
         tokens=point.workload.tokens,
         frames=point.frames,
         parameters=parameters,
-        quantized_parameters=weights,
+        quantized_parameters=weights - sum(_at_full_precision(point, linear) for linear in quantized),
+        parameter_bytes=parameter_bytes,
         bits_per_weight=8 * stored / weights if weights else float(FULL_BITS),
-        model_bits_per_weight=8 * (stored + FULL_BYTES * (parameters - weights)) / parameters,
+        model_bits_per_weight=8 * parameter_bytes / parameters,
         disk_bytes=disk_bytes,
         memory_io_bytes=sum(moved.values()),
         memory_io_breakdown=moved,
@@ -99,7 +108,13 @@ def profile_point(point: Point, *, disk_bytes: int, latency: Latency) -> Profile
 def parameter_count(point: Point) -> int:
     """Parameters of the whole model, as ``sum(p.numel() for p in module.parameters())`` counts them."""
     weights = sum(linear.out_features * linear.in_features for linear in point.graph.linears)
-    return weights + _other_parameters(point.dimensions)
+    return weights + _other_parameters(point.dimensions) + sum(size for _, size in added_biases(point))
+
+
+def _at_full_precision(point: Point, linear: Linear) -> int:
+    """Weights of a quantized linear that have 16 bits."""
+    bits = point.of(linear)
+    return linear.out_features * bits.exact_inputs + bits.outliers
 
 
 def _other_parameters(dimensions: Dimensions) -> int:

@@ -178,6 +178,8 @@ class Quantizer:
             "stored_bytes": rounded.weight.nbytes,
             "weight_error": float(torch.linalg.norm(W - Q) / torch.linalg.norm(W)),
             "output_error": None if gram is None else relative_output_error(W, Q, gram),
+            "exact_inputs": 0 if rounded.weight.dense is None else len(rounded.weight.dense.columns),
+            "outliers": 0 if rounded.weight.sparse is None else len(rounded.weight.sparse.values),
             "notes": [*row["notes"], *rounded.notes],
         }
 

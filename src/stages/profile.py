@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from src.profiling.point import Point as Cost
 from src.profiling.profile import profile_point
 from src.profiling.shapes import Dimensions
 from src.quant.apply import input_bits
+from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
 from src.stages.base import RESULT, Stage, obtain, read_json
 from src.stages.quantize import Quantize
@@ -34,7 +36,7 @@ class Profile(Stage):
         return point.profile
 
     def needs(self, point: Point) -> dict[str, Entry]:
-        """The quantized model: its layer table and its size on disk."""
+        """The quantized model: its layer table, its structural changes and its size on disk."""
         return {"quantize": point.quantized}
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
@@ -43,15 +45,16 @@ class Profile(Stage):
         log.info("profile: %s", point.label)
         measured = _measured(point)
         graph = load_graph(settings.model)
+        quantized = Quantize().result(point)
         cost = Cost(
             dimensions=Dimensions.from_config(load_config(settings.model)),
             graph=graph,
             workload=Workload(settings.profile.seconds, settings.profile.tokens, measured.pop("prompt")),
-            bits=_linear_bits(point, input_bits(graph, settings)),
+            bits=linear_bits(quantized["layers"], input_bits(graph, settings)),
             kv_bits=settings.kvbits,
+            edits=tuple(Edit(**edit) for edit in quantized["edits"]),
         )
-        disk_bytes = Quantize().result(point)["disk_bytes"]
-        return asdict(profile_point(cost, disk_bytes=disk_bytes, latency=Latency(**measured)))
+        return asdict(profile_point(cost, disk_bytes=quantized["disk_bytes"], latency=Latency(**measured)))
 
     def log(self, point: Point, tracker: Tracker) -> None:
         """Totals, and one table row per component."""
@@ -74,11 +77,12 @@ def _measured(point: Point) -> dict[str, Any]:
     return read_json(obtain(point.latency, build) / RESULT)
 
 
-def _linear_bits(point: Point, abits: dict[str, int]) -> dict[str, LinearBits]:
-    """Stored bytes and operand widths of the linears that are not at 16 bits throughout."""
+def linear_bits(layers: Sequence[Mapping[str, Any]], abits: Mapping[str, int]) -> dict[str, LinearBits]:
+    """Stored bytes and operand widths of every linear by path, from the layer table and the widths of the inputs."""
     bits = {}
-    for row in Quantize().result(point)["layers"]:
+    for row in layers:
         out_features, in_features = row["shape"]
         stored = row.get("stored_bytes", out_features * in_features * FULL_PRECISION // 8)
-        bits[row["linear"]] = LinearBits(stored, row["wbits"], abits[row["linear"]])
+        kept = row.get("exact_inputs", 0), row.get("outliers", 0)  # rows that are not rounded have neither
+        bits[row["linear"]] = LinearBits(stored, row["wbits"], abits[row["linear"]], *kept)
     return bits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,18 @@ from src.tracking import Tracker
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "model.safetensors"
-COLUMNS = ("linear", "component", "wbits", "abits", "bits_per_weight", "weight_error", "output_error", "skipped")
+COLUMNS = (
+    "linear",
+    "component",
+    "wbits",
+    "abits",
+    "exact_inputs",
+    "outliers",
+    "bits_per_weight",
+    "weight_error",
+    "output_error",
+    "skipped",
+)
 
 
 class Quantize(Stage):
@@ -44,7 +56,7 @@ class Quantize(Stage):
         weight_plan(load_graph(point.settings.model), point.settings)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
-        """Packed codes, scales and zeros, every other parameter at 16 bits, and one table row per linear."""
+        """Packed codes, scales and zeros, every other parameter at 16 bits, one table row per linear, and the edits."""
         settings = point.settings
         log.info("quantize: %s", point.label)
         speech = load(settings.model, settings.device, settings.seed)
@@ -53,7 +65,8 @@ class Quantize(Stage):
         quantizer.run()
         path = folder / CHECKPOINT
         save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights), quantizer.edits)
-        return {"layers": quantizer.rows, "disk_bytes": path.stat().st_size}
+        edits = [asdict(edit) for edit in quantizer.edits]
+        return {"layers": quantizer.rows, "edits": edits, "disk_bytes": path.stat().st_size}
 
     def log(self, point: Point, tracker: Tracker) -> None:
         """Size, mean errors, the layer table, and the model with its calibration as input."""

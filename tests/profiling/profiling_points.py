@@ -6,11 +6,17 @@ from collections.abc import Mapping
 
 from transformers import MoonshineConfig
 
+from src.methods.build import build_method
 from src.models.graph import ModelGraph
 from src.models.moonshine import moonshine_graph
 from src.models.speech import SpeechModel
 from src.profiling.point import LinearBits, Point, Workload
 from src.profiling.shapes import Dimensions
+from src.quant.apply import Quantizer, input_bits
+from src.quant.structure import Edit
+from src.settings import Settings
+from src.stages.profile import linear_bits
+from tests.calib.clips import noise_calibration
 
 # 3 frames: conv3 makes 3 from 7, conv2 makes 7 from 25, conv1 makes 25 from 127 + 24 * 64 = 1663 samples.
 THREE_FRAMES = 1663 / 16_000
@@ -32,12 +38,15 @@ def page_config() -> MoonshineConfig:
     )
 
 
-def page_point(weight_bits: int = 16, activation_bits: int = 16, kv_bits: int = 16) -> Point:
+def page_point(
+    weight_bits: int = 16, activation_bits: int = 16, kv_bits: int = 16, edits: tuple[Edit, ...] = ()
+) -> Point:
     """1 prompt token and 2 text tokens: 3 passes, 3 positions, 1 + 2 + 3 = 6 cache positions attended."""
     config = page_config()
     graph = moonshine_graph(config)
     bits = uniform_bits(graph, weight_bits, activation_bits)
-    return Point(Dimensions.from_config(config), graph, Workload(THREE_FRAMES, tokens=2, prompt=1), bits, kv_bits)
+    workload = Workload(THREE_FRAMES, tokens=2, prompt=1)
+    return Point(Dimensions.from_config(config), graph, workload, bits, kv_bits, edits)
 
 
 def uniform_bits(graph: ModelGraph, weight_bits: int, activation_bits: int) -> dict[str, LinearBits]:
@@ -61,3 +70,20 @@ def point_of(
     """A point of a loaded model."""
     workload = Workload(seconds, tokens, len(speech.prompt))
     return Point(Dimensions.from_config(speech.module.config), speech.graph, workload, bits or {}, kv_bits)
+
+
+def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
+    """What has quantized ``speech``, in place, with the method of ``settings``."""
+    quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))
+    quantizer.run()
+    return quantizer
+
+
+def point_of_quantized(
+    speech: SpeechModel, settings: Settings, quantizer: Quantizer, seconds: float = 1.0, tokens: int = 5
+) -> Point:
+    """The point of a quantized model as the profile stage makes it."""
+    bits = linear_bits(quantizer.rows, input_bits(speech.graph, settings))
+    workload = Workload(seconds, tokens, len(speech.prompt))
+    dimensions = Dimensions.from_config(speech.module.config)
+    return Point(dimensions, speech.graph, workload, bits, settings.kvbits, tuple(quantizer.edits))

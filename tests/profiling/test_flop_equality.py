@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from src.models.speech import SpeechModel
 from src.profiling.bitops import (
@@ -21,8 +22,12 @@ from src.profiling.bitops import (
     total_macs,
 )
 from src.profiling.latency import noise
+from src.profiling.point import Point
 from src.profiling.profile import parameter_count
-from tests.profiling.profiling_points import point_of
+from src.quant.fake import kv_layer_factory
+from src.quant.structure import key_rotation
+from tests.composed import composed
+from tests.profiling.profiling_points import point_of, point_of_quantized, quantized
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 WHISPER_TINY: dict[str, Any] = {
@@ -62,6 +67,26 @@ MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
 }
 
 
+QUANTIZED: dict[str, Callable[[], SpeechModel]] = {
+    "small whisper": tiny_whisper,
+    "small moonshine": tiny_moonshine,
+    # no Hadamard matrix across 6 heads: the whole input of o is rotated, by two factors
+    "whisper of 6 heads": lambda: tiny_whisper(
+        d_model=96, encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=192, decoder_ffn_dim=192
+    ),
+    # grouped-query attention in the decoder, padded heads
+    "moonshine of odd sizes": lambda: tiny_moonshine(
+        hidden_size=96,
+        intermediate_size=160,
+        decoder_num_attention_heads=4,
+        decoder_num_key_value_heads=2,
+        encoder_num_attention_heads=4,
+        encoder_num_key_value_heads=4,
+        pad_head_dim_to_multiple_of=16,
+    ),
+}
+
+
 def _counted_macs(call: Callable[[], Any]) -> tuple[Any, int]:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         result = call()
@@ -70,32 +95,56 @@ def _counted_macs(call: Callable[[], Any]) -> tuple[Any, int]:
     return result, flops // 2
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_phase_counts_what_torch_counts(name: str) -> None:
-    build, seconds, parameters = MODELS[name]
-    speech = build()
+def _check_every_phase(speech: SpeechModel, point: Point, kv_layer: Callable[[], CacheLayerMixin]) -> None:
     speech.module.set_attn_implementation("eager")
-    steps = 2
-    point = point_of(speech, seconds, tokens=steps)
     prompt = len(speech.prompt)
 
-    features = speech.features([noise(seconds, speech.sampling_rate, seed=0)])
+    features = speech.features([noise(point.workload.seconds, speech.sampling_rate, seed=0)])
     encoded, encoder_macs = _counted_macs(lambda: speech.encode(features))
     assert encoded.states.shape[1] == point.frames
     assert encoder_macs == total_macs(encoder_products(point))
 
-    cache = speech.new_cache()
+    cache = speech.new_cache(kv_layer)
     tokens = torch.tensor([speech.prompt])
     _, prefill_macs = _counted_macs(lambda: speech.decode_step(tokens, encoded, cache))
     prefill = decoder_products(point, DecoderWork(prompt, prompt * prompt, 1), Phase.PREFILL)
     assert prefill_macs == total_macs((*cross_kv_products(point), *prefill))
 
     decode_macs = 0
-    for step in range(steps):
+    for step in range(point.workload.tokens):
         _, macs = _counted_macs(lambda: speech.decode_step(torch.tensor([[3]]), encoded, cache))
         assert macs == total_macs(decoder_products(point, step_work(prompt + step), Phase.DECODE))
         decode_macs += macs
     assert encoder_macs + prefill_macs + decode_macs == total_macs(products(point))
 
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_phase_counts_what_torch_counts(name: str) -> None:
+    build, seconds, parameters = MODELS[name]
+    speech = build()
+    point = point_of(speech, seconds, tokens=2)
+    _check_every_phase(speech, point, DynamicLayer)
     assert sum(p.numel() for p in speech.module.parameters()) == parameters
     assert parameter_count(point) == parameters
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("method=rtn", "bits=w4a8"),
+        ("method=quik", "bits=w4a8"),
+        ("method=spqr", "bits=w4a8"),
+        ("method=quarot_rtn", "bits=w4a16"),
+        ("method=quarot_rtn", "bits=w4a8"),
+        ("method=quarot_rtn", "bits=w4a8", "method.online=false", "method.keys=false"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("name", ["small whisper", "small moonshine", "whisper of 6 heads", "moonshine of odd sizes"])
+def test_every_phase_of_a_quantized_model_counts_what_torch_counts(name: str, overrides: tuple[str, ...]) -> None:
+    speech = QUANTIZED[name]()
+    settings = composed(*overrides)
+    quantizer = quantized(speech, settings)
+    point = point_of_quantized(speech, settings, quantizer, seconds=1.3, tokens=2)
+    _check_every_phase(speech, point, kv_layer_factory(settings.kvbits, key_rotation(speech.module)))
+    assert parameter_count(point) == sum(p.numel() for p in speech.module.parameters())
