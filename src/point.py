@@ -64,6 +64,8 @@ class Point:
             "symmetric": settings.symmetric,
             "scope": settings.scope.model_dump(),
         }
+        if self.method.transforms:
+            weights["seed"] = settings.seed  # rotations are drawn
         if self.method.uses_calibration:
             weights["calibration"] = self.calibration.fingerprint
             weights["propagate"] = settings.calib.propagate
