@@ -49,6 +49,7 @@ class Profile(Stage):
             workload=Workload(settings.profile.seconds, settings.profile.tokens, measured.pop("prompt")),
             bits=_linear_bits(point, input_bits(graph, settings)),
             kv_bits=settings.kvbits,
+            key_group=settings.key_group,
         )
         disk_bytes = Quantize().result(point)["disk_bytes"]
         return asdict(profile_point(cost, disk_bytes=disk_bytes, latency=Latency(**measured)))
