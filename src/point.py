@@ -51,9 +51,14 @@ class Point:
         """One expensive statistic of the fp model's link inputs, shared by the methods that declare it."""
         return self._entry("statistics", calibration=self.calibration.fingerprint, statistic=statistic)
 
+    @property
+    def uses_calibration(self) -> bool:
+        """Whether quantizing reads calibration data: for the method, or for static ranges of activations."""
+        return self.method.uses_calibration or self.settings.static_inputs
+
     @cached_property
     def quantized(self) -> Entry:
-        """The quantized model. Depends on the calibration only where the method uses one."""
+        """The quantized model. Depends on the calibration only where the method or the activations' ranges use one."""
         settings = self.settings
         weights = {
             "method": settings.method,
@@ -66,7 +71,11 @@ class Point:
         }
         if self.method.transforms:
             weights["seed"] = settings.seed  # rotations are drawn
-        if self.method.uses_calibration:
+        if settings.abits != FULL_PRECISION:
+            weights["activation"] = settings.activation.model_dump()
+        if settings.key_group is not None:
+            weights["cache"] = settings.cache.model_dump()
+        if self.uses_calibration:
             weights["calibration"] = self.calibration.fingerprint
             weights["propagate"] = settings.calib.propagate
         return self._entry("quantize", **weights)
@@ -136,7 +145,8 @@ class Point:
 
 def _at_full_precision(settings: Settings) -> Settings:
     full = {"wbits": FULL_PRECISION, "abits": FULL_PRECISION, "kvbits": FULL_PRECISION}
-    return settings.model_copy(update={"method": FP_METHOD, "group_size": -1, "symmetric": False, **full})
+    plain = {"group_size": -1, "symmetric": False}
+    return settings.model_copy(update={"method": FP_METHOD, **plain, **full})
 
 
 def open_point(settings: Settings) -> Point:

@@ -73,6 +73,20 @@ class ScopeSettings(_Frozen):
     cross_attention: bool
 
 
+class ActivationSettings(_Frozen):
+    """Grids of quantized activations: with a zero-point or without; one a token, or one a tensor from calibration."""
+
+    symmetric: bool
+    range: Literal["token", "static"]
+
+
+class CacheSettings(_Frozen):
+    """Grids of quantized keys: one a token and head, or one a channel and ``group`` tokens (KIVI, arXiv 2402.02750)."""
+
+    keys: Literal["token", "channel"]
+    group: Annotated[Integer, Field(ge=2)]
+
+
 class DatasetSettings(_Frozen):
     """One test set in the Open ASR leaderboard's layout: on the hub or in a folder of the same layout."""
 
@@ -129,6 +143,8 @@ class Settings(_Frozen):
     kvbits: Bits
     group_size: Annotated[Integer, AfterValidator(_group_size)]
     symmetric: bool
+    activation: ActivationSettings
+    cache: CacheSettings
     scope: ScopeSettings
     dataset: DatasetSettings
     calib: CalibSettings
@@ -146,11 +162,27 @@ class Settings(_Frozen):
         return str(self.method["name"])
 
     @property
+    def static_inputs(self) -> bool:
+        """Whether activations are rounded to ranges that calibration data has to tell."""
+        return self.abits != FULL_PRECISION and self.activation.range == "static"
+
+    @property
+    def key_group(self) -> int | None:
+        """Tokens that share a grid per channel of the cached keys; None where keys are 16 bits or rounded per token."""
+        return self.cache.group if self.kvbits != FULL_PRECISION and self.cache.keys == "channel" else None
+
+    @property
     def bits_name(self) -> str:
-        """Bit-config in the field's shorthand, e.g. ``w4a16``, ``w4a8kv4``, with the group size where there is one."""
+        """Bit-config in the field's shorthand, e.g. ``w4a16``, ``w4a8kv4``, with the group size where there is one.
+
+        Other grids than the default ones are told behind the bits: ``w4a8symstatic``, ``w4a16kv4c32``.
+        """
         group = f"g{self.group_size}" if self.group_size > 0 else ""
         kv = f"kv{self.kvbits}" if self.kvbits != FULL_PRECISION else ""
-        return f"w{self.wbits}a{self.abits}{kv}{group}"
+        channel = f"c{self.key_group}" if self.key_group is not None else ""
+        grid = ("sym" if self.activation.symmetric else "") + ("static" if self.static_inputs else "")
+        inputs = f"a{self.abits}{grid if self.abits != FULL_PRECISION else ''}"
+        return f"w{self.wbits}{inputs}{kv}{channel}{group}"
 
 
 _REMEDIES = {

@@ -10,6 +10,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from src.data.utterance import Utterance
 from src.models.speech import SpeechModel
+from src.quant.fake import tell_frames
 
 
 def batches(utterances: Sequence[Utterance], batch_size: int) -> list[list[int]]:
@@ -41,6 +42,7 @@ def greedy(
     """
     encoded = speech.encode(features)
     cache = speech.new_cache(kv_layer)
+    tell_frames(cache, encoded.mask)
     device = encoded.states.device
     caps = torch.tensor([speech.max_new_tokens(count) for count in samples], device=device)
     longest = int(caps.max())

@@ -39,12 +39,20 @@ class Transcript:
 
 
 def transcribe(
-    speech: SpeechModel, utterances: Sequence[Utterance], *, suppress: bool, kv_bits: int = FULL_PRECISION
+    speech: SpeechModel,
+    utterances: Sequence[Utterance],
+    *,
+    suppress: bool,
+    kv_bits: int = FULL_PRECISION,
+    key_group: int | None = None,
 ) -> tuple[list[Tensor], list[list[int]]]:
-    """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances."""
+    """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances.
+
+    ``kv_bits`` and ``key_group`` say how the cache is rounded: see :func:`~src.quant.fake.kv_layer_factory`.
+    """
     features = speech.features([utterance.waveform() for utterance in utterances])
     samples = [utterance.samples for utterance in utterances]
-    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module))
+    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
     tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer)
     return features, tokens
 
@@ -57,6 +65,7 @@ def transcribe_corpus(
     batch_size: int,
     suppress: bool,
     kv_bits: int,
+    key_group: int | None = None,
 ) -> list[Transcript]:
     """Transcripts of all utterances in corpus order.
 
@@ -70,7 +79,7 @@ def transcribe_corpus(
             if number in done:
                 continue
             batch = [utterances[index] for index in plan[number]]
-            _, tokens = transcribe(speech, batch, suppress=suppress, kv_bits=kv_bits)
+            _, tokens = transcribe(speech, batch, suppress=suppress, kv_bits=kv_bits, key_group=key_group)
             done[number] = [_transcript(speech, *pair) for pair in zip(batch, tokens, strict=True)]
             line = {"batch": number, "transcripts": [asdict(item) for item in done[number]]}
             file.write(json.dumps(line) + "\n")

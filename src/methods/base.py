@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -109,6 +109,12 @@ class Method:
     def uses_targets(self) -> bool:
         """Whether it also reads the full-precision outputs of every block, which cost a second pass."""
         return self.fits_blocks
+
+    @property
+    def simulates_inputs(self) -> bool:
+        """Whether it, or a method it is composed of, rounds inputs while it learns: per token, asymmetrically."""
+        parts = (getattr(self, each.name) for each in fields(self))
+        return any(part.simulates_inputs for part in parts if isinstance(part, Method))
 
     @property
     def weighs_tokens(self) -> bool:

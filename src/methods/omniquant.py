@@ -82,6 +82,11 @@ class OmniQuant(Method):
         """Needs every block's inputs and full-precision outputs."""
         return True
 
+    @property
+    def simulates_inputs(self) -> bool:
+        """True: it learns with inputs rounded per token."""
+        return True
+
     def transform(self, bench: Workbench) -> Transformed:
         """Changes nothing yet; says which linears the learned scales will not reach."""
         if not self._learns_scales(bench):

@@ -59,6 +59,11 @@ class OutlierSuppressionPlus(Equalisation):
         check_positive_integer("clips", self.clips)
         check_feeds(self.links)
 
+    @property
+    def simulates_inputs(self) -> bool:
+        """True: it judges trial scales on inputs rounded per token."""
+        return True
+
     def transform(self, bench: Workbench) -> Transformed:
         """Shifts every chosen link, searches all scales on the shifted model, then folds them."""
         if bench.calibration is None:

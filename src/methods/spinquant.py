@@ -65,6 +65,11 @@ class SpinQuant(QuaRot):
         """True: the rotations are fitted to the clips."""
         return True
 
+    @property
+    def simulates_inputs(self) -> bool:
+        """True: it learns with inputs rounded per token."""
+        return True
+
     def fitted(self, bench: Workbench, drawn: Rotations, online: OnlineRotations) -> Rotations:
         """The learned rotations; those drawn where no iterate is better on the calibration clips, which is logged.
 

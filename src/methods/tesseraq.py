@@ -76,6 +76,11 @@ class TesseraQ(Method):
         """Whether the start changes the model."""
         return self.start.transforms
 
+    @property
+    def simulates_inputs(self) -> bool:
+        """True: it learns with inputs rounded per token."""
+        return True
+
     def transform(self, bench: Workbench) -> Transformed:
         """The start's."""
         return self.start.transform(bench)

@@ -65,11 +65,13 @@ class DecoderWork:
         rows: new tokens.
         pairs: (new token, cached token) pairs in the self-attention.
         logits: positions the head runs on.
+        residual: those of the pairs whose key is at 16 bits in a cache that is rounded group by group.
     """
 
     rows: int
     pairs: int
     logits: int
+    residual: int = 0
 
 
 def step_work(cached: int) -> DecoderWork:
@@ -80,8 +82,9 @@ def step_work(cached: int) -> DecoderWork:
 def products(point: Point) -> tuple[Product, ...]:
     """Every product of the utterance, all four phases."""
     prompt, tokens = point.workload.prompt, point.workload.tokens
-    prefill = DecoderWork(rows=prompt, pairs=prompt * prompt, logits=1)
-    steps = DecoderWork(rows=tokens, pairs=point.workload.attended - prompt, logits=tokens)
+    prefill = DecoderWork(prompt, prompt * prompt, logits=1, residual=prompt * point.residual(prompt))
+    residual = sum(point.residual(prompt + step) for step in range(1, tokens + 1))
+    steps = DecoderWork(tokens, point.workload.attended - prompt, logits=tokens, residual=residual)
     return (
         *encoder_products(point),
         *cross_kv_products(point),
@@ -124,7 +127,10 @@ def decoder_products(point: Point, work: DecoderWork, phase: Phase) -> Iterator[
                 yield from _linear(point, linear, work.rows, phase)
     yield from _rotations(point, _on_tokens, work.rows, phase)
     pair = 2 * dimensions.decoder.layers * dimensions.decoder.heads * dimensions.attended_head_dim
-    yield Product(Component.DECODER, phase, pair * work.pairs, point.kv_bits, FULL_BITS)
+    late = pair * work.residual // 2  # with keys only; the other half of a pair is with values
+    yield Product(Component.DECODER, phase, pair * work.pairs - late, point.kv_bits, FULL_BITS)
+    if late:
+        yield Product(Component.DECODER, phase, late, FULL_BITS, FULL_BITS)
     yield Product(Component.CROSS_ATTENTION, phase, pair * work.rows * point.frames, point.kv_bits, FULL_BITS)
     head = dimensions.vocab * dimensions.width * work.logits
     yield Product(Component.HEAD, phase, head, FULL_BITS, FULL_BITS)

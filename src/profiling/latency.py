@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from src.profiling.memory_peak import measure_peak
+from src.quant.fake import tell_frames
 
 if TYPE_CHECKING:
     from src.models.speech import Encoded, SpeechModel
@@ -123,6 +124,7 @@ def _decode(
 ) -> tuple[float, list[float]]:
     """Milliseconds of the prefill, and of each of ``tokens`` greedy steps after it."""
     cache = speech.new_cache(kv_layer)
+    tell_frames(cache, encoded.mask)
 
     def step(ids: Tensor) -> Tensor:
         return speech.decode_step(ids, encoded, cache).argmax(-1, keepdim=True)

@@ -8,6 +8,8 @@ next, which is what makes decoding on an edge device bound by memory.
 - The token embedding is read one row per position (so is Whisper's table of decoder positions), the tied head in full.
 - Keys and values are written once: the cross-attention's for every frame, the self-attention's for every position.
   Every pass reads the cross-attention cache in full and the self-attention cache up to and including its last position.
+- Keys that are rounded per channel carry a 16-bit scale and minimum per channel and group (one group for all frames);
+  those of an incomplete group move 16 bits a value, and are written once more, packed, when it is complete.
 - Quantized linears move their packed size with scales and zero points; everything else moves 16 bits a value, biases
   and norms included. Quantized caches carry a 16-bit scale and one zero point of the cache's width per token and head,
   and each layer's row of keys (or values) of one position is padded to a byte.
@@ -50,11 +52,28 @@ def memory_io(point: Point) -> dict[str, int]:
 
 def kv_cache_bytes(point: Point) -> int:
     """Bytes written to and read from the decoder's two caches."""
-    per_position = 2 * point.dimensions.decoder.layers * _kv_row_bytes(point)
-    work = point.workload
+    layers, work = point.dimensions.decoder.layers, point.workload
     cross = point.frames * (1 + work.passes)
     own = work.positions + work.attended
-    return per_position * (cross + own)
+    values = layers * _kv_row_bytes(point) * (cross + own)
+    return values + (values if point.key_group is None else layers * _channel_key_bytes(point, point.key_group))
+
+
+def _channel_key_bytes(point: Point, group: int) -> int:
+    """Bytes written to and read from one layer's keys, of frames and of tokens, where they are rounded per channel."""
+    work, width = point.workload, point.dimensions.decoder.kv_heads * point.dimensions.head_dim
+
+    def packed(tokens: int) -> int:
+        return -(-width * (tokens * point.kv_bits + 2 * _SCALE_BITS) // 8)
+
+    def stored(positions: int) -> int:
+        left = point.residual(positions)
+        return (positions - left) // group * packed(group) + left * width * FULL_BYTES
+
+    completed = work.positions // group - work.prompt // group
+    written = stored(work.prompt) + work.tokens * width * FULL_BYTES + completed * packed(group)
+    read = sum(stored(work.prompt + step) for step in range(work.passes))
+    return packed(point.frames) * (1 + work.passes) + written + read
 
 
 def activation_bytes(point: Point) -> int:

@@ -74,6 +74,7 @@ class Point:
         bits: quantized linears by module path; a linear that is not listed has 16 bits.
         kv_bits: bits of the decoder's self- and cross-attention caches.
         edits: structural changes that the method made to the model.
+        key_group: tokens that share a grid per channel of the keys; None where keys are rounded per token and head.
 
     Raises:
         KeyError: ``bits`` names a linear that the graph does not have.
@@ -86,6 +87,7 @@ class Point:
     bits: Mapping[str, LinearBits]
     kv_bits: int = FULL_BITS
     edits: tuple[Edit, ...] = ()
+    key_group: int | None = None
 
     def __post_init__(self) -> None:
         unknown = self.bits.keys() - {linear.path for linear in self.graph.linears}
@@ -106,6 +108,10 @@ class Point:
     def frame_linears(self) -> frozenset[str]:
         """Paths of the linears that run once per utterance over all encoder frames."""
         return frozenset(path for link in self.graph.links if link.rows is Rows.FRAME for path in link.linears)
+
+    def residual(self, positions: int) -> int:
+        """Of ``positions`` in the self-attention cache, those whose keys wait at 16 bits for their group."""
+        return 0 if self.key_group is None else positions % self.key_group
 
     def of(self, linear: Linear) -> LinearBits:
         """Bits of ``linear``."""

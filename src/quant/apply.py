@@ -20,11 +20,13 @@ from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, load_weights
+from src.quant.fake import check_key_rotation
 from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
 from src.quant.linear import install
 from src.quant.loss import output_error
 from src.quant.plan import in_scope, uniform_plan
-from src.quant.structure import Edit, apply_edit
+from src.quant.structure import Edit, apply_edit, key_rotation
 from src.runtime import progress
 from src.settings import FULL_PRECISION, Settings
 
@@ -57,11 +59,30 @@ def restore(speech: SpeechModel, checkpoint: Path, abits: Mapping[str, int]) -> 
         for name, tensor in stored.leftovers.items():
             tensors[name].copy_(tensor)
     for path, bits in abits.items():
+        grid = stored.inputs.get(path, PER_TOKEN)
         if path in stored.weights:
             weight = stored.weights[path]
-            install(speech.module, path, weight.dequantize(), bits, weight.exact_inputs)
+            install(speech.module, path, weight.dequantize(), bits, weight.exact_inputs, grid)
         else:
-            install(speech.module, path, None, bits)
+            install(speech.module, path, None, bits, grid=grid)
+
+
+def check_inputs(method: Method, settings: Settings) -> None:
+    """Checks that ``method`` can do without the default grids of activations, where others are asked for.
+
+    Raises:
+        UserError: it simulates rounded activations while it learns, and knows only the default ones.
+    """
+    chosen = settings.activation
+    if settings.abits == FULL_PRECISION or not method.simulates_inputs:
+        return
+    remedy = "or a method that does not, such as rtn, gptq, awq, smoothquant or quarot"
+    if chosen.range == "static":
+        problem = f"{method.name} simulates activations that are rounded per token"
+        raise UserError("activation.range", problem, f"Use activation.range=token, {remedy}")
+    if chosen.symmetric:
+        problem = f"{method.name} simulates activations on asymmetric grids"
+        raise UserError("activation.symmetric", problem, f"Use activation.symmetric=false, {remedy}")
 
 
 class Quantizer:
@@ -72,11 +93,11 @@ class Quantizer:
         method: how.
         settings: bit-config, scope, seed, and which inputs a block sees.
         calibration: clips and teacher tokens, for methods that use them.
-        fp_statistics: the original model's link statistics with Gram matrices, if they are at hand; read where no
-            transform has changed the model and ``calib.propagate=fp``.
+        fp_statistics: the original model's link statistics, with Gram matrices where the method reads them, if they
+            are at hand; read where no transform has changed the model and ``calib.propagate=fp``.
 
-    After :meth:`run`, ``weights`` holds the codes of what was quantized, ``edits`` the structural changes, and ``rows``
-    the layer table.
+    After :meth:`run`, ``weights`` holds the codes of what was quantized, ``inputs`` the grids of inputs that are not
+    rounded per token and asymmetrically, ``edits`` the structural changes, and ``rows`` the layer table.
     """
 
     def __init__(
@@ -89,6 +110,8 @@ class Quantizer:
     ) -> None:
         self._speech = speech
         self._method = method
+        check_inputs(method, settings)
+        self._settings = settings
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)
         self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed)
@@ -96,6 +119,7 @@ class Quantizer:
         self._fp_statistics = fp_statistics
         self._notes: Mapping[str, str] = {}
         self.weights: dict[str, QuantizedWeight] = {}
+        self.inputs: dict[str, InputGrid] = {}
         self.rows: list[dict[str, Any]] = []
 
     @property
@@ -107,27 +131,30 @@ class Quantizer:
         """Transforms the model, then rounds it block by block.
 
         Raises:
-            UserError: the method's transform found nothing it could act on.
+            UserError: the method's transform found nothing it could act on, or rotates keys that are rounded per
+                channel.
         """
         method, bench = self._method, self._bench
         transformed = method.transform(bench)
         if method.transforms and not transformed.acted:
             problem = f"{method.name} found nothing in {self._speech.name} that it could transform"
             raise UserError("method", problem, "Widen scope, or use its rounder alone")
+        check_key_rotation(key_rotation(self._speech.module), self._settings.key_group)
         self._notes = transformed.notes
         bench.plan = method.plan(bench)
         _round_to_storage(self._speech, bench.plan)
-        if method.fits_blocks or method.weighs_tokens or (method.statistics and self._sees_quantized):
+        measures = bool(method.statistics) or self._settings.static_inputs
+        if method.fits_blocks or method.weighs_tokens or (measures and self._sees_quantized):
             self._walk()
         else:
-            statistics = self._statistics_at_full_precision() if method.statistics else {}
+            statistics = self._statistics_at_full_precision() if measures else {}
             for block in progress(self._speech.graph.blocks, "quantize"):
                 self._round_block(block, statistics, {})
 
     def _walk(self) -> None:
         method, bench = self._method, self._bench
         if bench.calibration is None:
-            raise ValueError(f"{method.name} needs calibration data")
+            raise ValueError("the method, or activation.range=static, needs calibration data")
         gram = "gram" in method.statistics
         options = WalkOptions(gram=gram, refresh=self._sees_quantized, targets=method.uses_targets)
 
@@ -163,13 +190,14 @@ class Quantizer:
             "notes": [self._notes[linear.path]] if linear.path in self._notes else [],
         }
         if spec is None:
-            install(self._speech.module, linear.path, None, abits)
+            install(self._speech.module, linear.path, None, abits, grid=self._input_grid(linear, statistics))
             skipped = "out of scope" if any(self._bench.plan.values()) else "weights stay at 16 bits"
             return {**row, "bits_per_weight": float(FULL_PRECISION), "skipped": skipped}
         W = self._speech.module.get_parameter(f"{linear.path}.weight").detach().float().clone()
         rounded = fitted or self._method.round(W, spec, statistics)
         Q = rounded.weight.dequantize()
-        install(self._speech.module, linear.path, Q, abits, rounded.weight.exact_inputs)
+        exact = rounded.weight.exact_inputs
+        install(self._speech.module, linear.path, Q, abits, exact, self._input_grid(linear, statistics, exact))
         self.weights[linear.path] = rounded.weight
         gram = statistics.gram if statistics else None
         return {
@@ -182,6 +210,21 @@ class Quantizer:
             "outliers": 0 if rounded.weight.sparse is None else len(rounded.weight.sparse.values),
             "notes": [*row["notes"], *rounded.notes],
         }
+
+    def _input_grid(self, linear: Linear, statistics: LinkStatistics | None, exact: Tensor | None = None) -> InputGrid:
+        """What the linear's input is rounded to, as the settings ask; remembered where it is not the default."""
+        bits, chosen = self._abits[linear.path], self._settings.activation
+        if bits == FULL_PRECISION or (chosen.range == "token" and not chosen.symmetric):
+            return PER_TOKEN
+        if chosen.range == "token":
+            grid = InputGrid(symmetric=True)
+        else:
+            if statistics is None or statistics.minimum is None or statistics.maximum is None:
+                raise ValueError(f"no calibration input was measured for {linear.path}")
+            ends = statistics.minimum, statistics.maximum
+            grid = static_grid(*ends, bits, symmetric=chosen.symmetric, exact=exact)
+        self.inputs[linear.path] = grid
+        return grid
 
 
 def _round_to_storage(speech: SpeechModel, plan: Mapping[str, WeightSpec | None]) -> None:

@@ -3,14 +3,15 @@
 The file holds the packed tensors of every quantized linear as ``<path>.weight.codes``, ``.scale`` and so on (see
 :func:`src.quant.pack.pack_weight`), every other parameter in float16 under its own name, and in its
 metadata, as JSON, the shape and specification of each quantized weight and the model's structural changes
-(:mod:`src.quant.structure`). Equal inputs give equal bytes.
+(:mod:`src.quant.structure`). Where inputs are not rounded per token and asymmetrically, it says that too, with static
+grids as ``<path>.input.scale`` and ``.zero``. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.quant.inputs import InputGrid
 from src.quant.pack import PARTS, pack_weight, unpack_weight
 from src.quant.second_level import StatisticsSpec
 from src.quant.structure import Edit
@@ -37,17 +39,22 @@ def leftover_tensors(module: nn.Module, quantized: Collection[str]) -> dict[str,
 
 @dataclass(frozen=True, eq=False)
 class StoredModel:
-    """What a file holds: quantized weights by linear path, all other tensors by name, and structural changes."""
+    """What a file holds: quantized weights by linear path, other tensors by name, structural changes, input grids."""
 
     weights: dict[str, QuantizedWeight]
     leftovers: dict[str, Tensor]
     edits: tuple[Edit, ...]
+    inputs: dict[str, InputGrid] = field(default_factory=dict)
 
 
 def save_weights(
-    path: Path, weights: Mapping[str, QuantizedWeight], leftovers: Mapping[str, Tensor], edits: Sequence[Edit] = ()
+    path: Path,
+    weights: Mapping[str, QuantizedWeight],
+    leftovers: Mapping[str, Tensor],
+    edits: Sequence[Edit] = (),
+    inputs: Mapping[str, InputGrid] | None = None,
 ) -> None:
-    """Writes ``weights`` (by linear path), ``leftovers`` (by parameter name) and ``edits`` to ``path``.
+    """Writes ``weights`` and ``inputs`` (by linear path), ``leftovers`` (by parameter name) and ``edits`` to ``path``.
 
     Raises:
         ValueError: a leftover is not finite in float16, or a name occurs twice.
@@ -59,10 +66,15 @@ def save_weights(
             if name in tensors:
                 raise ValueError(f"{name} is both a leftover and a quantized weight")
             tensors[name] = tensor.cpu().contiguous()
-    described = {
+    for linear, grid in (inputs or {}).items():
+        if grid.scale is not None and grid.zero is not None:
+            tensors |= {f"{linear}.input.scale": grid.scale.cpu(), f"{linear}.input.zero": grid.zero.cpu()}
+    described: dict[str, object] = {
         "weights": {linear: _describe(weight) for linear, weight in weights.items()},
         "edits": [asdict(edit) for edit in edits],
     }
+    if inputs:
+        described["inputs"] = {linear: {"symmetric": grid.symmetric} for linear, grid in inputs.items()}
     path.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(described, sort_keys=True)}))
 
 
@@ -84,7 +96,11 @@ def load_weights(path: Path) -> StoredModel:
         parts = {part: tensors.pop(name) for part, name in names.items() if name in tensors}
         quantized = None if statistics is None else StatisticsSpec(**statistics)
         weights[linear] = unpack_weight(parts, WeightSpec(**entry), shape, quantized)
-    return StoredModel(weights, tensors, tuple(Edit(**edit) for edit in described["edits"]))
+    inputs = {
+        linear: InputGrid(**entry, **{part: tensors.pop(f"{linear}.input.{part}", None) for part in ("scale", "zero")})
+        for linear, entry in described.get("inputs", {}).items()
+    }
+    return StoredModel(weights, tensors, tuple(Edit(**edit) for edit in described["edits"]), inputs)
 
 
 def _describe(weight: QuantizedWeight) -> dict[str, object]:

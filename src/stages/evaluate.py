@@ -103,6 +103,7 @@ def _transcribe(point: Point, folder: Path) -> dict[str, Any]:
         batch_size=settings.evaluate.batch_size,
         suppress=settings.evaluate.suppress_tokens,
         kv_bits=settings.kvbits,
+        key_group=settings.key_group,
     )
     save_transcripts(transcripts, folder / TRANSCRIPTS)
     return {"utterances": len(transcripts)}

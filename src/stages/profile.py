@@ -53,6 +53,7 @@ class Profile(Stage):
             bits=linear_bits(quantized["layers"], input_bits(graph, settings)),
             kv_bits=settings.kvbits,
             edits=tuple(Edit(**edit) for edit in quantized["edits"]),
+            key_group=settings.key_group,
         )
         return asdict(profile_point(cost, disk_bytes=quantized["disk_bytes"], latency=Latency(**measured)))
 

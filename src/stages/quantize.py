@@ -15,7 +15,7 @@ from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.methods.base import LinkStatistics
 from src.models.loading import load, load_graph
 from src.point import Point
-from src.quant.apply import Quantizer, weight_plan
+from src.quant.apply import Quantizer, check_inputs, weight_plan
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.stages.base import Stage
 from src.store import Entry
@@ -48,11 +48,12 @@ class Quantize(Stage):
         return point.quantized
 
     def needs(self, point: Point) -> dict[str, Entry]:
-        """Only methods that use calibration data read it."""
-        return {"calibrate": point.calibration} if point.method.uses_calibration else {}
+        """Only methods that use calibration data, and static ranges of activations, read it."""
+        return {"calibrate": point.calibration} if point.uses_calibration else {}
 
     def check(self, point: Point) -> None:
-        """Scope and group size against the layers. Raises UserError."""
+        """Scope and group size against the layers, options against the method. Raises UserError."""
+        check_inputs(point.method, point.settings)
         weight_plan(load_graph(point.settings.model), point.settings)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
@@ -60,11 +61,12 @@ class Quantize(Stage):
         settings = point.settings
         log.info("quantize: %s", point.label)
         speech = load(settings.model, settings.device, settings.seed)
-        calibration = _calibration(point) if point.method.uses_calibration else None
+        calibration = _calibration(point) if point.uses_calibration else None
         quantizer = Quantizer(speech, point.method, settings, calibration, lambda: _fp_statistics(point))
         quantizer.run()
         path = folder / CHECKPOINT
-        save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights), quantizer.edits)
+        leftovers = leftover_tensors(speech.module, quantizer.weights)
+        save_weights(path, quantizer.weights, leftovers, quantizer.edits, quantizer.inputs)
         edits = [asdict(edit) for edit in quantizer.edits]
         return {"layers": quantizer.rows, "edits": edits, "disk_bytes": path.stat().st_size}
 
@@ -84,8 +86,13 @@ def _calibration(point: Point) -> Calibration:
 
 
 def _fp_statistics(point: Point) -> dict[str, LinkStatistics]:
-    """Statistics of the original model's link inputs with Gram matrices, measured once for all methods and widths."""
+    """Statistics of the original model's link inputs, measured once for all methods and widths.
+
+    Gram matrices are only there where the method reads them; without, these are the calibrate stage's own.
+    """
     settings = point.settings
+    if not point.method.statistics:
+        return load_statistics(point.calibration.path / FILE, torch.device(settings.device))
 
     def build(folder: Path) -> None:
         speech = load(settings.model, settings.device, settings.seed)
