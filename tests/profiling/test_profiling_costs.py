@@ -6,6 +6,7 @@ Shapes: d = 4, ffn = 8, 10 words; 3 frames; 3 decoder passes over 3 positions th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -93,6 +94,17 @@ def test_memory_io_by_hand_w4_kv4() -> None:
     assert moved["kv_cache"] == 2 * 5 * (12 + 9)
     untouched = memory_io(page_point())
     assert all(moved[part] == untouched[part] for part in ("frontend", "embedding", "head"))
+
+
+def test_keys_per_channel_by_hand() -> None:
+    point = replace(page_point(kv_bits=4), key_group=2)
+    # keys of n packed positions: 4 n codes, 4 scales and 4 minima of 16 bits = 2 n + 16 bytes; of a waiting one: 8
+    cross, written, read = 4 * 22, 3 * 8 + 20, 8 + 20 + 28
+    assert memory_io(point)["kv_cache"] == 5 * (12 + 9) + cross + written + read
+    # of 6 pairs with keys and 6 with values, 4 MACs each, 2 meet a key that waits at 16 bits
+    plain, channel = (by_component(products(each), _bops)["decoder"] for each in (page_point(kv_bits=4), point))
+    assert channel - plain == 2 * 4 * 16 * (16 - 4)
+    assert total_macs(products(point)) == total_macs(products(page_point()))
 
 
 def test_activation_bound_by_hand() -> None:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.evaluation.decode import greedy
+from src.methods.build import build_method
 from src.models.speech import SpeechModel
+from src.quant.apply import Quantizer
 from src.quant.fake import (
     ChannelKVLayer,
     QuantizedKVLayer,
@@ -118,6 +120,20 @@ def test_rotated_keys_are_not_rounded_per_channel() -> None:
     with pytest.raises(UserError, match=r"cache\.keys.*method\.keys=false"):
         kv_layer_factory(4, Rotation(torch.eye(8)), 32)
     assert kv_layer_factory(16, Rotation(torch.eye(8)), None)
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_a_method_that_rotates_keys_refuses_before_it_rounds(rotates: bool) -> None:
+    overrides = ("bits=w4a16kv4", "cache.keys=channel", f"method.keys={str(rotates).lower()}")
+    settings = composed("method=quarot_rtn", *overrides)
+    quantizer = Quantizer(tiny_whisper(), build_method(settings.method), settings)
+    if rotates:
+        with pytest.raises(UserError, match=r"cache\.keys"):
+            quantizer.run()
+        assert not quantizer.weights
+    else:
+        quantizer.run()
+        assert quantizer.weights
 
 
 def test_the_settings_tell_the_group_only_where_it_matters() -> None:
