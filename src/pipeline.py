@@ -37,6 +37,8 @@ def run(settings: Settings) -> float | None:
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     with open_tracker(settings.tracking, _run_info(point, job_dir, versions)) as tracker:
         for stage in stages:
+            if not stage.entry(point).path.exists():
+                tracker.start()  # a long stage is visible before its first figure
             stage.run(point)
             _log_once(stage, point, tracker)
     record = build_record(point, versions)

@@ -62,7 +62,7 @@ def provenance() -> dict[str, Any]:
 def hardware() -> dict[str, Any]:
     """Processor, threads and accelerator."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
+    return {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
 def git_revision() -> str | None:
@@ -74,7 +74,8 @@ def git_revision() -> str | None:
         return None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """Model name of the processor, as the system states it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - a device file, not a path
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from src.digest import sha256_file
 from src.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -34,12 +35,6 @@ def fingerprint(key: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of ``key`` as canonical JSON."""
     text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file, streamed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -133,6 +133,8 @@ def test_each_point_is_one_wandb_run_in_the_sweep_s_group(
     for found in runs:
         record = by_id[found.id.rpartition("-")[2]]
         assert found.summary["evaluate/wer"] == pytest.approx(record["results"]["evaluate"]["wer"])
+        assert found.summary["wer"] == found.summary["evaluate/wer"]
+        assert found.summary["bops"] == record["results"]["profile"]["bops"]
         assert found.summary["quantize/disk_bytes"] == record["results"]["quantize"]["disk_bytes"]
         assert len(found.table("quantize/layers")["data"]) == len(record["results"]["quantize"]["layers"])
         assert found.table("evaluate/worst")["columns"][-1] == "audio"

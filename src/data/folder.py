@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from src.data.rows import check_columns
+from src.digest import sha256_once
 from src.errors import UserError, did_you_mean
 
 _BATCH = 64  # rows of audio decoded from parquet at a time
@@ -106,16 +107,8 @@ def digest(files: Sequence[Path]) -> str:
     """SHA-256 of the files' bytes in order; equal bytes give equal digests wherever the folder is."""
     whole = hashlib.sha256()
     for file in files:
-        status = file.stat()
-        whole.update(_file_digest(file, status.st_size, status.st_mtime_ns))
+        whole.update(bytes.fromhex(sha256_once(file)))
     return whole.hexdigest()
-
-
-@lru_cache(maxsize=1024)
-def _file_digest(file: Path, _size: int, _modified: int) -> bytes:
-    """Digest of one file, read once as long as its size and modification time stay."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _open(file: Path) -> pq.ParquetFile:

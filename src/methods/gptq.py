@@ -16,6 +16,7 @@ from torch import Tensor
 
 from src.methods.base import LinkStatistics, Method, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
+from src.methods.parts.compensation import round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import Range, nearest_codes, weight_range
@@ -133,37 +134,28 @@ class _Grids:
 
 
 def _round_columns(W: Tensor, U: Tensor, bits: int, block_size: int, grids: _Grids) -> Tensor:
-    """Codes uint8 [out, in] of ``W`` [out, in], columns in rounding order: the blocked loop of Algorithm 1.
+    """Codes uint8 [out, in] of ``W`` [out, in], columns in rounding order, by :func:`round_columns`.
 
-    Columns lie along the first axis in here, so that each is contiguous. Blocks end where a refitted group ends: its
-    successor must see every compensation.
+    Blocks end where a refitted group ends: its successor must see every compensation.
     """
     rest = W.T.contiguous()
     codes = torch.empty_like(rest, dtype=torch.uint8)
     size = len(rest) // grids.scale.shape[1] if grids.refit else len(rest)
-    for start, stop in _blocks(len(rest), size, block_size):
-        if grids.refit and start % size == 0:
-            scale, zero = grids.refit(rest[start : start + size].T)
-            grids.scale[:, start // size], grids.zero[:, start // size] = scale[:, 0], zero[:, 0]
-        group = grids.group_of[start:stop]
-        scale, zero = grids.scale.T[group].float(), grids.zero.T[group].float()
-        codes[start:stop], errors = _round_block(rest[start:stop], U[start:stop, start:stop], scale, zero, bits)
-        rest[stop:].addmm_(U[start:stop, stop:].T, errors, alpha=-1)
+    group_of = grids.group_of.tolist()
+    scales, zeros = grids.scale.T.float().contiguous(), grids.zero.T.float().contiguous()
+
+    def nearest(j: int, w: Tensor) -> Tensor:
+        group = group_of[j]
+        if grids.refit and j % size == 0:
+            scale, zero = grids.refit(rest[j : j + size].T)
+            grids.scale[:, group], grids.zero[:, group] = scale[:, 0], zero[:, 0]
+            scales[group], zeros[group] = scale[:, 0], zero[:, 0]
+        code = nearest_codes(w, scales[group], zeros[group], bits)
+        codes[j] = code
+        return code.sub_(zeros[group]).mul_(scales[group])
+
+    round_columns(rest, U, _blocks(len(rest), size, block_size), nearest)
     return codes.T.contiguous()
-
-
-def _round_block(W: Tensor, U: Tensor, scale: Tensor, zero: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Rounds the columns ``W`` [block, out] one after the other; each moves its error, eq. (2), to those after it.
-
-    Returns:
-        Codes and errors ``(w - q) / U_jj``, both [block, out]. ``W`` is changed.
-    """
-    codes, errors = torch.empty_like(W), torch.empty_like(W)
-    for j, w in enumerate(W):
-        codes[j] = nearest_codes(w, scale[j], zero[j], bits)
-        errors[j] = (w - (codes[j] - zero[j]) * scale[j]) / U[j, j]
-        W[j + 1 :].addr_(U[j, j + 1 :], errors[j], alpha=-1)
-    return codes, errors
 
 
 def _blocks(columns: int, size: int, block_size: int) -> Iterator[tuple[int, int]]:

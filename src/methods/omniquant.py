@@ -30,7 +30,7 @@ from src.methods.parts.learned_scale import (
     why_not,
 )
 from src.methods.parts.straight_through import quantized_inputs
-from src.quant.fake import FULL_PRECISION
+from src.settings import FULL_PRECISION
 
 if TYPE_CHECKING:
     from src.calib.task import BlockTask

@@ -27,7 +27,8 @@ from src.methods.parts.links import check_feeds, choose_links
 from src.methods.parts.trial import Probe, Trial, inner_probe, losses_by_link
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Link
-from src.quant.fake import FULL_PRECISION, fake_quantize_tokens
+from src.quant.fake import fake_quantize_tokens
+from src.settings import FULL_PRECISION
 
 WIDEST_STEP = 0.5  # of the threshold, in the units of the activations: the authors' code
 

@@ -27,9 +27,9 @@ from src.methods.parts.rotate import OnlineRotations, Rotations
 from src.methods.parts.rotated_network import rotated_network, teacher_loss
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
-from src.quant.fake import FULL_PRECISION
 from src.quant.granularity import WeightSpec
 from src.runtime import progress
+from src.settings import FULL_PRECISION
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+from src.digest import sha256_once
 from src.errors import UserError
 from src.settings import ROOT, ModelSettings
 
@@ -181,7 +182,7 @@ def _unreachable(source: str, revision: str | None) -> UserError:
 def _config_digest(folder: Path) -> str:
     if not (folder / "config.json").exists():
         raise UserError("model.source", f"{str(folder)!r} has no config.json", "Give the folder of a checkpoint")
-    return file_digest(folder / "config.json")
+    return sha256_once(folder / "config.json")
 
 
 def _folder_digest(folder: Path) -> str:
@@ -189,17 +190,5 @@ def _folder_digest(folder: Path) -> str:
     files = sorted({file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)})
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name} {file_digest(file)}\n".encode())
+        digest.update(f"{file.name} {sha256_once(file)}\n".encode())
     return digest.hexdigest()
-
-
-def file_digest(file: Path) -> str:
-    """sha256 of a file, computed once for each state of the file."""
-    state = file.stat()
-    return _digest(file, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - part of the cache key
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -18,9 +18,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicCache, DynamicLayer, EncoderDecoderCache
 
+from src.data.audio import SAMPLING_RATE
 from src.models.graph import Block, ModelGraph
-
-SAMPLING_RATE = 16_000
 
 
 @dataclass(frozen=True)

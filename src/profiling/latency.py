@@ -8,12 +8,10 @@ without what a method adds to it (rotations on the fly); what that costs and wha
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -23,6 +21,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from src.profiling.memory_peak import measure_peak
 from src.quant.fake import tell_frames
+from src.runtime import cpu_model
 
 if TYPE_CHECKING:
     from src.models.speech import Encoded, SpeechModel
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _WARM_UP = 2  # unmeasured runs: allocator, kernel selection, caches
 _LEVEL = 0.1  # standard deviation of the noise; the signal never changes what is computed
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -112,11 +110,7 @@ def device_name(device: torch.device) -> str:
     """Model name of the GPU, or of the CPU as the system states it."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    if _CPU_INFO.exists():
-        for line in _CPU_INFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return cpu_model()
 
 
 def _decode(

@@ -10,8 +10,9 @@ from src.errors import UserError
 from src.models.graph import Linear, ModelGraph, Rows
 from src.profiling.shapes import Dimensions
 from src.quant.structure import Edit
+from src.settings import FULL_PRECISION
 
-FULL_BITS = 16  # what is not quantized is stored and multiplied in 16 bits
+FULL_BITS = FULL_PRECISION  # what is not quantized is stored and multiplied in 16 bits
 FULL_BYTES = FULL_BITS // 8
 
 

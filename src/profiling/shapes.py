@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from src.data.audio import SAMPLING_RATE
 from src.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import MoonshineConfig, PreTrainedConfig, WhisperConfig
 
-SAMPLING_RATE = 16_000
 _MEL_HOP = 160  # samples between two log-mel frames of Whisper's feature extractor (10 ms)
 
 

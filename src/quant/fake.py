@@ -12,8 +12,7 @@ from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
 
 from src.errors import UserError
 from src.quant.rotation import Rotation
-
-FULL_PRECISION = 16
+from src.settings import FULL_PRECISION
 
 
 def fake_quantize_tokens(x: Tensor, bits: int, symmetric: bool = False) -> Tensor:

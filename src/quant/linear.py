@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from src.quant.fake import FULL_PRECISION
 from src.quant.inputs import PER_TOKEN, InputGrid
 from src.quant.rotation import Rotation
+from src.settings import FULL_PRECISION
 
 
 class QuantLinear(nn.Linear):

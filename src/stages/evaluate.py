@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from src.data.audio import SAMPLING_RATE
 from src.data.corpora import load_utterances, require_dataset
 from src.evaluation.bootstrap import interval, paired
 from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe_corpus
@@ -77,6 +78,7 @@ class Evaluate(Stage):
         times = read_json(point.transcripts.path / TIMES)
         plain = {name: value for name, value in result.items() if name != "versus_fp"}
         tracker.log(self.name, {**plain, **difference, "processing_seconds": times["seconds"]})
+        tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
         _log_worst(point, tracker)
         path = transcribed(point) / TRANSCRIPTS
         uses = [f"model-{point.quantized.fingerprint}"]
@@ -122,7 +124,7 @@ def _log_worst(point: Point, tracker: Tracker) -> None:
     utterances = {item.id: item for item in load_utterances(point.settings.dataset, point.settings.seed)}
     columns = ["id", "reference", "hypothesis", "fp hypothesis", "errors", "fp errors"]
     rows = [_row(own[i], fp[i], int(errors[i]), int(fp_errors[i])) for i in order]
-    audio = [(utterances[own[i].id].waveform(), 16_000) for i in order]
+    audio = [(utterances[own[i].id].waveform(), SAMPLING_RATE) for i in order]
     tracker.audio_table("evaluate", "worst", columns, rows, audio, [own[i].reference for i in order])
 
 

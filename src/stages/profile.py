@@ -61,6 +61,7 @@ class Profile(Stage):
         """Totals, and one table row per component."""
         result = self.result(point)
         tracker.log(self.name, {name: value for name, value in result.items() if isinstance(value, int | float)})
+        tracker.summary({name: result[name] for name in ("memory_io_bytes", "bops")})
         moved, bops = result["memory_io_breakdown"], result["bops_breakdown"]
         rows = [[name, moved.get(name, 0), bops.get(name, 0)] for name in sorted({*moved, *bops})]
         tracker.table(self.name, "components", ["component", "memory_io_bytes", "bops"], rows)

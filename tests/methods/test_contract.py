@@ -41,7 +41,9 @@ def quantize(build: Callable[[], SpeechModel], settings: Settings) -> tuple[Spee
 
 
 def save(speech: SpeechModel, quantizer: Quantizer, path: Path) -> None:
-    save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights), quantizer.edits)
+    save_weights(
+        path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights), quantizer.edits, quantizer.inputs
+    )
 
 
 @torch.inference_mode()

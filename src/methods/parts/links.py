@@ -8,7 +8,7 @@ from typing import Any
 from src.errors import UserError, did_you_mean
 from src.methods.workbench import Workbench
 from src.models.graph import Feed, Link
-from src.quant.fake import FULL_PRECISION
+from src.settings import FULL_PRECISION
 
 FEEDS = tuple(feed.value for feed in (Feed.NORM, Feed.LINEAR, Feed.GATED))
 

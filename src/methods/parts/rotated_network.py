@@ -19,10 +19,11 @@ from src.methods.parts.rotate import OnlineRotations, Rotations, Sides, door, ro
 from src.methods.workbench import Workbench
 from src.models.graph import Rows
 from src.models.speech import Encoded, SpeechModel
-from src.quant.fake import FULL_PRECISION, fake_quantize_tokens
+from src.quant.fake import fake_quantize_tokens
 from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.rotation import Rotation
+from src.settings import FULL_PRECISION
 
 
 class _RotatedLinear(nn.Linear):

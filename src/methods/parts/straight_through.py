@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.quant.fake import FULL_PRECISION
 from src.quant.linear import QuantLinear
+from src.settings import FULL_PRECISION
 
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
