@@ -8,8 +8,10 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wandb_reader import read_runs
@@ -44,23 +46,39 @@ def run_point(mode: str, directory: Path, environment: Mapping[str, str], *argum
     home = directory.parent / "home-of-the-user"
     home.mkdir()
     clean = {name: value for name, value in os.environ.items() if not re.search("proxy|wandb", name, re.I)}
-    master, terminal = pty.openpty()
     command = [sys.executable, "-c", POINT, mode, str(directory), *arguments]
-    try:
+    with terminal() as (screen, printed):
         subprocess.run(
             command,
             cwd=ROOT,
             env={**clean, "HOME": str(home), **environment},
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            timeout=60,
+            stdin=screen,
+            stdout=screen,
+            stderr=screen,
+            timeout=180,  # beyond every limit that the tracker sets W&B
             check=True,
         )
-        os.write(terminal, b".")
-        return os.read(master, 65536).decode()
+    return b"".join(printed).decode()
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, list[bytes]]]:
+    """A terminal, and what is printed on it: read all the time, or a program that prints much would wait for ever."""
+    master, screen = pty.openpty()
+    printed: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # the terminal was closed
+            while chunk := os.read(master, 65536):
+                printed.append(chunk)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield screen, printed
     finally:
-        os.close(terminal)
+        os.close(screen)
+        reader.join(timeout=10)  # a service left behind may hold the terminal open
         os.close(master)
 
 
