@@ -21,7 +21,7 @@ from src.models.loading import model_identity
 from src.settings import FULL_PRECISION, DatasetSettings, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
-SCHEMA = 2  # raise when the meaning of a stored result changes
+SCHEMA = 3  # raise when the meaning of a stored result changes
 
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
 

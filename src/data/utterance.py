@@ -19,12 +19,14 @@ class Utterance:
         text: the reference as published, not normalised.
         samples: length of :meth:`waveform`.
         audio: the encoded file (wav, flac, ogg, mp3).
+        speaker: who speaks, where the corpus tells.
     """
 
     id: str
     text: str
     samples: int
     audio: bytes = field(repr=False)
+    speaker: str | None = None
 
     @property
     def seconds(self) -> float:

@@ -29,6 +29,8 @@ class Transcript:
         hypothesis: the model's transcript, before normalisation.
         seconds: length of the audio.
         tokens: number of generated tokens, end token not counted.
+        capped: whether it was cut off at the family's limit on new tokens.
+        speaker: who speaks, where the corpus tells.
     """
 
     id: str
@@ -36,6 +38,8 @@ class Transcript:
     hypothesis: str
     seconds: float
     tokens: int
+    capped: bool
+    speaker: str | None
 
 
 def transcribe(
@@ -92,7 +96,15 @@ def transcribe_corpus(
 
 
 def _transcript(speech: SpeechModel, utterance: Utterance, tokens: list[int]) -> Transcript:
-    return Transcript(utterance.id, utterance.text, speech.text(tokens).strip(), utterance.seconds, len(tokens))
+    return Transcript(
+        id=utterance.id,
+        reference=utterance.text,
+        hypothesis=speech.text(tokens).strip(),
+        seconds=utterance.seconds,
+        tokens=len(tokens),
+        capped=len(tokens) >= speech.max_new_tokens(utterance.samples),
+        speaker=utterance.speaker,
+    )
 
 
 def _read_journal(journal: Path) -> dict[int, list[Transcript]]:

@@ -64,7 +64,13 @@ def test_transcripts_come_in_corpus_order_and_each_is_its_utterances_own(
     for utterance, transcript in zip(corpus, found, strict=True):
         _, [tokens] = transcribe(speech, [utterance], suppress=True)
         assert transcript == Transcript(
-            utterance.id, utterance.text, speech.text(tokens).strip(), utterance.seconds, len(tokens)
+            id=utterance.id,
+            reference=utterance.text,
+            hypothesis=speech.text(tokens).strip(),
+            seconds=utterance.seconds,
+            tokens=len(tokens),
+            capped=len(tokens) == speech.max_new_tokens(utterance.samples),
+            speaker=None,
         )
     assert len({transcript.hypothesis for transcript in found}) > 1
 
