@@ -14,14 +14,14 @@ _UNLESS_A_NUMBER = {"token", "key", "apikey"}  # `eos_token_id: 50256` and `toke
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-_SHORTEST_SECRET = 8  # characters; shorter values of the environment would match ordinary words
+_SHORTEST_SECRET = 8  # characters; shorter keys, tokens and values of the environment are ordinary words
 
 
 def redact(config: Mapping[str, Any]) -> dict[str, Any]:
     """Copy of ``config`` fit for publication; applying it twice changes nothing more.
 
-    Strings under keys that look like a token, key, secret or password become ``***`` (numbers stay under the first
-    two), as do hub tokens, credentials in URLs and the values of such environment variables wherever they appear. The
+    Strings under keys that look like a token, key, secret or password become ``***`` (numbers, and words too short to
+    be one, as in ``cache.keys=channel``, stay under the first two), as do hub tokens, credentials in URLs and the values of such environment variables wherever they appear. The
     home directory becomes ``~``. Paths become strings and tuples lists, so that the copy can be written as JSON.
     """
     cleaned = _Cleaner().value(config, frozenset())
@@ -68,7 +68,7 @@ class _Cleaner:
             return [self.value(item, sensitive) for item in value]
         if value is None or isinstance(value, bool) or (isinstance(value, (int, float)) and not sensitive & _ALWAYS):
             return value
-        if sensitive:
+        if sensitive and not (isinstance(value, str) and len(value) < _SHORTEST_SECRET and not sensitive & _ALWAYS):
             return REDACTED
         return self.text(str(value)) if isinstance(value, (str, os.PathLike)) else value
 

@@ -10,7 +10,7 @@ from src.redaction import REDACTED, redact
 
 @pytest.mark.parametrize("key", ["token", "hf_token", "WANDB_API_KEY", "apiKey", "client-secret", "passwords", "key"])
 def test_strings_under_telling_keys_are_replaced(key: str) -> None:
-    assert redact({"a": {key: "s3cret"}, "b": [{key: ["one", "two"]}]}) == {
+    assert redact({"a": {key: "s3cret-value"}, "b": [{key: ["number-one", "number-two"]}]}) == {
         "a": {key: REDACTED},
         "b": [{key: [REDACTED, REDACTED]}],
     }
@@ -29,6 +29,13 @@ def test_settings_about_tokens_keep_their_numbers() -> None:
 
 def test_a_numeric_password_is_replaced() -> None:
     assert redact({"password": 12345678}) == {"password": REDACTED}
+
+
+def test_words_too_short_to_be_a_key_stay_but_a_password_never_does() -> None:
+    assert redact({"cache": {"keys": "channel"}, "password": "abc"}) == {
+        "cache": {"keys": "channel"},
+        "password": REDACTED,
+    }
 
 
 def test_secrets_are_found_inside_other_strings(monkeypatch: pytest.MonkeyPatch) -> None:
