@@ -1,0 +1,1 @@
+"""Tables from records; nothing here loads a model or runs a stage."""

@@ -1,0 +1,95 @@
+"""Records as one data frame: a row a point, a column a figure or a setting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from src.errors import UserError, did_you_mean
+
+IDENTITY: Final = ("fingerprint", "model", "method", "bits", "wbits", "abits", "kvbits", "group_size", "dataset")
+VERSIONS: Final = ("schema", "normalizer", "scorer")  # scores of different ones are never shown in one table
+SCORES: Final = ("wer", "wer_low", "wer_high", "cer", "fp_wer", "utterances")
+COSTS: Final = ("memory_io_bytes", "bops", "bits_per_weight")
+
+
+def collect(output_dir: Path) -> pd.DataFrame:
+    """Every evaluated point below ``output_dir``, in the order of the fingerprints.
+
+    Columns are the point's names and bits, its scores (WER and CER in percent, ``diff`` and its interval against full
+    precision in points), its cost (bytes, bit operations), versions, and its settings with dots (``calib.n``).
+
+    Raises:
+        UserError: there is no record, one cannot be read, or none was evaluated.
+    """
+    folder = output_dir / "records"
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError("outputs", f"{folder} holds no records", "Name the output_dir of a finished point or sweep")
+    rows = [_row(record) for record in map(_read, files) if "evaluate" in record["results"]]
+    if not rows:
+        problem = f"none of the {len(files)} records in {folder} was evaluated"
+        raise UserError("outputs", problem, "Run the same points with stages=[evaluate,profile]")
+    return pd.DataFrame(rows)
+
+
+def choose(points: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
+    """The points that match every ``column=pattern[,pattern ...]``; patterns as in a shell.
+
+    Raises:
+        UserError: no such column, or nothing matches.
+    """
+    for text in filters:
+        column, equals, patterns = text.partition("=")
+        if not equals:
+            raise UserError("filter", f"{text!r} is not column=value", "Write e.g. method=rtn,gptq")
+        if column not in points:
+            raise UserError("filter", f"records have no {column!r}", did_you_mean(column, points.columns))
+        values = points[column].astype(str)
+        chosen = points[[any(fnmatchcase(value, each) for each in patterns.split(",")) for value in values]]
+        if chosen.empty:
+            problem = f"{column} matches no record with {patterns!r}"
+            raise UserError("filter", problem, f"There are {', '.join(sorted(values.unique()))}")
+        points = chosen
+    return points
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not {"results", "settings"} <= record.keys():
+            raise ValueError("it has no results")
+    except (ValueError, AttributeError) as error:
+        raise UserError("outputs", f"{file} is not a record ({error})", "Remove it and run its point again") from error
+    return record
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    results = record["results"]
+    scores, profile, quantized = (results.get(name, {}) for name in ("evaluate", "profile", "quantize"))
+    versus_fp = {
+        "diff" if name == "difference" else f"diff_{name}": value for name, value in scores["versus_fp"].items()
+    }
+    return {
+        **dict(_flat(record["settings"])),
+        **{name: record[name] for name in IDENTITY},
+        **{name: str({**record, **record["versions"]}[name]) for name in VERSIONS},
+        **{name: scores[name] for name in SCORES},
+        **versus_fp,
+        "disk_bytes": quantized.get("disk_bytes"),
+        **{name: profile.get(name) for name in COSTS},
+    }
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Settings by dotted name; lists as text, so that every value can be compared."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value) if isinstance(value, list) else value

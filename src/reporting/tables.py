@@ -1,0 +1,139 @@
+"""Tables of word error rates: what is compared in rows and columns, a table for everything else that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from src.errors import UserError, did_you_mean
+from src.reporting.collect import IDENTITY, VERSIONS
+
+Format = Literal["markdown", "latex", "csv"]
+
+_FIRST: Final = ("fp", "rtn")  # rows that the others are read against
+_MEAN: Final = "mean"
+_APART: Final = ("model", "bits", "dataset", "method")
+_NOT_COMPARED: Final = ("output_dir", "dataset.root", "device", "stages")  # say where a point ran, not what it is
+_STRONG: Final = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of the columns of :func:`~src.reporting.collect.collect` that make rows and columns."""
+
+    rows: str
+    columns: str
+
+    def __post_init__(self) -> None:
+        for field, name in (("rows", self.rows), ("columns", self.columns)):
+            if name not in IDENTITY[1:]:
+                raise UserError(field, f"{name!r} cannot be laid out", did_you_mean(name, IDENTITY[1:]))
+
+    @property
+    def tables(self) -> list[str]:
+        """What every table has one value of."""
+        return [name for name in _APART if name not in (self.rows, self.columns)]
+
+
+def render(points: pd.DataFrame, layout: Layout, form: Format) -> str:
+    """All tables in one of the formats; ``csv`` is one line a point with every figure, for other programs.
+
+    Cells hold the WER with its 95 % interval, a star where the difference to full precision is significant, the
+    lowest of a column in bold. Tables with data sets as columns end in their unweighted mean.
+
+    Raises:
+        UserError: points of different versions, or several points for one cell.
+    """
+    if form == "csv":
+        return str(points.sort_values([*layout.tables, layout.rows, layout.columns]).to_csv(index=False))
+    _same_versions(points)
+    return "\n\n".join(_titled(title, cells, form) for title, cells in _tables(points, layout, form)) + "\n"
+
+
+def _same_versions(points: pd.DataFrame) -> None:
+    for name in VERSIONS:
+        found = sorted(points[name].unique())
+        if len(found) > 1:
+            problem = f"the records were made with different versions ({', '.join(found)}), which cannot be compared"
+            raise UserError(name, problem, f"Add {name}={found[-1]}")
+
+
+def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tuple[str, pd.DataFrame]]:
+    for names, group in points.groupby(layout.tables, sort=True):
+        fp = sorted({f"{value:.2f}" for value in group["fp_wer"]})
+        baseline = f" (fp {fp[0]})" if len(fp) == 1 else ""
+        yield ", ".join(map(str, names)) + baseline, _cells(group, layout, form)
+
+
+def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
+    """One table of text."""
+    _one_a_cell(points, layout)
+    keys = [layout.rows, layout.columns]
+    wer = _ordered(points.pivot(index=keys[0], columns=keys[1], values="wer"))
+    text = points.assign(cell=[_cell(point) for _, point in points.iterrows()])
+    cells = text.pivot(index=keys[0], columns=keys[1], values="cell").reindex(index=wer.index, columns=wer.columns)
+    if layout.columns == "dataset" and len(wer.columns) > 1:
+        wer[_MEAN] = wer.mean(axis=1, skipna=False)
+        cells[_MEAN] = [f"{value:.2f}" if pd.notna(value) else None for value in wer[_MEAN]]
+    for column in cells:
+        best = wer[column] == wer[column].min()
+        cells[column] = cells[column].mask(best, cells[column].map(_STRONG[form].format))
+    return cells.fillna("-")
+
+
+def _cell(point: pd.Series[Any]) -> str:
+    star = "*" if not point["diff_low"] <= 0 <= point["diff_high"] else ""
+    return f"{point['wer']:.2f}{star} ({point['wer_low']:.1f}-{point['wer_high']:.1f})"
+
+
+def _one_a_cell(points: pd.DataFrame, layout: Layout) -> None:
+    """Raises a :class:`UserError` that names the setting by which points of one cell differ."""
+    for names, same in points.groupby([layout.rows, layout.columns]):
+        if len(same) == 1:
+            continue
+        differing = [name for name in _settings(points) if same[name].nunique(dropna=False) > 1]
+        problem = f"{len(same)} records are {' '.join(map(str, names))}; they differ in {', '.join(differing)}"
+        name = differing[0]
+        raise UserError("filter", problem, f"Choose one, e.g. {name}={same[name].iloc[0]}, or lay {name} out")
+
+
+def _settings(points: pd.DataFrame) -> list[str]:
+    """Columns that say what a point is: what stands before its first figure."""
+    columns = [str(name) for name in points]
+    return [name for name in columns[: columns.index("wer")] if name not in (*_NOT_COMPARED, "fingerprint", *VERSIONS)]
+
+
+def _ordered(wer: pd.DataFrame) -> pd.DataFrame:
+    rows = sorted(wer.index, key=_rank)
+    return wer.reindex(index=rows, columns=sorted(wer.columns, key=_rank))
+
+
+def _rank(name: Any) -> tuple[Any, ...]:
+    """References first; bit-configs from many to few bits, weight-only ones first; the rest by name."""
+    if isinstance(name, str) and (bits := _bits(name)):
+        return (1, *bits, name)
+    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), 0, 0, str(name))
+
+
+def _bits(name: str) -> tuple[int, int] | None:
+    """(-abits, -wbits) of a bit-config's name such as ``w4a16g32``."""
+    weights, _, rest = name.removeprefix("w").partition("a")
+    inputs = "".join(char for char in rest[:2] if char.isdigit())
+    return (-int(inputs), -int(weights)) if name.startswith("w") and weights.isdigit() and inputs else None
+
+
+def _titled(title: str, cells: pd.DataFrame, form: Format) -> str:
+    names: Sequence[str] = [str(cells.index.name), *map(str, cells.columns)]
+    if form == "latex":
+        body = str(cells.rename(columns=_escaped, index=_escaped).to_latex(escape=False, caption=_escaped(title)))
+        return body.replace("*", "$^*$").strip()
+    table = cells.reset_index().to_markdown(index=False, headers=names, disable_numparse=True)
+    return f"### {title}\n\n{table}"
+
+
+def _escaped(text: str) -> str:
+    """Names of models and data sets have underscores, which LaTeX takes for subscripts."""
+    return text.replace("_", r"\_")

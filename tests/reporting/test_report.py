@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.errors import UserError
+from src.reporting.collect import choose, collect
+from src.reporting.tables import Format, Layout, render
+from src.settings import ROOT
+from tests.composed import composed
+
+WERS = {("rtn", "clean"): 12.0, ("rtn", "other"): 20.0, ("gptq", "clean"): 10.0, ("gptq", "other"): 30.0}
+
+
+def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, Any]:
+    """A record as a point of the given name would leave it, with real settings and made-up scores."""
+    settings = composed(f"method={method}", f"dataset=embedded_{dataset}").model_dump(mode="json")
+    plain: dict[str, Any] = {
+        "fingerprint": f"{method}-{dataset}",
+        "schema": 3,
+        "model": "embedded_moonshine",
+        "method": method,
+        "bits": "w4a16",
+        **{name: settings[name] for name in ("wbits", "abits", "kvbits", "group_size")},
+        "dataset": dataset,
+        "versions": {"model": {}, "normalizer": "whisper-english/0.1", "scorer": "jiwer/4"},
+        "results": {
+            "quantize": {"disk_bytes": 1000},
+            "evaluate": {
+                **{
+                    "wer": wer,
+                    "wer_low": wer - 1,
+                    "wer_high": wer + 1,
+                    "cer": wer / 2,
+                    "fp_wer": 9.0,
+                    "utterances": 10,
+                },
+                "versus_fp": {"difference": wer - 9, "low": wer - 11, "high": wer - 7, "p_value": 0.5},
+            },
+            "profile": {"memory_io_bytes": 1.0, "bops": 2.0, "bits_per_weight": 4.1},
+        },
+        "settings": settings,
+    }
+    return {**plain, **changes}
+
+
+def write(folder: Path, *records: dict[str, Any]) -> Path:
+    (folder / "records").mkdir(exist_ok=True)
+    for number, each in enumerate(records):
+        (folder / "records" / f"{number}-{each['fingerprint']}.json").write_text(json.dumps(each), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    return write(tmp_path, *(record(method, dataset, wer) for (method, dataset), wer in WERS.items()))
+
+
+def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "src.report", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def markdown(outputs: Path, rows: str = "method", columns: str = "dataset", *filters: str) -> list[list[str]]:
+    """Cells of the table, header first."""
+    text = render(choose(collect(outputs), filters), Layout(rows, columns), "markdown")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for number, line in enumerate(lines) if number != 1]
+
+
+def test_test_sets_side_by_side_end_in_their_unweighted_mean_and_the_best_is_bold(outputs: Path) -> None:
+    assert markdown(outputs) == [
+        ["method", "clean", "other", "mean"],
+        ["rtn", "12.00* (11.0-13.0)", "**20.00* (19.0-21.0)**", "**16.00**"],
+        ["gptq", "**10.00 (9.0-11.0)**", "30.00* (29.0-31.0)", "20.00"],
+    ]
+
+
+def test_a_mean_over_fewer_sets_than_the_others_is_not_shown(outputs: Path) -> None:
+    (outputs / "records" / "3-gptq-other.json").unlink()
+    assert markdown(outputs)[2] == ["gptq", "**10.00 (9.0-11.0)**", "-", "-"]
+
+
+def test_bit_configs_go_from_many_bits_to_few_and_weight_only_ones_come_first(tmp_path: Path) -> None:
+    names = ("w4a8", "w2a16", "w8a8", "w3a16", "w4a16")
+    write(tmp_path, *(record("rtn", "clean", 10.0, fingerprint=name, bits=name) for name in names))
+    assert markdown(tmp_path, "method", "bits")[0] == ["method", "w4a16", "w3a16", "w2a16", "w8a8", "w4a8"]
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_scores_of_different_normalizers_are_refused_until_one_is_chosen(tmp_path: Path, form: Format) -> None:
+    other = record("gptq", "clean", 3.0)
+    other["versions"] = {**other["versions"], "normalizer": "whisper-english/0.2"}
+    write(tmp_path, record("rtn", "clean", 2.0), other)
+    with pytest.raises(UserError, match=r"whisper-english/0.1, whisper-english/0.2.*Add normalizer="):
+        render(collect(tmp_path), Layout("method", "bits"), form)
+    chosen = choose(collect(tmp_path), ["normalizer=*/0.2"])
+    assert "gptq" in render(chosen, Layout("method", "bits"), form)
+
+
+def test_two_points_for_one_cell_are_told_apart_by_the_setting_that_differs(tmp_path: Path) -> None:
+    first, second = (record("gptq", "clean", wer, fingerprint=str(wer)) for wer in (2.0, 3.0))
+    second["settings"]["calib"]["n"] = 8
+    write(tmp_path, first, second)
+    with pytest.raises(UserError, match=r"2 records are gptq w4a16; they differ in calib\.n"):
+        render(collect(tmp_path), Layout("method", "bits"), "markdown")
+    assert markdown(tmp_path, "method", "bits", "calib.n=8")[1] == ["gptq", "**3.00* (2.0-4.0)**"]
+
+
+def test_csv_has_every_point_with_figures_and_settings(outputs: Path) -> None:
+    done = report(outputs, "--format", "csv")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert {(row["method"], row["dataset"]): float(row["wer"]) for row in rows} == WERS
+    assert {row["calib.n"] for row in rows} == {"64"}
+
+
+def test_latex_names_are_escaped(outputs: Path) -> None:
+    done = report(outputs, "--columns", "dataset", "method=rtn", "--format", "latex")
+    assert r"\caption{embedded\_moonshine, w4a16 (fp 9.00)}" in done.stdout
+    assert r"\textbf{20.00$^*$ (19.0-21.0)}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["method=gptqq"], "method matches no record with 'gptqq'. There are gptq, rtn."),
+        (["metod=gptq"], "records have no 'metod'. Did you mean 'method'?"),
+        (["gptq"], "'gptq' is not column=value"),
+        (["--rows", "methods"], "rows: 'methods' cannot be laid out. Did you mean 'method'?"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_1(outputs: Path, arguments: list[str], sentence: str) -> None:
+    done = report(outputs, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_without_records_and_a_damaged_record_are_named(tmp_path: Path) -> None:
+    assert "holds no records" in report(tmp_path).stderr
+    write(tmp_path, record("rtn", "clean", 2.0))
+    (tmp_path / "records" / "bad.json").write_text('{"results": ', encoding="utf-8")
+    assert "bad.json is not a record" in report(tmp_path).stderr
