@@ -21,9 +21,9 @@ def redact(config: Mapping[str, Any]) -> dict[str, Any]:
     """Copy of ``config`` fit for publication; applying it twice changes nothing more.
 
     Strings under keys that look like a token, key, secret or password become ``***`` (numbers, and words too short to
-    be one, as in ``cache.keys=channel``, stay under the first two), as do hub tokens, credentials in URLs and the values
-    of such environment variables wherever they appear. The home directory becomes ``~``. Paths become strings and tuples
-    lists, so that the copy can be written as JSON.
+    be one, as in ``cache.keys=channel``, stay under the first two), as do hub tokens, credentials in URLs and the
+    values of such environment variables wherever they appear. The home directory becomes ``~``. Paths become strings
+    and tuples lists, so that the copy can be written as JSON.
     """
     cleaned = _Cleaner().value(config, frozenset())
     assert isinstance(cleaned, dict)
