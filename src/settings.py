@@ -223,10 +223,8 @@ def _to_user_error(error: ValidationError) -> UserError:
 
 def _canonical(settings: Settings) -> Settings:
     """No block in scope is told as blocks at 16 bits, so that points that are the same have one name and one key."""
-    if (
-        any(included for _, included in settings.scope)
-        or settings.head_bits == settings.frontend_bits == FULL_PRECISION
-    ):
+    blocks = any(included for _, included in settings.scope)
+    if blocks or settings.head_bits == settings.frontend_bits == FULL_PRECISION:
         return settings
     return settings.model_copy(update={"wbits": FULL_PRECISION, "abits": FULL_PRECISION, "scope": BLOCKS})
 

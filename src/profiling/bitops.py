@@ -10,8 +10,9 @@ are computed once per utterance.
 
 BOPs are MACs times the widths of both operands: weight bits x activation bits for a linear; for attention in the
 decoder, cache bits x 16 for queries and probabilities, which nothing here quantizes. The encoder's self-attention has
-no cache and stays at 16 x 16. What enters the front-end and the head has 16 bits, whatever their weights have. Inputs that a method keeps at 16 bits meet weights of
-16 bits; single weights at 16 bits (outliers) meet inputs of the activation's width.
+no cache and stays at 16 x 16. What enters the front-end and the head has 16 bits, whatever their weights have. Inputs
+that a method keeps at 16 bits meet weights of 16 bits; single weights at 16 bits (outliers) meet inputs of the
+activation's width.
 
 Rotations on the fly are counted as this code runs them, as products with their stored factors at 16 x 16: a row of
 ``n`` values costs ``n (l + r)`` multiply-accumulates for a Kronecker product of factors of sides ``l`` and ``r``, and
