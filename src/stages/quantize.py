@@ -57,7 +57,7 @@ class Quantize(Stage):
         weight_plan(load_graph(point.settings.model), point.settings)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
-        """Packed codes, scales and zeros, every other parameter at 16 bits, one table row per linear, and the edits."""
+        """Packed codes, scales and zeros, every other parameter at 16 bits, one table row per weight, and the edits."""
         settings = point.settings
         log.info("quantize: %s", point.label)
         speech = load(settings.model, settings.device, settings.seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from src.calib.task import BlockTask
-from src.calib.walk import Walker, WalkOptions
+from src.methods.base import Method, Rounded
 from src.methods.build import build_method
+from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
 from src.quant.apply import Quantizer, input_bits, restore
 from src.quant.checkpoint import leftover_tensors, save_weights
@@ -173,25 +175,36 @@ def test_blocks_are_fitted_to_what_rounded_ends_feed_them_unless_they_see_fp(
         assert same.isdisjoint(first) if follows else same == set(plain)
 
 
+@dataclass(frozen=True)
+class Recorder(Method):
+    """Rounds to nearest, and keeps what it is shown: the first batch of every block's inputs and targets."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+
+    @property
+    def fits_blocks(self) -> bool:
+        return True
+
+    def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
+        self.inputs.append(task.inputs[0].hidden)
+        self.targets.append(task.targets[0])
+        return {}
+
+
 @BUILDERS
 def test_targets_are_those_of_the_original_model(build: Callable[[], SpeechModel]) -> None:
-    def walked(speech: SpeechModel, ends: RoundedEnds) -> tuple[list[Tensor], list[Tensor]]:
-        inputs, targets = [], []
+    def shown(*overrides: str) -> tuple[Recorder, SpeechModel]:
+        speech, method = build(), Recorder("recorder")
+        speech.module.half().float()  # what stays at 16 bits is stored as it is
+        settings = composed("method=rtn", "wbits=16", *overrides)
+        Quantizer(speech, method, settings, noise_calibration(speech, 2)).run()
+        return method, speech
 
-        def on_block(task: BlockTask) -> None:
-            inputs.append(task.inputs[0].hidden)
-            targets.append(task.targets[0])
-
-        options = WalkOptions(gram=False, refresh=True, targets=True)
-        Walker(speech, noise_calibration(speech, 2), options, unrounded=ends.unrounded).walk(on_block)
-        return inputs, targets
-
-    original, speech = build(), build()
-    ends = rounded_ends(speech, "head_bits=2", "frontend_bits=2")
-    rounded = speech.module.get_parameter(f"{speech.graph.embedding}.weight").clone()
-    inputs, targets = walked(speech, ends)
-    inputs_before, targets_before = walked(original, rounded_ends(original))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(targets, targets_before, strict=True))
-    assert not any(torch.equal(ours, theirs) for ours, theirs in zip(inputs, inputs_before, strict=True))
-    assert torch.equal(speech.module.get_parameter(f"{speech.graph.embedding}.weight"), rounded)
+    (plain, original), (rounded, speech) = shown(), shown("head_bits=2", "frontend_bits=2")
+    assert len(rounded.targets) == len(speech.graph.blocks)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(rounded.targets, plain.targets, strict=True))
+    assert not any(torch.equal(ours, theirs) for ours, theirs in zip(rounded.inputs, plain.inputs, strict=True))
+    for path in (*speech.graph.frontend, speech.graph.embedding):
+        assert not torch.equal(flat_weight(speech.module, path), flat_weight(original.module, path))
     assert is_tied(speech)
