@@ -18,7 +18,7 @@ from src.evaluation.wer import SCORER
 from src.methods.base import Method
 from src.methods.build import build_method
 from src.models.loading import model_identity
-from src.settings import FULL_PRECISION, DatasetSettings, Settings
+from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, DatasetSettings, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
 SCHEMA = 3  # raise when the meaning of a stored result changes
@@ -73,6 +73,8 @@ class Point:
             weights["seed"] = settings.seed  # rotations are drawn
         if settings.abits != FULL_PRECISION:
             weights["activation"] = settings.activation.model_dump()
+        ends = {"head_bits": settings.head_bits, "frontend_bits": settings.frontend_bits}
+        weights |= {name: bits for name, bits in ends.items() if bits != FULL_PRECISION}
         if settings.key_group is not None:
             weights["cache"] = settings.cache.model_dump()
         if self.uses_calibration:
@@ -144,8 +146,8 @@ class Point:
 
 
 def _at_full_precision(settings: Settings) -> Settings:
-    full = {"wbits": FULL_PRECISION, "abits": FULL_PRECISION, "kvbits": FULL_PRECISION}
-    plain = {"group_size": -1, "symmetric": False}
+    full = dict.fromkeys(BIT_WIDTHS, FULL_PRECISION)
+    plain = {"group_size": -1, "symmetric": False, "scope": BLOCKS}
     return settings.model_copy(update={"method": FP_METHOD, **plain, **full})
 
 

@@ -14,6 +14,7 @@ from src.evaluation.normalizers import NORMALIZER
 from src.evaluation.wer import SCORER
 from src.point import SCHEMA, Point
 from src.redaction import redact
+from src.settings import BIT_WIDTHS
 from src.stages import ALL_STAGES
 from src.store import write_json
 
@@ -35,9 +36,7 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
         "model": settings.model.name,
         "method": settings.method_name,
         "bits": settings.bits_name,
-        "wbits": settings.wbits,
-        "abits": settings.abits,
-        "kvbits": settings.kvbits,
+        **{width: getattr(settings, width) for width in BIT_WIDTHS},
         "group_size": settings.group_size,
         "dataset": settings.dataset.name,
         "subset": settings.dataset.limit,

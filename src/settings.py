@@ -17,6 +17,7 @@ from src.errors import UserError, did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("calibrate", "quantize", "evaluate", "profile")
+BIT_WIDTHS = ("wbits", "abits", "kvbits", "head_bits", "frontend_bits")
 FULL_PRECISION = 16
 
 
@@ -66,11 +67,14 @@ class ModelSettings(_Frozen):
 
 
 class ScopeSettings(_Frozen):
-    """Which linears are quantized; what is left out keeps 16 bits and is listed in the layer table."""
+    """Which linears of the blocks are quantized; what is left out keeps 16 bits and is listed in the layer table."""
 
     encoder: bool
     decoder: bool
     cross_attention: bool
+
+
+BLOCKS = ScopeSettings(encoder=True, decoder=True, cross_attention=True)
 
 
 class ActivationSettings(_Frozen):
@@ -141,6 +145,8 @@ class Settings(_Frozen):
     wbits: Bits
     abits: Bits
     kvbits: Bits
+    head_bits: Bits
+    frontend_bits: Bits
     group_size: Annotated[Integer, AfterValidator(_group_size)]
     symmetric: bool
     activation: ActivationSettings
@@ -175,14 +181,19 @@ class Settings(_Frozen):
     def bits_name(self) -> str:
         """Bit-config in the field's shorthand, e.g. ``w4a16``, ``w4a8kv4``, with the group size where there is one.
 
-        Other grids than the default ones are told behind the bits: ``w4a8symstatic``, ``w4a16kv4c32``.
+        Told behind the bits: other grids than the default ones (``w4a8symstatic``, ``w4a16kv4c32``), head and front-end
+        (``w4a16h8f8``) and, where not every linear of the blocks is in scope, which are: ``w4a16-encoder``.
         """
         group = f"g{self.group_size}" if self.group_size > 0 else ""
         kv = f"kv{self.kvbits}" if self.kvbits != FULL_PRECISION else ""
         channel = f"c{self.key_group}" if self.key_group is not None else ""
         grid = ("sym" if self.activation.symmetric else "") + ("static" if self.static_inputs else "")
         inputs = f"a{self.abits}{grid if self.abits != FULL_PRECISION else ''}"
-        return f"w{self.wbits}{inputs}{kv}{channel}{group}"
+        ends = {"h": self.head_bits, "f": self.frontend_bits}
+        ends_name = "".join(f"{end}{bits}" for end, bits in ends.items() if bits != FULL_PRECISION)
+        whole = self.scope == BLOCKS or self.wbits == self.abits == FULL_PRECISION
+        scope = "" if whole else "".join(f"-{name}" for name, included in self.scope if included)
+        return f"w{self.wbits}{inputs}{kv}{channel}{ends_name}{group}{scope}"
 
 
 _REMEDIES = {
@@ -190,8 +201,8 @@ _REMEDIES = {
     "device": "Use device=cpu, device=cuda or device=cuda:0",
     "method": "Choose a yaml of conf/method, e.g. method=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
+    **dict.fromkeys(BIT_WIDTHS, "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"),
 }
-_BITS_REMEDY = "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"
 
 
 def _to_user_error(error: ValidationError) -> UserError:
@@ -204,10 +215,18 @@ def _to_user_error(error: ValidationError) -> UserError:
     if first["type"] == "missing":
         return UserError(field, "no value is set", f"Add {field}=... to the command line or its yaml")
     message = first["msg"].removeprefix("Value error, ")
-    remedy = _BITS_REMEDY if top in {"wbits", "abits", "kvbits"} else _REMEDIES.get(top)
+    remedy = _REMEDIES.get(top)
     if first["type"] == "literal_error" and top == "stages":
         remedy = did_you_mean(str(first["input"]), STAGES)
     return UserError(field, f"{first['input']!r} is not valid ({message})", remedy or f"See `--cfg job` for {field}")
+
+
+def _canonical(settings: Settings) -> Settings:
+    """No block in scope is told as blocks at 16 bits, so that points that are the same have one name and one key."""
+    blocks = any(included for _, included in settings.scope)
+    if blocks or settings.head_bits == settings.frontend_bits == FULL_PRECISION:
+        return settings
+    return settings.model_copy(update={"wbits": FULL_PRECISION, "abits": FULL_PRECISION, "scope": BLOCKS})
 
 
 def from_config(config: dict[str, Any]) -> Settings:
@@ -218,7 +237,7 @@ def from_config(config: dict[str, Any]) -> Settings:
     """
     known = {key: value for key, value in config.items() if key != "experiment"}
     try:
-        return Settings.model_validate(known)
+        return _canonical(Settings.model_validate(known))
     except ValidationError as error:
         raise _to_user_error(error) from None
 

@@ -15,7 +15,7 @@ from src.settings import ROOT, ModelSettings, Settings, from_config
 from tests.composed import composed
 
 CONF = ROOT / "conf"
-GROUPS = ("model", "method", "bits", "dataset", "calib", "tracking", "experiment")
+GROUPS = ("model", "method", "bits", "scope", "dataset", "calib", "tracking", "experiment")
 NAMED = ("model", "method", "dataset")  # groups whose choice is written into records
 
 
@@ -73,6 +73,34 @@ def test_a_bit_config_has_the_numbers_of_its_name(name: str) -> None:
 def test_a_single_bit_width_is_set_after_the_bit_config() -> None:
     settings = composed("wbits=3", "bits=w4a4kv4", "abits=6")
     assert (settings.wbits, settings.abits, settings.kvbits) == (3, 6, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("blocks", "w4a8"),
+        ("encoder", "w4a8-encoder"),
+        ("decoder", "w4a8-decoder"),
+        ("cross_attention", "w4a8-cross_attention"),
+        ("frontend", "w16a16f4"),
+        ("head", "w16a16h4"),
+        ("everything", "w4a8h4f4"),
+    ],
+)
+def test_a_scope_is_told_in_the_name_of_the_bits(name: str, bits: str) -> None:
+    assert composed(f"scope={name}", "bits=w4a8").bits_name == bits
+    assert name in choices("scope")
+
+
+def test_a_scope_may_be_changed_key_by_key() -> None:
+    assert composed("scope.cross_attention=false").bits_name == "w4a16-encoder-decoder"
+    assert composed("scope=head", "head_bits=8").bits_name == "w16a16h8"
+    assert composed("scope=everything", "wbits=3", "frontend_bits=16", "group_size=32").bits_name == "w3a16h3g32"
+
+
+@pytest.mark.parametrize("end", ["head", "frontend"])
+def test_an_end_alone_is_the_same_point_however_it_is_asked_for(end: str) -> None:
+    assert composed(f"scope={end}", "bits=w4a8") == composed("bits=w16a16", f"{end}_bits=4")
 
 
 @pytest.mark.parametrize("name", choices("dataset"))

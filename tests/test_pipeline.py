@@ -201,6 +201,26 @@ def test_fp_is_the_same_point_at_any_bits(tmp_path: Path) -> None:
     assert not (tmp_path / "wandb").exists()
 
 
+def test_the_head_alone_at_4_bits(tmp_path: Path) -> None:
+    finished = run(tmp_path, "scope=head", "wbits=4", "method=rtn", "tracking=none", "dataset=embedded_other")
+    assert finished.returncode == 0, finished.stderr
+    assert "w16a16h4" in finished.stdout
+    (record,) = records(tmp_path).values()
+    results = record["results"]
+    assert (record["bits"], record["wbits"], record["head_bits"]) == ("w16a16h4", 16, 4)
+    (row,) = (row for row in results["quantize"]["layers"] if row["wbits"] < 16)
+    assert (row["linear"], row["component"]) == ("model.decoder.embed_tokens", "head")
+    words, d = row["shape"]
+    saved = 2 * words * d - row["stored_bytes"]
+    sizes = {json.loads(path.read_text())["disk_bytes"] for path in (tmp_path / "cache/quantize").glob("*/result.json")}
+    assert row["stored_bytes"] == words * (d // 2 + 2) + words // 2  # codes, scales, zero points
+    assert max(sizes) - min(sizes) == pytest.approx(saved, rel=0.01), "but for the header, no other byte changed"
+    profile = results["profile"]
+    assert profile["quantized_parameters"] == words * d
+    assert profile["memory_io_breakdown"]["head"] == 21 * row["stored_bytes"]  # 20 tokens and the prompt
+    assert profile["bops_breakdown"]["head"] == 21 * words * d * 4 * 16
+
+
 def test_random_weights_run_every_stage_at_the_true_shape(tmp_path: Path) -> None:
     finished = run(
         tmp_path,

@@ -14,7 +14,11 @@ def point(output: Path, *overrides: str) -> Point:
     return open_point(composed(f"output_dir={output}", *overrides))
 
 
-@pytest.mark.parametrize("change", ["wbits=3", "abits=8", "kvbits=4", "group_size=32", "symmetric=true", "method=rtn"])
+CHANGES = ["wbits=3", "abits=8", "kvbits=4", "group_size=32", "symmetric=true", "method=rtn"]
+CHANGES += ["head_bits=4", "frontend_bits=4", "scope=encoder", "scope=head"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_bits_and_method_name_another_quantized_model_of_the_same_calibration(tmp_path: Path, change: str) -> None:
     plain, changed = point(tmp_path), point(tmp_path, change)
     assert plain.quantized.fingerprint != changed.quantized.fingerprint
@@ -35,6 +39,18 @@ def test_calibration_does_not_name_a_model_that_does_not_use_it(tmp_path: Path) 
 def test_the_seed_names_a_randomly_rotated_model(tmp_path: Path) -> None:
     plain, changed = point(tmp_path, "method=quarot_rtn"), point(tmp_path, "method=quarot_rtn", "seed=1")
     assert plain.quantized.fingerprint != changed.quantized.fingerprint
+
+
+def test_full_precision_is_one_point_in_every_scope(tmp_path: Path) -> None:
+    plain = point(tmp_path, "method=fp")
+    for scope in ("encoder", "head", "everything"):
+        assert point(tmp_path, "method=fp", f"scope={scope}").fingerprint == plain.fingerprint
+
+
+def test_ends_at_16_bits_leave_names_as_they_were_before_there_were_keys_for_them(tmp_path: Path) -> None:
+    key = point(tmp_path).quantized.key
+    assert not {"head_bits", "frontend_bits"} & set(key)
+    assert key["scope"] == {"encoder": True, "decoder": True, "cross_attention": True}
 
 
 def test_where_it_runs_names_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def refused(config: Config) -> UserError:
     return caught.value
 
 
-@pytest.mark.parametrize("field", ["wbits", "abits", "kvbits"])
+@pytest.mark.parametrize("field", ["wbits", "abits", "kvbits", "head_bits", "frontend_bits"])
 @pytest.mark.parametrize("bits", [1, 9, 0, -4, 15, 17, "x", 4.5, True, None])
 def test_bit_widths_out_of_range(config: Config, field: str, bits: object) -> None:
     error = refused(set_at(config, field, bits))

@@ -7,6 +7,7 @@ teacher's tokens (the fp model's own transcripts) and the encoder output of whic
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,8 @@ class WalkOptions:
 class Walker:
     """Walks one model over one calibration set.
 
-    ``weigh(task)`` may return a weight for every row, which then enters the Gram matrices.
+    ``weigh(task)`` may return a weight for every row, which then enters the Gram matrices. Within ``unrounded()``, the
+    front-end and the embedding are at full precision; that is where the stream of the targets starts.
     """
 
     def __init__(
@@ -50,25 +52,29 @@ class Walker:
         calibration: Calibration,
         options: WalkOptions,
         weigh: Callable[[BlockTask], list[Tensor] | None] = lambda _: None,
+        unrounded: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._speech = speech
         self._calibration = calibration
         self._options = options
         self._weigh = weigh
+        self._unrounded = unrounded
 
     @torch.no_grad()
     def walk(self, on_block: Callable[[BlockTask], None]) -> None:
         """Calls ``on_block`` for every block, encoder first. Gradients are off; a method that fits turns them on."""
         graph = self._speech.graph
         stream = self._encoder_inputs()
-        reference = self._encoder_inputs() if self._options.targets else None
+        with self._unrounded():
+            reference = self._encoder_inputs() if self._options.targets else None
         for block in progress(graph.encoder, "encoder blocks"):
             self._step(block, stream, reference, {}, on_block)
         encoded = self._encoded(stream)
         shared = self._encoder_output_statistics(encoded)
         stream = self._decoder_inputs(encoded)
         if reference is not None:
-            reference = self._decoder_inputs(self._encoded(reference))
+            with self._unrounded():
+                reference = self._decoder_inputs(self._encoded(reference))
         for block in progress(graph.decoder, "decoder blocks"):
             self._step(block, stream, reference, shared, on_block)
 

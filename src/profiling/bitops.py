@@ -10,8 +10,9 @@ are computed once per utterance.
 
 BOPs are MACs times the widths of both operands: weight bits x activation bits for a linear; for attention in the
 decoder, cache bits x 16 for queries and probabilities, which nothing here quantizes. The encoder's self-attention has
-no cache and stays at 16 x 16, as do the front-end and the head. Inputs that a method keeps at 16 bits meet weights of
-16 bits; single weights at 16 bits (outliers) meet inputs of the activation's width.
+no cache and stays at 16 x 16. What enters the front-end and the head has 16 bits, whatever their weights have. Inputs
+that a method keeps at 16 bits meet weights of 16 bits; single weights at 16 bits (outliers) meet inputs of the
+activation's width.
 
 Rotations on the fly are counted as this code runs them, as products with their stored factors at 16 x 16: a row of
 ``n`` values costs ``n (l + r)`` multiply-accumulates for a Kronecker product of factors of sides ``l`` and ``r``, and
@@ -97,9 +98,8 @@ def encoder_products(point: Point) -> Iterator[Product]:
     """Front-end and encoder blocks."""
     dimensions, frames = point.dimensions, point.frames
     outputs = dimensions.lengths(point.workload.seconds)[1:]
-    for conv, length in zip(dimensions.frontend, outputs, strict=True):
-        macs = length * conv.in_channels * conv.out_channels * conv.kernel
-        yield Product(Component.FRONTEND, Phase.ENCODER, macs, FULL_BITS, FULL_BITS)
+    for conv, length in zip(point.convolutions, outputs, strict=True):
+        yield from _linear(point, conv, length, Phase.ENCODER)
     for block in point.graph.encoder:
         for linear in block.linears:
             yield from _linear(point, linear, frames, Phase.ENCODER)
@@ -132,8 +132,7 @@ def decoder_products(point: Point, work: DecoderWork, phase: Phase) -> Iterator[
     if late:
         yield Product(Component.DECODER, phase, late, FULL_BITS, FULL_BITS)
     yield Product(Component.CROSS_ATTENTION, phase, pair * work.rows * point.frames, point.kv_bits, FULL_BITS)
-    head = dimensions.vocab * dimensions.width * work.logits
-    yield Product(Component.HEAD, phase, head, FULL_BITS, FULL_BITS)
+    yield from _linear(point, point.head, work.logits, phase)
 
 
 def total_macs(parts: Iterable[Product]) -> int:

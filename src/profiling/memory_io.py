@@ -6,11 +6,12 @@ next, which is what makes decoding on an edge device bound by memory.
 - Encoder and front-end weights are read once per utterance, as are the cross-attention's k and v projections.
 - All other decoder weights and the head are read once per decoder pass (prefill and every step).
 - The token embedding is read one row per position (so is Whisper's table of decoder positions), the tied head in full.
+  A row of a quantized embedding is its codes, scales and zero points.
 - Keys and values are written once: the cross-attention's for every frame, the self-attention's for every position.
   Every pass reads the cross-attention cache in full and the self-attention cache up to and including its last position.
 - Keys that are rounded per channel carry a 16-bit scale and minimum per channel and group (one group for all frames);
   those of an incomplete group move 16 bits a value, and are written once more, packed, when it is complete.
-- Quantized linears move their packed size with scales and zero points; everything else moves 16 bits a value, biases
+- Quantized weights move their packed size with scales and zero points; everything else moves 16 bits a value, biases
   and norms included. Quantized caches carry a 16-bit scale and one zero point of the cache's width per token and head,
   and each layer's row of keys (or values) of one position is padded to a byte.
 - Biases that a method added are read with the module they belong to, as are the factors of rotations on the fly; the
@@ -40,6 +41,8 @@ def memory_io(point: Point) -> dict[str, int]:
     moved = {component.value: 0 for component in Component}
     for linear in point.graph.linears:
         moved[linear.component.value] += _reads(point, linear) * point.of(linear).stored_bytes
+    for component, size in _end_bytes(point).items():
+        moved[component.value] += size
     for component, parameters in _vector_reads(point).items():
         moved[component.value] += parameters * FULL_BYTES
     for bias_place, size in added_biases(point):
@@ -111,18 +114,28 @@ def _kind_of_rows(point: Point, linear: Linear) -> Rows:
 
 
 def _vector_reads(point: Point) -> dict[Component, int]:
-    """Parameters outside the blocks' weight matrices, times how often each is read."""
+    """Vectors (biases, norms, positions) in parameters, times how often each is read."""
     dimensions, work = point.dimensions, point.workload
     encoder, decoder = dimensions.encoder, dimensions.decoder
-    rows = 2 if dimensions.token_positions else 1
     return {
-        Component.FRONTEND: sum(conv.parameters for conv in dimensions.frontend) + dimensions.frontend_vectors,
+        Component.FRONTEND: sum(conv.biases for conv in dimensions.frontend) + dimensions.frontend_vectors,
         Component.ENCODER: encoder.layers * encoder.vectors + encoder.final_norm,
         Component.CROSS_ATTENTION: decoder.layers
         * (dimensions.cross_frame_vectors + work.passes * dimensions.cross_vectors),
         Component.DECODER: work.passes * (decoder.layers * decoder.vectors + decoder.final_norm),
-        Component.EMBEDDING: work.positions * rows * dimensions.width,
-        Component.HEAD: work.passes * dimensions.vocab * dimensions.width,
+        Component.EMBEDDING: work.positions * dimensions.width if dimensions.token_positions else 0,
+    }
+
+
+def _end_bytes(point: Point) -> dict[Component, int]:
+    """Bytes of the weights outside the blocks, times how often each is read."""
+    work = point.workload
+    # Rows are alike but for the zero points' padding to a whole byte, which is less than a bit a row.
+    row_bits = 8 * point.of(point.embedding).stored_bytes // point.dimensions.vocab
+    return {
+        Component.FRONTEND: sum(point.of(conv).stored_bytes for conv in point.convolutions),
+        Component.EMBEDDING: -(-work.positions * row_bits // 8),
+        Component.HEAD: work.passes * point.of(point.head).stored_bytes,
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from src.errors import UserError
-from src.models.graph import Linear, ModelGraph, Rows
+from src.models.graph import Component, Linear, ModelGraph, Rows
 from src.profiling.shapes import Dimensions
 from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
@@ -18,7 +18,7 @@ FULL_BYTES = FULL_BITS // 8
 
 @dataclass(frozen=True)
 class LinearBits:
-    """How one linear is stored and multiplied.
+    """How one weight is stored and multiplied.
 
     Attributes:
         stored_bytes: packed codes with scales, zero points and whatever else decoding needs; without the bias.
@@ -72,13 +72,13 @@ class Point:
         dimensions: sizes from the configuration.
         graph: the linears, and which run per frame and which per token.
         workload: the reference utterance.
-        bits: quantized linears by module path; a linear that is not listed has 16 bits.
+        bits: quantized linears and ends by module path; what is not listed has 16 bits.
         kv_bits: bits of the decoder's self- and cross-attention caches.
         edits: structural changes that the method made to the model.
         key_group: tokens that share a grid per channel of the keys; None where keys are rounded per token and head.
 
     Raises:
-        KeyError: ``bits`` names a linear that the graph does not have.
+        KeyError: ``bits`` names a module that is neither a linear nor an end of the model.
         UserError: the utterance does not fit the model.
     """
 
@@ -91,9 +91,9 @@ class Point:
     key_group: int | None = None
 
     def __post_init__(self) -> None:
-        unknown = self.bits.keys() - {linear.path for linear in self.graph.linears}
+        unknown = self.bits.keys() - {weight.path for weight in (*self.graph.linears, *self.ends)}
         if unknown:
-            raise KeyError(f"not linears of this model: {', '.join(sorted(unknown))}")
+            raise KeyError(f"not weights of this model: {', '.join(sorted(unknown))}")
         limit = self.dimensions.max_tokens
         if self.workload.positions > limit:
             problem = f"{self.workload.tokens} tokens after a prompt of {self.workload.prompt} exceed {limit} positions"
@@ -106,6 +106,30 @@ class Point:
         return self.dimensions.frames(self.workload.seconds)
 
     @cached_property
+    def convolutions(self) -> tuple[Linear, ...]:
+        """The front-end's weights, each taken as [out_channels, in_channels * kernel]."""
+        found = zip(self.graph.frontend, self.dimensions.frontend, strict=True)
+        return tuple(Linear(path, Component.FRONTEND, conv.out_channels, conv.window) for path, conv in found)
+
+    @property
+    def embedding(self) -> Linear:
+        """The token embedding's weight, [words, d]."""
+        component = Component.HEAD if self.dimensions.tied else Component.EMBEDDING
+        return Linear(self.graph.embedding, component, self.dimensions.vocab, self.dimensions.width)
+
+    @property
+    def head(self) -> Linear:
+        """The head's weight, [words, d]: the embedding's where they are tied."""
+        if self.dimensions.tied:
+            return self.embedding
+        return Linear(self.graph.head, Component.HEAD, self.dimensions.vocab, self.dimensions.width)
+
+    @property
+    def ends(self) -> tuple[Linear, ...]:
+        """Weights outside the blocks that may be quantized, a tied one once: see :mod:`src.quant.ends`."""
+        return (*self.convolutions, *dict.fromkeys((self.embedding, self.head)))
+
+    @cached_property
     def frame_linears(self) -> frozenset[str]:
         """Paths of the linears that run once per utterance over all encoder frames."""
         return frozenset(path for link in self.graph.links if link.rows is Rows.FRAME for path in link.linears)
@@ -115,6 +139,6 @@ class Point:
         return 0 if self.key_group is None else positions % self.key_group
 
     def of(self, linear: Linear) -> LinearBits:
-        """Bits of ``linear``."""
+        """Bits of ``linear``, or of an end."""
         full = LinearBits(linear.out_features * linear.in_features * FULL_BYTES, FULL_BITS, FULL_BITS)
         return self.bits.get(linear.path, full)

@@ -26,8 +26,8 @@ class Profile:
         quantized_parameters: weights stored in fewer than 16 bits.
         parameter_bytes: all tensors of the stored model, as computed from its layers and edits; ``disk_bytes`` is this
             and the file's header.
-        bits_per_weight: stored bits per weight of the quantized linears, scales and zero points included; 16 when
-            nothing is quantized.
+        bits_per_weight: stored bits per weight of the quantized linears and ends, scales and zero points included; 16
+            when nothing is quantized.
         model_bits_per_weight: the same over all parameters, the unquantized ones at 16 bits; above 16 where rotations
             are stored and nothing is quantized.
         disk_bytes: size of the stored model.
@@ -75,7 +75,7 @@ def profile_point(point: Point, *, disk_bytes: int, latency: Latency) -> Profile
     parts = products(point)
     moved = memory_io(point)
     parameters = parameter_count(point)
-    quantized = [linear for linear in point.graph.linears if point.of(linear).weight_bits < FULL_BITS]
+    quantized = [each for each in (*point.graph.linears, *point.ends) if point.of(each).weight_bits < FULL_BITS]
     weights = sum(linear.out_features * linear.in_features for linear in quantized)
     stored = sum(point.of(linear).stored_bytes for linear in quantized)
     parameter_bytes = stored + FULL_BYTES * (parameters - weights) + stored_factor_bytes(point)

@@ -34,9 +34,19 @@ class Conv:
         return max(0, (inputs + 2 * self.padding - self.kernel) // self.stride + 1)
 
     @property
+    def window(self) -> int:
+        """Inputs of one output: a row of the weight taken as [out_channels, in_channels * kernel]."""
+        return self.in_channels * self.kernel
+
+    @property
+    def biases(self) -> int:
+        """Biases, if it has any."""
+        return self.bias * self.out_channels
+
+    @property
     def parameters(self) -> int:
         """Weights and biases."""
-        return self.in_channels * self.out_channels * self.kernel + self.bias * self.out_channels
+        return self.out_channels * self.window + self.biases
 
 
 @dataclass(frozen=True)

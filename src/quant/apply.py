@@ -19,7 +19,8 @@ from src.methods.base import LinkStatistics, Method, Rounded
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
-from src.quant.checkpoint import leftover_tensors, load_weights
+from src.quant.checkpoint import load_weights, round_to_storage
+from src.quant.ends import RoundedEnds, chosen_ends, write_weight
 from src.quant.fake import check_key_rotation
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
@@ -65,6 +66,8 @@ def restore(speech: SpeechModel, checkpoint: Path, abits: Mapping[str, int]) -> 
             install(speech.module, path, weight.dequantize(), bits, weight.exact_inputs, grid)
         else:
             install(speech.module, path, None, bits, grid=grid)
+    for path in stored.weights.keys() - abits.keys():
+        write_weight(speech.module, path, stored.weights[path])
 
 
 def check_inputs(method: Method, settings: Settings) -> None:
@@ -128,7 +131,7 @@ class Quantizer:
         return self._bench.edits
 
     def run(self) -> None:
-        """Transforms the model, then rounds it block by block.
+        """Transforms the model, then rounds its ends and, block by block, its linears.
 
         Raises:
             UserError: the method's transform found nothing it could act on, or rotates keys that are rounded per
@@ -142,16 +145,27 @@ class Quantizer:
         check_key_rotation(key_rotation(self._speech.module), self._settings.key_group)
         self._notes = transformed.notes
         bench.plan = method.plan(bench)
-        _round_to_storage(self._speech, bench.plan)
+        ends = RoundedEnds(self._speech.module, chosen_ends(self._speech.graph, self._speech.module, self._settings))
+        round_to_storage(self._speech.module, [*(path for path, spec in bench.plan.items() if spec), *ends.paths])
+        if self._sees_quantized:
+            ends.round()
+        self._round_blocks(ends)
+        if not self._sees_quantized:
+            ends.round()
+        self.weights |= ends.weights
+        self.rows += ends.rows
+
+    def _round_blocks(self, ends: RoundedEnds) -> None:
+        method = self._method
         measures = bool(method.statistics) or self._settings.static_inputs
         if method.fits_blocks or method.weighs_tokens or (measures and self._sees_quantized):
-            self._walk()
+            self._walk(ends)
         else:
             statistics = self._statistics_at_full_precision() if measures else {}
             for block in progress(self._speech.graph.blocks, "quantize"):
                 self._round_block(block, statistics, {})
 
-    def _walk(self) -> None:
+    def _walk(self, ends: RoundedEnds) -> None:
         method, bench = self._method, self._bench
         if bench.calibration is None:
             raise ValueError("the method, or activation.range=static, needs calibration data")
@@ -163,7 +177,7 @@ class Quantizer:
             self._round_block(task.block, task.statistics, fitted)
 
         weigh = partial(method.token_weights, bench)
-        Walker(self._speech, bench.calibration, options, weigh).walk(on_block)
+        Walker(self._speech, bench.calibration, options, weigh, ends.unrounded).walk(on_block)
 
     def _statistics_at_full_precision(self) -> Mapping[str, LinkStatistics]:
         if self._fp_statistics is not None and not self._method.transforms:
@@ -225,14 +239,6 @@ class Quantizer:
             grid = static_grid(*ends, bits, symmetric=chosen.symmetric, exact=exact)
         self.inputs[linear.path] = grid
         return grid
-
-
-def _round_to_storage(speech: SpeechModel, plan: Mapping[str, WeightSpec | None]) -> None:
-    """Gives every parameter that stays at 16 bits the value it will be stored with, before anything is fitted to it."""
-    with torch.no_grad():
-        for tensor in leftover_tensors(speech.module, [path for path, spec in plan.items() if spec]).values():
-            if tensor.is_floating_point():
-                tensor.copy_(tensor.half())
 
 
 def relative_output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:

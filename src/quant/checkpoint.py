@@ -1,6 +1,6 @@
 """A quantized model as one safetensors file, and back.
 
-The file holds the packed tensors of every quantized linear as ``<path>.weight.codes``, ``.scale`` and so on (see
+The file holds the packed tensors of every quantized weight as ``<path>.weight.codes``, ``.scale`` and so on (see
 :func:`src.quant.pack.pack_weight`), every other parameter in float16 under its own name, and in its
 metadata, as JSON, the shape and specification of each quantized weight and the model's structural changes
 (:mod:`src.quant.structure`). Where inputs are not rounded per token and asymmetrically, it says that too, with static
@@ -30,16 +30,24 @@ _METADATA_KEY = "quantized_model"
 
 
 def leftover_tensors(module: nn.Module, quantized: Collection[str]) -> dict[str, Tensor]:
-    """Parameters and stored buffers of ``module`` but the weights of the linears in ``quantized``; tied ones once."""
+    """Parameters and stored buffers of ``module`` but the weights of the modules in ``quantized``; tied ones once."""
     stored = set(module.state_dict())
     named = [*module.named_parameters(), *module.named_buffers()]
     skipped = {f"{path}.weight" for path in quantized}
     return {name: tensor.detach() for name, tensor in named if name in stored and name not in skipped}
 
 
+def round_to_storage(module: nn.Module, quantized: Collection[str]) -> None:
+    """Gives every parameter that stays at 16 bits the value it will be stored with, before anything is fitted to it."""
+    with torch.no_grad():
+        for tensor in leftover_tensors(module, quantized).values():
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half())
+
+
 @dataclass(frozen=True, eq=False)
 class StoredModel:
-    """What a file holds: quantized weights by linear path, other tensors by name, structural changes, input grids."""
+    """What a file holds: quantized weights by module path, other tensors by name, structural changes, input grids."""
 
     weights: dict[str, QuantizedWeight]
     leftovers: dict[str, Tensor]
@@ -54,7 +62,7 @@ def save_weights(
     edits: Sequence[Edit] = (),
     inputs: Mapping[str, InputGrid] | None = None,
 ) -> None:
-    """Writes ``weights`` and ``inputs`` (by linear path), ``leftovers`` (by parameter name) and ``edits`` to ``path``.
+    """Writes ``weights`` and ``inputs`` (by module path), ``leftovers`` (by parameter name) and ``edits`` to ``path``.
 
     Raises:
         ValueError: a leftover is not finite in float16, or a name occurs twice.

@@ -64,7 +64,7 @@ def uniform_plan(graph: ModelGraph, scope: ScopeSettings, spec: WeightSpec | Non
         raise UserError(
             "scope",
             "no linear is in scope",
-            "Set at least one of scope.encoder, scope.decoder and scope.cross_attention to true",
+            "Set scope.encoder, scope.decoder or scope.cross_attention to true, or set head_bits or frontend_bits",
         )
     if spec is not None:
         check_group_size(chosen, spec.group_size)

@@ -80,11 +80,11 @@ def _measured(point: Point) -> dict[str, Any]:
 
 
 def linear_bits(layers: Sequence[Mapping[str, Any]], abits: Mapping[str, int]) -> dict[str, LinearBits]:
-    """Stored bytes and operand widths of every linear by path, from the layer table and the widths of the inputs."""
+    """Stored bytes and operand widths of every weight by path, from the layer table and the widths of the inputs."""
     bits = {}
     for row in layers:
         out_features, in_features = row["shape"]
         stored = row.get("stored_bytes", out_features * in_features * FULL_PRECISION // 8)
         kept = row.get("exact_inputs", 0), row.get("outliers", 0)  # rows that are not rounded have neither
-        bits[row["linear"]] = LinearBits(stored, row["wbits"], abits[row["linear"]], *kept)
+        bits[row["linear"]] = LinearBits(stored, row["wbits"], abits.get(row["linear"], FULL_PRECISION), *kept)
     return bits

@@ -57,7 +57,7 @@ class Quantize(Stage):
         weight_plan(load_graph(point.settings.model), point.settings)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
-        """Packed codes, scales and zeros, every other parameter at 16 bits, one table row per linear, and the edits."""
+        """Packed codes, scales and zeros, every other parameter at 16 bits, one table row per weight, and the edits."""
         settings = point.settings
         log.info("quantize: %s", point.label)
         speech = load(settings.model, settings.device, settings.seed)
@@ -105,9 +105,9 @@ def _fp_statistics(point: Point) -> dict[str, LinkStatistics]:
 def summarize(result: dict[str, Any]) -> dict[str, float | int]:
     """The layer table in three figures."""
     rounded = [row for row in result["layers"] if row.get("weight_error") is not None]
-    errors = {
-        f"mean_{kind}_error": statistics.fmean(row[f"{kind}_error"] for row in rounded)
+    measured = {
+        f"mean_{kind}_error": [row[f"{kind}_error"] for row in rounded if row[f"{kind}_error"] is not None]
         for kind in ("weight", "output")
-        if rounded and rounded[0][f"{kind}_error"] is not None
     }
+    errors = {name: statistics.fmean(values) for name, values in measured.items() if values}
     return {"disk_bytes": result["disk_bytes"], "quantized_linears": len(rounded), **errors}

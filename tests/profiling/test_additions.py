@@ -153,6 +153,9 @@ def test_outliers_are_multiplied_at_16_bits_with_inputs_of_the_activations_width
         ("method=quik", "bits=w4a8"),
         ("method=spqr", "wbits=3"),
         ("method=smoothquant", "bits=w4a8"),
+        ("method=rtn", "scope=head", "wbits=3"),
+        ("method=rtn", "scope=frontend", "wbits=5", "symmetric=true"),
+        ("method=quarot_rtn", "scope=everything", "bits=w4a8", "group_size=32"),
     ],
     ids=" ".join,
 )

@@ -15,6 +15,7 @@ from src.models.graph import Component
 from src.models.speech import SpeechModel
 from src.profiling.bitops import Product, by_component, by_phase, products, total_bops, total_macs
 from src.profiling.memory_io import activation_bytes, memory_io
+from src.profiling.point import LinearBits
 from tests.profiling.profiling_points import page_point, point_of, uniform_bits
 from tests.tiny import tiny_moonshine, tiny_whisper
 
@@ -105,6 +106,26 @@ def test_keys_per_channel_by_hand() -> None:
     plain, channel = (by_component(products(each), _bops)["decoder"] for each in (page_point(kv_bits=4), point))
     assert channel - plain == 2 * 4 * 16 * (16 - 4)
     assert total_macs(products(point)) == total_macs(products(page_point()))
+
+
+def test_quantized_ends_by_hand() -> None:
+    """Per row: codes padded to a byte, a scale of 2 bytes, a zero point of 4 bits; all zero points padded together."""
+    # rows of 127, 28 and 24 columns: 4, 8 and 4 of them; 10 words of 4 columns
+    stored = {"conv1": 4 * 64 + 8 + 2, "conv2": 8 * 14 + 16 + 4, "conv3": 4 * 12 + 8 + 2}
+    bits = {f"model.encoder.{name}": LinearBits(size, 4, 16) for name, size in stored.items()}
+    bits["model.decoder.embed_tokens"] = LinearBits(10 * 2 + 20 + 5, 4, 16)
+    plain, point = page_point(), replace(page_point(), bits=bits)
+    before, moved = memory_io(plain), memory_io(point)
+    assert moved["frontend"] == sum(stored.values()) + 2 * (8 + 4 + 8)  # biases and group norm
+    assert moved["head"] == 3 * 45
+    assert moved["embedding"] == 14  # three rows of 36 bits
+    others = before.keys() - {"frontend", "head", "embedding"}
+    assert {name: before[name] for name in others} == {name: moved[name] for name in others}
+    bops = by_component(products(point), _bops)
+    assert bops["frontend"] == 14_556 * 4 * 16
+    assert bops["head"] == 120 * 4 * 16
+    assert by_component(products(point), _macs) == by_component(products(plain), _macs)
+    assert activation_bytes(point) == activation_bytes(plain)
 
 
 def test_activation_bound_by_hand() -> None:

@@ -1,0 +1,210 @@
+"""Quantized front-ends and heads: just they change, they are stored once, and blocks see them as settings ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from src.calib.task import BlockTask
+from src.methods.base import Method, Rounded
+from src.methods.build import build_method
+from src.methods.workbench import Workbench
+from src.models.speech import SpeechModel
+from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.checkpoint import leftover_tensors, save_weights
+from src.quant.ends import RoundedEnds, chosen_ends, flat_weight
+from src.settings import Settings
+from tests.calib.clips import noise_calibration
+from tests.composed import composed
+from tests.tiny import tiny_moonshine, tiny_whisper
+
+BUILDERS = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
+BOTH = ("head_bits=3", "frontend_bits=5")
+
+
+def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
+    quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))
+    quantizer.run()
+    return quantizer
+
+
+@torch.inference_mode()
+def logits(speech: SpeechModel) -> Tensor:
+    calibration = noise_calibration(speech, 5)
+    return speech.forward_tokens(torch.tensor(calibration.tokens[:1]), speech.encode(calibration.features[:1]))
+
+
+def is_tied(speech: SpeechModel) -> bool:
+    embedding, head = speech.graph.embedding, speech.graph.head
+    return speech.module.get_submodule(embedding).weight is speech.module.get_submodule(head).weight
+
+
+def rounded_ends(speech: SpeechModel, *overrides: str) -> RoundedEnds:
+    ends = RoundedEnds(speech.module, chosen_ends(speech.graph, speech.module, composed("method=rtn", *overrides)))
+    ends.round()
+    return ends
+
+
+@BUILDERS
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("method=rtn", "scope=everything", "wbits=3"),
+        ("method=gptq", "scope=head", "wbits=2", "group_size=32"),
+        ("method=quarot", "bits=w4a8", "symmetric=true", *BOTH),
+        ("method=smoothquant", "bits=w8a8", "calib.propagate=fp", *BOTH),
+    ],
+    ids=" ".join,
+)
+def test_reloaded_model_equals_the_one_in_memory(
+    build: Callable[[], SpeechModel], overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = composed(*overrides)
+    speech = build()
+    quantizer = quantized(speech, settings)
+    path = tmp_path / "model.safetensors"
+    leftovers = leftover_tensors(speech.module, quantizer.weights)
+    save_weights(path, quantizer.weights, leftovers, quantizer.edits, quantizer.inputs)
+    reloaded = build(seed=1)  # other weights, all of which have to be replaced
+    restore(reloaded, path, input_bits(reloaded.graph, settings))
+    assert torch.equal(logits(reloaded), logits(speech))
+    assert is_tied(speech)
+    assert is_tied(reloaded)
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+    assert f"{speech.graph.embedding}.weight.codes" in names
+    assert not names & {f"{speech.graph.embedding}.weight", f"{speech.graph.head}.weight"}
+    assert not any(name.startswith(f"{speech.graph.head}.") for name in names)
+
+
+@BUILDERS
+@pytest.mark.parametrize("scope", ["head", "frontend"])
+def test_one_end_changes_and_nothing_else(build: Callable[[], SpeechModel], scope: str) -> None:
+    plain, speech = build(), build()
+    quantized(plain, composed("method=fp"))
+    quantizer = quantized(speech, composed("method=rtn", "wbits=3", f"scope={scope}"))
+    chosen = {"head": (speech.graph.embedding,), "frontend": speech.graph.frontend}[scope]
+    assert set(quantizer.weights) == set(chosen)
+    before = dict(plain.module.named_parameters())
+    changed = {name for name, value in speech.module.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {f"{path}.weight" for path in chosen}
+
+
+@BUILDERS
+@pytest.mark.parametrize("size", [-1, 32])
+def test_every_row_or_group_is_rounded_to_its_own_min_max_grid(build: Callable[[], SpeechModel], size: int) -> None:
+    """From the definition: at most 2^b values a group, none further than half a step from where it was."""
+    original, speech = build(), build()
+    ends = rounded_ends(speech, f"group_size={size}", *BOTH)
+    assert list(ends.paths) == [*speech.graph.frontend, speech.graph.embedding]
+    for path in ends.paths:
+        W, Q = (flat_weight(each.module, path) for each in (original, speech))
+        bits = 3 if path == speech.graph.embedding else 5
+        columns = size if size > 0 and W.shape[1] % size == 0 else W.shape[1]
+        for w, q in zip(W.reshape(-1, columns), Q.reshape(-1, columns), strict=True):
+            step = (w.max().clamp(min=0) - w.min().clamp(max=0)) / (2**bits - 1)
+            assert len(q.unique()) <= 2**bits
+            assert (w - q).abs().max() <= step * 0.51 + 1e-6, path  # scales are float16
+
+
+@BUILDERS
+def test_the_layer_table_lists_them_after_the_linears(build: Callable[[], SpeechModel]) -> None:
+    speech = build()
+    rows = quantized(speech, composed("method=rtn", "wbits=4", "group_size=32", *BOTH)).rows
+    graph = speech.graph
+    assert [row["linear"] for row in rows] == [*(each.path for each in graph.linears), *graph.frontend, graph.embedding]
+    ends = rows[len(graph.linears) :]
+    assert [row["component"] for row in ends] == [*("frontend" for _ in graph.frontend), "head"]
+    assert [row["wbits"] for row in ends] == [*(5 for _ in graph.frontend), 3]
+    for row in ends:
+        assert row["abits"] == 16
+        assert 0 < row["weight_error"] < 0.5
+        assert "rounded to nearest" in row["notes"][0]
+        undivided = row["shape"][1] % 32 != 0
+        assert any("group size 32 does not divide" in note for note in row["notes"]) == undivided
+    assert any("one matrix" in note for note in ends[-1]["notes"])
+
+
+def test_a_group_of_32_does_not_divide_the_127_taps_of_moonshines_first_convolution() -> None:
+    speech = tiny_moonshine()
+    ends = rounded_ends(speech, "group_size=32", *BOTH)
+    grids = {path: weight.scale.shape[1] for path, weight in ends.weights.items()}
+    assert list(grids.values()) == [1, 64 * 7 // 32, 128 * 3 // 32, 64 // 32]
+
+
+@BUILDERS
+def test_full_precision_has_no_ends(build: Callable[[], SpeechModel]) -> None:
+    speech = build()
+    assert not chosen_ends(speech.graph, speech.module, composed("method=fp", *BOTH))
+    assert not chosen_ends(speech.graph, speech.module, composed("method=rtn"))
+
+
+@BUILDERS
+def test_an_untied_head_is_a_weight_of_its_own(build: Callable[[], SpeechModel]) -> None:
+    speech = build(tie_word_embeddings=False)
+    assert not is_tied(speech)
+    ends = rounded_ends(speech, "head_bits=4")
+    assert {row["linear"]: row["component"] for row in ends.rows} == {
+        speech.graph.embedding: "embedding",
+        speech.graph.head: "head",
+    }
+    assert not any("one matrix" in note for row in ends.rows for note in row["notes"])
+
+
+@BUILDERS
+def test_blocks_are_fitted_to_what_rounded_ends_feed_them_unless_they_see_fp(
+    build: Callable[[], SpeechModel],
+) -> None:
+    def codes(*overrides: str) -> dict[str, Tensor]:
+        speech = build()
+        speech.module.half().float()  # what stays at 16 bits is stored as it is
+        weights = quantized(speech, composed("method=gptq", "wbits=3", *overrides)).weights
+        return {linear.path: weights[linear.path].codes for linear in speech.graph.linears}
+
+    graph = build().graph
+    first = [block.linears[0].path for block in (graph.encoder[0], graph.decoder[0])]
+    for propagate, follows in (("quantized", True), ("fp", False)):
+        plain, coarse = (codes(f"calib.propagate={propagate}", *ends) for ends in ((), ("scope=everything",)))
+        same = {path for path in plain if torch.equal(plain[path], coarse[path])}
+        assert same.isdisjoint(first) if follows else same == set(plain)
+
+
+@dataclass(frozen=True)
+class Recorder(Method):
+    """Rounds to nearest, and keeps what it is shown: the first batch of every block's inputs and targets."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+
+    @property
+    def fits_blocks(self) -> bool:
+        return True
+
+    def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
+        self.inputs.append(task.inputs[0].hidden)
+        self.targets.append(task.targets[0])
+        return {}
+
+
+@BUILDERS
+def test_targets_are_those_of_the_original_model(build: Callable[[], SpeechModel]) -> None:
+    def shown(*overrides: str) -> tuple[Recorder, SpeechModel]:
+        speech, method = build(), Recorder("recorder")
+        speech.module.half().float()  # what stays at 16 bits is stored as it is
+        settings = composed("method=rtn", "wbits=16", *overrides)
+        Quantizer(speech, method, settings, noise_calibration(speech, 2)).run()
+        return method, speech
+
+    (plain, original), (rounded, speech) = shown(), shown("head_bits=2", "frontend_bits=2")
+    assert len(rounded.targets) == len(speech.graph.blocks)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(rounded.targets, plain.targets, strict=True))
+    assert not any(torch.equal(ours, theirs) for ours, theirs in zip(rounded.inputs, plain.inputs, strict=True))
+    for path in (*speech.graph.frontend, speech.graph.embedding):
+        assert not torch.equal(flat_weight(speech.module, path), flat_weight(original.module, path))
+    assert is_tied(speech)
