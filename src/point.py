@@ -89,12 +89,21 @@ class Point:
         return self._entry("transcripts", **key, **self._decoding)
 
     @cached_property
+    def probe(self) -> Entry | None:
+        """What the quantized model wrote for clips without speech; None where there are none."""
+        evaluate, seed = self.settings.evaluate, self.settings.seed
+        clips = {"clips": evaluate.probe_clips, "seed": seed, "batch_size": evaluate.batch_size}
+        key = {"quantized": self.quantized.fingerprint, **clips, **self._decoding}
+        return self._entry("probe", **key) if evaluate.probe_clips else None
+
+    @cached_property
     def evaluation(self) -> Entry:
         """Scores of the transcripts, alone and against the fp baseline's."""
         return self._entry(
             "evaluate",
             transcripts=self.transcripts.fingerprint,
             baseline=self.baseline.transcripts.fingerprint,
+            probe=self.probe.fingerprint if self.probe else None,
             bootstrap_samples=self.settings.evaluate.bootstrap_samples,
             seed=self.settings.seed,
             normalizer=NORMALIZER,
