@@ -13,7 +13,7 @@ from src.data.hub import HubRows
 from src.data.rows import Rows, unique
 from src.data.utterance import Utterance, chosen, draw, undecodable
 from src.errors import UserError
-from src.evaluation.normalizers import has_words
+from src.evaluation.normalizers import is_scored
 from src.settings import ROOT, DatasetSettings
 
 __all__ = ["Utterance", "dataset_identity", "draw", "load_utterances", "require_dataset"]
@@ -48,7 +48,7 @@ def load_utterances(settings: DatasetSettings, seed: int) -> list[Utterance]:
     """
     rows = _rows(settings)
     texts = rows.strings("text")
-    scored = [row for row, text in enumerate(texts) if has_words(text)]
+    scored = [row for row, text in enumerate(texts) if is_scored(text)]
     _report_dropped(settings, len(texts), len(scored))
     names = unique(rows.strings("id"))
     keep = [scored[index] for index in chosen([names[row] for row in scored], settings.limit, seed)]

@@ -12,7 +12,7 @@ import numpy as np
 
 from src.evaluation.bootstrap import Blocks, PairedDifference, blocks, interval, paired
 from src.evaluation.failures import failures
-from src.evaluation.normalizers import has_words, normalize
+from src.evaluation.normalizers import is_scored, normalize
 from src.evaluation.transcribe import Transcript, load_transcripts
 from src.evaluation.wer import WerResult, score
 
@@ -65,7 +65,7 @@ def scored(path: Path) -> Scored:
     References without words are dropped when a test set is loaded; another normalizer may find more of them here.
     """
     stored = load_transcripts(path)
-    kept = [item for item in stored if has_words(item.reference)]
+    kept = [item for item in stored if is_scored(item.reference)]
     if len(kept) < len(stored):
         log.info("evaluate: dropped %d of %d references with nothing to score", len(stored) - len(kept), len(stored))
     return Scored(

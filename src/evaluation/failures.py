@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from src.evaluation.normalizers import normalize
+from src.evaluation.normalizers import normalize, words
 from src.evaluation.transcribe import Transcript
 from src.evaluation.wer import WerResult
 
@@ -96,7 +96,7 @@ def failures(transcripts: Sequence[Transcript], scores: WerResult) -> tuple[Fail
 def _flags(transcript: Transcript) -> tuple[bool, bool, bool]:
     """Whether it is a loop, empty, cut off."""
     looped = loops(transcript.hypothesis) and not loops(transcript.reference)
-    return looped, not normalize(transcript.hypothesis), transcript.capped
+    return looped, not words(transcript.hypothesis), transcript.capped
 
 
 def _count(
@@ -108,12 +108,12 @@ def _count(
     utterances = int(chosen.sum())
     looped, empty, capped = (int(count) for count in flags[chosen].sum(axis=0))
     substitutions, deletions, insertions = (int(count) for count in scores.utterance_edits[chosen].sum(axis=0))
-    words, errors = int(scores.utterance_words[chosen].sum()), substitutions + deletions + insertions
+    spoken, errors = int(scores.utterance_words[chosen].sum()), substitutions + deletions + insertions
     return Failures(
         seconds=seconds,
         utterances=utterances,
-        words=words,
-        wer=_percent(errors, words),
+        words=spoken,
+        wer=_percent(errors, spoken),
         loops=looped,
         empty=empty,
         capped=capped,
@@ -130,12 +130,12 @@ def _percent(part: int, whole: int) -> float | None:
     return 100.0 * part / whole if whole else None
 
 
-def _repeats(words: Sequence[str]) -> bool:
+def _repeats(text: Sequence[str]) -> bool:
     """Whether a phrase follows itself often enough: word i equals word i + n for a stretch of further repeats."""
-    for length in range(1, min(len(words) // _PHRASE_REPEATS, _LONGEST_PHRASE) + 1):
+    for length in range(1, min(len(text) // _PHRASE_REPEATS, _LONGEST_PHRASE) + 1):
         needed = length * ((_WORD_REPEATS if length == 1 else _PHRASE_REPEATS) - 1)
         run = 0
-        for here, there in zip(words, words[length:], strict=False):
+        for here, there in zip(text, text[length:], strict=False):
             run = run + 1 if here == there else 0
             if run >= needed:
                 return True

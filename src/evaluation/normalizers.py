@@ -18,9 +18,14 @@ def normalize(text: str) -> str:
     return str(_normalizer()(text)).strip()
 
 
-def has_words(reference: str) -> bool:
+def is_scored(reference: str) -> bool:
     """Whether a reference is scored: the leaderboard drops those that normalise to nothing or to its mark."""
     return normalize(reference) not in ("", _NOT_SCORED)
+
+
+def words(text: str) -> list[str]:
+    """Words of a text once normalised. The normalizer leaves a dot of "...", which is scored but is no word."""
+    return [word for word in normalize(text).split() if any(map(str.isalnum, word))]
 
 
 @cache

@@ -18,7 +18,7 @@ import soundfile
 from src.data.audio import SAMPLING_RATE, Waveform
 from src.data.utterance import Utterance
 from src.evaluation.failures import loops
-from src.evaluation.normalizers import normalize
+from src.evaluation.normalizers import words
 from src.evaluation.transcribe import Transcript
 
 SECONDS: Final = (1.0, 2.0, 3.0, 5.0)  # within any model's window
@@ -66,14 +66,14 @@ def kind(transcript: Transcript) -> str:
 
 def hallucinations(transcripts: Sequence[Transcript]) -> Hallucinations:
     """Counts of at least one transcript."""
-    words = [len(normalize(item.hypothesis).split()) for item in transcripts]
+    counts = [len(words(item.hypothesis)) for item in transcripts]
     seconds = sum(item.seconds for item in transcripts)
     return Hallucinations(
-        clips=len(words),
+        clips=len(counts),
         seconds=seconds,
-        words=sum(words),
-        clips_with_words=100.0 * sum(map(bool, words)) / len(words),
-        words_per_minute=60.0 * sum(words) / seconds,
+        words=sum(counts),
+        clips_with_words=100.0 * sum(map(bool, counts)) / len(counts),
+        words_per_minute=60.0 * sum(counts) / seconds,
         loops=sum(loops(item.hypothesis) for item in transcripts),
         capped=sum(item.capped for item in transcripts),
     )
