@@ -225,7 +225,9 @@ def _column(each: Evaluated, own: Scored, base: Scored, samples: int, seed: int)
 
 def _relative(versus: PairedDifference) -> str:
     if versus.relative is None:
-        return "undefined: no errors"
+        return "undefined: BASE has no errors"
+    if versus.relative_low is None:
+        return f"{versus.relative:+.1f} (no interval: too few errors)"
     return f"{versus.relative:+.1f} ({versus.relative_low:+.1f} to {versus.relative_high:+.1f})"
 
 

@@ -34,7 +34,7 @@ def run(settings: Settings) -> float | None:
     versions = provenance()
     point = open_point(settings)
     stages = [stage for stage in ALL_STAGES if stage.name in settings.stages]
-    _check(stages, point)
+    check(stages, point)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     with open_tracker(settings.tracking, _run_info(point, job_dir, versions)) as tracker:
         for stage in stages:
@@ -51,7 +51,7 @@ def run(settings: Settings) -> float | None:
     return float(evaluated["wer"]) if evaluated else None
 
 
-def _check(stages: Sequence[Stage], point: Point) -> None:
+def check(stages: Sequence[Stage], point: Point) -> None:
     """What can be found wrong before the first stage runs. Raises UserError."""
     made = {stage.name for stage in stages}
     for stage in stages:

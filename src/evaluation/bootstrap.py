@@ -33,10 +33,10 @@ class PairedDifference:
         high: upper end of its 95% interval.
         p_value: two-sided, of no difference.
         significant: whether the interval leaves out zero.
-        relative: the difference in percent of b's WER; negative is the field's relative WER reduction. None, as are
-            its ends, where b makes no error on the test set or on a resample.
-        relative_low: lower end of its 95% interval.
-        relative_high: upper end of its 95% interval.
+        relative: the difference in percent of b's WER; negative is the field's relative WER reduction. None where b
+            makes no error.
+        relative_low: lower end of its 95% interval; None where b makes no error on some resample.
+        relative_high: upper end, likewise.
         improvement_probability: Bisani and Ney's "probability of improvement": share of resamples in which a
             makes fewer errors than b. Ties count half, so that equal systems have 0.5.
     """
@@ -118,18 +118,16 @@ def paired(
     low, high = _percentiles(100.0 * margins / words_drawn)
     fewer, more = int((margins < 0).sum()), int((margins > 0).sum())
     fewest = samples - max(fewer, more)
-    relative: tuple[float | None, float | None, float | None] = (None, None, None)
-    if observed_b and b.all():
-        relative = 100.0 * (observed_a - observed_b) / observed_b, *_percentiles(100.0 * margins / b)
+    relative_low, relative_high = _percentiles(100.0 * margins / b) if b.all() else (None, None)
     return PairedDifference(
         difference=100.0 * (observed_a - observed_b) / observed_words,
         low=low,
         high=high,
         p_value=min(1.0, 2.0 * (fewest + 1) / (samples + 1)),
         significant=not low <= 0.0 <= high,
-        relative=relative[0],
-        relative_low=relative[1],
-        relative_high=relative[2],
+        relative=100.0 * (observed_a - observed_b) / observed_b if observed_b else None,
+        relative_low=relative_low,
+        relative_high=relative_high,
         improvement_probability=(fewer + (samples - fewer - more) / 2) / samples,
     )
 

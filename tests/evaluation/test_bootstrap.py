@@ -188,10 +188,12 @@ def test_equal_systems_have_no_effect_and_no_preference() -> None:
     assert (result.relative, result.improvement_probability, result.significant) == (0.0, 0.5, False)
 
 
-def test_nothing_is_relative_to_a_system_that_may_make_no_error() -> None:
+def test_a_relative_change_is_told_only_where_there_is_something_to_divide_by() -> None:
     result = paired([0] * 19 + [3], [0] * 19 + [1], [5] * 20, 500, 0)  # a third of the resamples lack the last one
-    assert (result.relative, result.relative_low, result.relative_high) == (None, None, None)
+    assert (result.relative, result.relative_low, result.relative_high) == (pytest.approx(200), None, None)
     assert result.difference == pytest.approx(2)
+    result = paired([0] * 19 + [3], [0] * 20, [5] * 20, 500, 0)
+    assert (result.relative, result.relative_low, result.relative_high) == (None, None, None)
 
 
 def test_exchanging_the_systems_mirrors_the_preference() -> None:
