@@ -144,23 +144,22 @@ def require_comparable(base: Evaluated, other: Evaluated) -> None:
         if set(versions) != {installed}:
             told = f"{base.name} was scored with {versions[0]}, {other.name} with {versions[1]}; here is {installed}"
             raise UserError(name, told, "Score both again with what is installed: stages=[evaluate]")
-    ours, theirs = (_subset(each) for each in (base, other))
-    for (field, (value, told)), (against, its) in zip(ours.items(), theirs.values(), strict=True):
-        if value != against:
-            another = "another revision or content of " if told == its else ""
-            problem = f"{base.name} is of {told}, {other.name} of {another}{its}"
-            raise UserError(field, problem, f"Evaluate both with the same {field}")
+    if base.dataset != other.dataset:
+        field, (ours, theirs) = _difference(base, other)
+        raise UserError(field, f"{base.name} is of {ours}, {other.name} of {theirs}", f"Use the same {field} for both")
 
 
-def _subset(each: Evaluated) -> dict[str, tuple[Any, str]]:
-    """What decides which utterances were transcribed, by setting: its value, and the value in words."""
-    whole = {name: value for name, value in each.dataset.items() if name not in ("limit", "seed")}
-    limit, seed = each.dataset.get("limit"), each.dataset.get("seed")
-    return {
-        "dataset": (whole, str(each.record["dataset"])),
-        "dataset.limit": (limit, f"{limit or 'all'} utterances"),
-        "seed": (seed, f"a subset drawn with seed {seed}"),
-    }
+def _difference(base: Evaluated, other: Evaluated) -> tuple[str, tuple[str, str]]:
+    """The first setting in which two test sets differ, and both values in words."""
+    a, b = base.record, other.record
+    if a["dataset"] != b["dataset"]:
+        return "dataset", (a["dataset"], b["dataset"])
+    if a["subset"] != b["subset"]:
+        return "dataset.limit", (f"{a['subset'] or 'all'} utterances", f"{b['subset'] or 'all'} utterances")
+    if a["subset"] is not None and a["seed"] != b["seed"]:
+        return "seed", (f"a subset drawn with seed {a['seed']}", f"one drawn with seed {b['seed']}")
+    keys = [key for key in {**base.dataset, **other.dataset} if base.dataset.get(key) != other.dataset.get(key)]
+    return "dataset", (a["dataset"], f"another {', '.join(keys)} of it")
 
 
 def compared(

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,15 @@ def test_other_utterances_are_not_compared(
     assert told.startswith(f"Error: {sentences[0]}")
     for sentence in sentences:
         assert sentence in told
+
+
+def test_another_content_of_the_same_set_is_not_compared(
+    runs: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
+    base, other = (compare.find(record["fingerprint"], runs[0]) for record in runs[1:])
+    compare.require_comparable(base, other)
+    with pytest.raises(UserError, match="another sha256 of it"):
+        compare.require_comparable(base, replace(other, dataset={**other.dataset, "sha256": "0"}))
 
 
 @pytest.mark.parametrize("version", ["normalizer", "scorer"])
