@@ -21,7 +21,7 @@ DESCRIPTION = """\
 Compares the stored transcripts of points that were evaluated on the same utterances. Nothing is decoded.
 
 Each OTHER is compared with BASE by a paired bootstrap: both are scored on the same resamples of the test set, of
-speakers where at least ten are known, else of utterances. A difference is significant where its 95 % interval leaves
+speakers where at least five are known, else of utterances. A difference is significant where its 95 % interval leaves
 out zero. "prob. of improvement" is the share of resamples in which OTHER makes fewer errors than BASE.
 
 A record is named by its file or by the first characters of its fingerprint, the name of its file in DIR/records.

@@ -144,6 +144,8 @@ def test_each_point_is_one_wandb_run_in_the_sweep_s_group(
         assert sum(row[buckets["columns"].index("utterances")] for row in buckets["data"]) == 12
         failures, probe = (record["results"]["evaluate"][name] for name in ("failures", "probe"))
         assert found.summary["evaluate/failures_loop_rate"] == failures["loop_rate"]
+        heard = found.table("evaluate/probe")
+        assert sum(row[heard["columns"].index("words")] for row in heard["data"]) == probe["words"]
         assert found.summary["evaluate/probe_words_per_minute"] == pytest.approx(probe["words_per_minute"])
         kinds = {artifact.type for artifact in found.artifacts.values()}
         assert kinds >= {"calibration", "model", "transcripts"}

@@ -88,7 +88,7 @@ def test_a_record_tells_failures_effect_and_hallucinations(
     assert result["fp_failures"] == fp["results"]["evaluate"]["failures"]
     assert result["fp_probe"] == fp["results"]["evaluate"]["probe"]
     assert result["probe"]["clips"] == 4
-    assert set(result["probe"]["by_kind"]) == {"silence", "white", "pink", "modulated"}
+    assert [row["kind"] for row in result["probe"]["by_kind"]] == ["silence", "white", "pink", "modulated"]
     assert fp["results"]["evaluate"]["versus_fp"]["improvement_probability"] == 0.5
     assert rtn["protocol"]["suppress_tokens"] is True
 

@@ -79,8 +79,9 @@ class Evaluate(Stage):
         times = read_json(point.transcripts.path / TIMES)
         tracker.log(self.name, {**_flat(result), "processing_seconds": times["seconds"]})
         tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
-        columns, rows = _by_duration(result["failures_by_duration"])
-        tracker.table(self.name, "failures_by_duration", columns, rows)
+        tracker.table(self.name, "failures_by_duration", *_by_duration(result["failures_by_duration"]))
+        if result["probe"]:
+            tracker.table(self.name, "probe", *_by_kind(result["probe"]["by_kind"], result["fp_probe"]["by_kind"]))
         _log_worst(point, tracker)
         uses = [f"model-{point.quantized.fingerprint}"]
         files = {TRANSCRIPTS: point.transcripts.path / TRANSCRIPTS}
@@ -96,7 +97,7 @@ def _probed(point: Point) -> dict[str, Any] | None:
     kinds: dict[str, list[Transcript]] = {}
     for transcript in transcripts:
         kinds.setdefault(probe.kind(transcript), []).append(transcript)
-    by_kind = {kind: asdict(probe.hallucinations(part)) for kind, part in kinds.items()}
+    by_kind = [{"kind": kind, **asdict(probe.hallucinations(part))} for kind, part in kinds.items()]
     return {**asdict(probe.hallucinations(transcripts)), "by_kind": by_kind}
 
 
@@ -118,6 +119,16 @@ def _by_duration(buckets: list[dict[str, Any]]) -> tuple[list[str], list[list[An
         f"{low:g}-{high:g}" if high is not None else f">= {low:g}" for low, high in (b["seconds"] for b in buckets)
     ]
     return columns, [[span, *(b[name] for name in columns[1:])] for span, b in zip(spans, buckets, strict=True)]
+
+
+def _by_kind(own: list[dict[str, Any]], fp: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the words in each kind of sound, and of those that full precision hears."""
+    columns = ["kind", *(field.name for field in fields(probe.Hallucinations))]
+    rows = [
+        [*(mine[name] for name in columns), its["words"], its["clips_with_words"]]
+        for mine, its in zip(own, fp, strict=True)
+    ]
+    return [*columns, "fp words", "fp clips_with_words"], rows
 
 
 def _log_worst(point: Point, tracker: Tracker) -> None:
