@@ -11,13 +11,14 @@ from rich.table import Table
 
 NAMES = ("model", "method", "bits", "dataset")
 FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
+LEGEND = "* significant: the 95 % interval of the difference from fp leaves out zero. No star: not significant."
 UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
 
 
 def show(records: Sequence[dict[str, Any]]) -> None:
     """Prints one row per record, lowest WER first; points without a WER come last.
 
-    A star marks a WER whose paired difference from full precision has a 95 % interval without zero.
+    A star marks a WER that differs significantly from full precision; a line below the table says so.
     """
     table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
     for name in NAMES:
@@ -26,10 +27,28 @@ def show(records: Sequence[dict[str, Any]]) -> None:
         table.add_column(figure, justify="right", no_wrap=True)
     for record in sorted(records, key=_wer):
         table.add_row(*_row(record))
+    console = _stdout()
+    console.print(table)
+    if any("evaluate" in record["results"] for record in records):
+        console.print(LEGEND, style="dim", highlight=False)
+
+
+def show_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], about: str) -> None:
+    """Prints one column per record, one row per figure (its label and a cell a record), and ``about`` below."""
+    table = Table("record", *names, box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for label, cells in rows:
+        table.add_row(label, *cells)
+    console = _stdout()
+    console.print(table)
+    console.print(about, style="dim", highlight=False)
+
+
+def _stdout() -> Console:
+    """As wide as the terminal; a file has no width."""
     console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console.width = UNLIMITED
-    console.print(table)
+    return console
 
 
 def error(message: str) -> None:
@@ -55,6 +74,6 @@ def _row(record: dict[str, Any]) -> list[str]:
 
 def _scores(evaluated: dict[str, Any]) -> list[str]:
     difference = evaluated["versus_fp"]
-    significant = "*" if not difference["low"] <= 0 <= difference["high"] else ""
+    significant = "*" if difference["significant"] else ""
     interval = f"{evaluated['wer_low']:.2f}-{evaluated['wer_high']:.2f}"
     return [f"{evaluated['wer']:.2f}", interval, f"{difference['difference']:+.2f}{significant}"]

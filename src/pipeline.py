@@ -11,13 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from src import console
+from src.digest import sha256_file
 from src.point import Point, open_point
 from src.records import build_record, save_record
 from src.redaction import redact
 from src.runtime import prepare, provenance
 from src.settings import Settings
 from src.stages import ALL_STAGES
-from src.stages.base import Stage
+from src.stages.base import RESULT, Stage
 from src.tracking import RunInfo, Tracker, open_tracker
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def run(settings: Settings) -> float | None:
     versions = provenance()
     point = open_point(settings)
     stages = [stage for stage in ALL_STAGES if stage.name in settings.stages]
-    _check(stages, point)
+    check(stages, point)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     with open_tracker(settings.tracking, _run_info(point, job_dir, versions)) as tracker:
         for stage in stages:
@@ -50,11 +51,11 @@ def run(settings: Settings) -> float | None:
     return float(evaluated["wer"]) if evaluated else None
 
 
-def _check(stages: Sequence[Stage], point: Point) -> None:
+def check(stages: Sequence[Stage], point: Point) -> None:
     """What can be found wrong before the first stage runs. Raises UserError."""
     made = {stage.name for stage in stages}
     for stage in stages:
-        if not stage.entry(point).is_complete():
+        if not stage.is_done(point):
             stage.require(point, made)
             stage.check(point)
 
@@ -67,7 +68,9 @@ def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:
     tracking = point.settings.tracking
     if tracking.mode == "none":
         return
-    key = {"run": point.fingerprint, "stage": stage.entry(point).fingerprint, **tracking.model_dump(exclude={"group"})}
+    entry = stage.entry(point)
+    result = {"stage": entry.fingerprint, "result": sha256_file(entry.path / RESULT)}
+    key = {"run": point.fingerprint, **result, **tracking.model_dump(exclude={"group"})}
     logged = point.store.entry("tracked", key)
     if logged.is_complete():
         return

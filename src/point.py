@@ -85,10 +85,13 @@ class Point:
     @cached_property
     def transcripts(self) -> Entry:
         """What the quantized model wrote for every utterance of the test set."""
-        dataset = self._dataset_key(self.settings.dataset)
-        batch = self.settings.evaluate.batch_size
-        key = {"quantized": self.quantized.fingerprint, "dataset": dataset, "batch_size": batch}
-        return self._entry("transcripts", **key, **self._decoding)
+        return self._decoded("transcripts", dataset=self._dataset_key(self.settings.dataset))
+
+    @cached_property
+    def probe(self) -> Entry | None:
+        """What the quantized model wrote for clips without speech; None where there are none."""
+        clips = self.settings.evaluate.probe_clips
+        return self._decoded("probe", clips=clips, seed=self.settings.seed) if clips else None
 
     @cached_property
     def evaluation(self) -> Entry:
@@ -97,6 +100,7 @@ class Point:
             "evaluate",
             transcripts=self.transcripts.fingerprint,
             baseline=self.baseline.transcripts.fingerprint,
+            probe=self.probe.fingerprint if self.probe else None,
             bootstrap_samples=self.settings.evaluate.bootstrap_samples,
             seed=self.settings.seed,
             normalizer=NORMALIZER,
@@ -131,6 +135,11 @@ class Point:
         settings = self.settings
         method = "fp" if settings.method_name == "fp" else f"{settings.method_name}-{settings.bits_name}"
         return f"{settings.model.name}-{method}-{settings.dataset.name}"
+
+    def _decoded(self, stage: str, **inputs: Any) -> Entry:
+        """What the quantized model wrote for some inputs."""
+        key = {"quantized": self.quantized.fingerprint, "batch_size": self.settings.evaluate.batch_size}
+        return self._entry(stage, **key, **inputs, **self._decoding)
 
     @property
     def _decoding(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from src.evaluation.normalizers import NORMALIZER
 from src.evaluation.wer import SCORER
 from src.point import SCHEMA, Point
 from src.redaction import redact
-from src.settings import BIT_WIDTHS
+from src.settings import BIT_WIDTHS, Settings
 from src.stages import ALL_STAGES
 from src.store import write_json
 
@@ -42,12 +42,26 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
         "subset": settings.dataset.limit,
         "seed": settings.seed,
         "versions": {"model": point.model_identity, "normalizer": NORMALIZER, "scorer": SCORER},
+        "protocol": protocol(settings),
+        "transcripts": point.transcripts.fingerprint,
         "results": results,
         "fallbacks": {row["linear"]: row["notes"] for row in layers if row["notes"]},
         "measured": measured,
         "times": {name: stage.times(point) for name, stage in done.items()},
         "provenance": provenance,
         "settings": redact(settings.model_dump(mode="json")),
+    }
+
+
+def protocol(settings: Settings) -> dict[str, Any]:
+    """How the transcripts came about: the Open ASR leaderboard's way, and what the settings change of it."""
+    multilingual = settings.model.language is not None
+    return {
+        "decoding": "greedy",
+        "language": settings.model.language,
+        "task": "transcribe" if multilingual else None,  # English-only checkpoints have no such token
+        "suppress_tokens": settings.evaluate.suppress_tokens,
+        "dropped_references": "empty after normalisation, or marked 'ignore time segment in scoring'",
     }
 
 

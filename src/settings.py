@@ -113,11 +113,13 @@ class CalibSettings(_Frozen):
 
 
 class EvaluateSettings(_Frozen):
-    """Greedy decoding and the bootstrap."""
+    """Greedy decoding, the bootstrap, the hallucination probe, and whether only stored transcripts are scored."""
 
     batch_size: Count
     suppress_tokens: bool
     bootstrap_samples: Annotated[Integer, Field(ge=100)]
+    probe_clips: Annotated[Integer, Field(ge=0, le=1000)]
+    rescore: bool
 
 
 class ProfileSettings(_Frozen):

@@ -87,16 +87,16 @@ class Entry:
             log.warning("%s entry %s is damaged (%s): it will be rebuilt", self.stage, self.path, damage)
         return damage is None
 
-    def obtain(self, build: Callable[[Path], None]) -> Path:
-        """The entry's folder, built by ``build(folder)`` if it is absent or damaged.
+    def obtain(self, build: Callable[[Path], None], *, anew: bool = False) -> Path:
+        """The entry's folder, built by ``build(folder)`` if it is absent or damaged, or in any case ``anew``.
 
         Where another process is building the same entry, this one waits for it.
         """
-        if self.is_complete():
+        if not anew and self.is_complete():
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self.path.with_suffix(".lock"), self.stage):
-            if self._damage() is not None:  # else another process has built it by now
+            if anew or self._damage() is not None:  # else another process has built it by now
                 self._build(build)
         return self.path
 
@@ -112,7 +112,7 @@ class Entry:
         write_json(partial / MANIFEST, digests)
         for path in files:
             _flush(path)
-        if self.path.exists():  # damaged, or it would have been read
+        if self.path.exists():  # damaged, or to be replaced
             shutil.rmtree(self.path)
         partial.replace(self.path)
         _flush(self.path.parent)

@@ -12,11 +12,11 @@ from src import console
 MODEL, BITS, DATASET = "whisper_large_v3_turbo", "w4a8kv4g128", "embedded_calibration"
 
 
-def record(name: str, wer: float | None = None, low: float = -1.0, high: float = 1.0, **fields: Any) -> dict[str, Any]:
-    """A record with what the table shows; the paired difference to fp is +0.5 within ``[low, high]``."""
+def record(name: str, wer: float | None = None, significant: bool = False, **fields: Any) -> dict[str, Any]:
+    """A record with what the table shows; the paired difference to fp is +0.5."""
     results: dict[str, Any] = {"quantize": {"disk_bytes": 3_858_624}}
     if wer is not None:
-        difference = {"difference": 0.5, "low": low, "high": high}
+        difference = {"difference": 0.5, "significant": significant}
         results["evaluate"] = {"wer": wer, "wer_low": wer - 1, "wer_high": wer + 1, "versus_fp": difference}
         results["profile"] = {"memory_io_bytes": 40_440_000, "bops": 122_254_934_016}
     return {"model": "m", "method": name, "bits": BITS, "dataset": "d", "results": results, **fields}
@@ -24,7 +24,8 @@ def record(name: str, wer: float | None = None, low: float = -1.0, high: float =
 
 def shown(capsys: pytest.CaptureFixture[str], *records: dict[str, Any]) -> list[list[str]]:
     console.show(records)
-    return [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line != console.LEGEND]
+    return [line.split() for line in lines]
 
 
 @pytest.fixture
@@ -59,12 +60,20 @@ def test_what_was_not_computed_is_a_dash(capsys: pytest.CaptureFixture[str]) -> 
     assert row[4:] == ["-"] * 6
 
 
-@pytest.mark.parametrize(("low", "high", "star"), [(-1, 2, ""), (0, 1, ""), (0.1, 1, "*"), (-3, -0.1, "*")])
-def test_a_star_marks_a_difference_whose_interval_leaves_out_zero(
-    capsys: pytest.CaptureFixture[str], low: float, high: float, star: str
+@pytest.mark.parametrize(("significant", "star"), [(False, ""), (True, "*")])
+def test_a_star_marks_a_significant_difference_and_the_legend_says_what_none_means(
+    capsys: pytest.CaptureFixture[str], significant: bool, star: str
 ) -> None:
-    *_, row = shown(capsys, record("gptq", 12.0, low, high))
-    assert row[6] == f"+0.50{star}"
+    console.show([record("gptq", 12.0, significant)])
+    *_, row, legend = capsys.readouterr().out.splitlines()
+    assert row.split()[6] == f"+0.50{star}"
+    assert legend.startswith("* significant")
+    assert legend.endswith("No star: not significant.")
+
+
+def test_without_a_score_there_is_nothing_to_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show([record("gptq")])
+    assert "significant" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("columns", ["20", "80", "200"])
@@ -82,13 +91,14 @@ def test_the_table_fits_a_terminal_and_loses_nothing(
     capsys: pytest.CaptureFixture[str], terminal: pytest.MonkeyPatch, columns: int
 ) -> None:
     terminal.setenv("COLUMNS", str(columns))
-    console.show([record("rtn_mse", 123.45, 0.1, model=MODEL, dataset=DATASET)])
+    console.show([record("rtn_mse", 123.45, True, model=MODEL, dataset=DATASET)])
     out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     lines = out.splitlines()
     rule = next(at for at, line in enumerate(lines) if line.startswith("─"))
     assert max(map(len, lines)) <= columns
     assert "…" not in out
-    first, *further = [line.split() for line in lines[rule + 1 :]]
+    legend = next(at for at, line in enumerate(lines) if line.startswith("* "))
+    first, *further = [line.split() for line in lines[rule + 1 : legend]]
     assert first[4:] == ["123.45", "122.45-124.45", "+0.50*", "3.86", "40.4", "122"]
     names = "".join(first[:4] + [part for line in further for part in line])
     assert sorted(names) == sorted(f"{MODEL}rtn_mse{BITS}{DATASET}")

@@ -137,7 +137,16 @@ def test_each_point_is_one_wandb_run_in_the_sweep_s_group(
         assert found.summary["bops"] == record["results"]["profile"]["bops"]
         assert found.summary["quantize/disk_bytes"] == record["results"]["quantize"]["disk_bytes"]
         assert len(found.table("quantize/layers")["data"]) == len(record["results"]["quantize"]["layers"])
-        assert found.table("evaluate/worst")["columns"][-1] == "audio"
+        worst = found.table("evaluate/worst")
+        assert worst["columns"] == ["id", "reference", "hypothesis", "fp hypothesis", "errors", "fp errors", "audio"]
+        assert len(worst["data"]) == 12
+        buckets = found.table("evaluate/failures_by_duration")
+        assert sum(row[buckets["columns"].index("utterances")] for row in buckets["data"]) == 12
+        failures, probe = (record["results"]["evaluate"][name] for name in ("failures", "probe"))
+        assert found.summary["evaluate/failures_loop_rate"] == failures["loop_rate"]
+        heard = found.table("evaluate/probe")
+        assert sum(row[heard["columns"].index("words")] for row in heard["data"]) == probe["words"]
+        assert found.summary["evaluate/probe_words_per_minute"] == pytest.approx(probe["words_per_minute"])
         kinds = {artifact.type for artifact in found.artifacts.values()}
         assert kinds >= {"calibration", "model", "transcripts"}
         assert found.config["provenance"]["packages"].keys() >= {"torch", "transformers", "jiwer"}

@@ -53,6 +53,20 @@ def test_ends_at_16_bits_leave_names_as_they_were_before_there_were_keys_for_the
     assert key["scope"] == {"encoder": True, "decoder": True, "cross_attention": True}
 
 
+def test_a_probe_names_scores_and_no_transcripts(tmp_path: Path) -> None:
+    plain, other, without = (point(tmp_path, f"evaluate.probe_clips={clips}") for clips in (16, 8, 0))
+    assert len({each.evaluation.fingerprint for each in (plain, other, without)}) == 3
+    assert len({each.transcripts.fingerprint for each in (plain, other, without)}) == 1
+    assert plain.probe is not None
+    assert other.probe is not None
+    assert plain.probe.fingerprint != other.probe.fingerprint
+    assert without.probe is None
+
+
+def test_scoring_anew_names_nothing(tmp_path: Path) -> None:
+    assert point(tmp_path, "evaluate.rescore=true").fingerprint == point(tmp_path).fingerprint
+
+
 def test_where_it_runs_names_nothing(tmp_path: Path) -> None:
     here = point(tmp_path / "a", "tracking=none", "stages=[evaluate]")
     assert here.fingerprint == point(tmp_path / "b").fingerprint

@@ -76,6 +76,18 @@ def test_an_entry_is_built_once(entry: Entry) -> None:
     assert set(content(path)) == {"a.bin", "deep/b.txt", KEY, MANIFEST}
 
 
+def test_an_entry_is_built_anew_on_request(entry: Entry) -> None:
+    def write_another(folder: Path) -> None:
+        (folder / "c.bin").write_bytes(b"c")
+
+    entry.obtain(write_two)
+    assert entry.obtain(write_another) == entry.path
+    assert not (entry.path / "c.bin").exists()
+    assert entry.obtain(write_another, anew=True) == entry.path
+    assert {path.name for path in entry.path.iterdir()} == {"c.bin", KEY, MANIFEST}
+    assert entry.is_complete()
+
+
 def test_other_settings_are_another_entry(entry: Entry) -> None:
     entry.obtain(write_two)
     assert not Store(entry.root).entry("stage", {**SETTINGS, "bits": 3}).is_complete()

@@ -13,14 +13,13 @@ from src.data.hub import HubRows
 from src.data.rows import Rows, unique
 from src.data.utterance import Utterance, chosen, draw, undecodable
 from src.errors import UserError
-from src.evaluation.normalizers import normalize
+from src.evaluation.normalizers import is_scored
 from src.settings import ROOT, DatasetSettings
 
 __all__ = ["Utterance", "dataset_identity", "draw", "load_utterances", "require_dataset"]
 
 log = logging.getLogger(__name__)
 
-_NOT_SCORED: Final = "ignore time segment in scoring"  # the leaderboard's mark, after normalisation
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -49,7 +48,7 @@ def load_utterances(settings: DatasetSettings, seed: int) -> list[Utterance]:
     """
     rows = _rows(settings)
     texts = rows.strings("text")
-    scored = [row for row, text in enumerate(texts) if normalize(text) not in ("", _NOT_SCORED)]
+    scored = [row for row, text in enumerate(texts) if is_scored(text)]
     _report_dropped(settings, len(texts), len(scored))
     names = unique(rows.strings("id"))
     keep = [scored[index] for index in chosen([names[row] for row in scored], settings.limit, seed)]

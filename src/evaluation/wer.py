@@ -26,7 +26,7 @@ class WerResult:
         wer: (substitutions + deletions + insertions) / words, in percent; pooled, not a mean of utterances.
         words: words of all references after normalisation.
         cer: the same over characters, in percent.
-        utterance_errors: word errors per utterance, int64 ``[utterances]``; their sum is the numerator of ``wer``.
+        utterance_edits: substitutions, deletions and insertions per utterance, int64 ``[utterances, 3]``.
         utterance_words: reference words per utterance, int64 ``[utterances]``; their sum is ``words``.
     """
 
@@ -36,8 +36,14 @@ class WerResult:
     insertions: int
     words: int
     cer: float
-    utterance_errors: Counts
+    utterance_edits: Counts
     utterance_words: Counts
+
+    @property
+    def utterance_errors(self) -> Counts:
+        """Word errors per utterance, int64 ``[utterances]``; their sum is the numerator of ``wer``."""
+        errors: Counts = self.utterance_edits.sum(axis=1)
+        return errors
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str]) -> WerResult:
@@ -62,16 +68,15 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> WerResult:
         insertions=words.insertions,
         words=sum(map(len, words.references)),
         cer=100.0 * jiwer.process_characters(expected, said).cer,
-        utterance_errors=np.array([_errors(chunks) for chunks in words.alignments], dtype=np.int64),
+        utterance_edits=np.array([_edits(chunks) for chunks in words.alignments], dtype=np.int64),
         utterance_words=np.array([len(reference) for reference in words.references], dtype=np.int64),
     )
 
 
-def _errors(chunks: Iterable[Any]) -> int:
-    """Errors in one utterance's alignment: an insertion covers hypothesis words, the others reference words."""
-    spans = (
-        max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
-        for chunk in chunks
-        if chunk.type != "equal"
-    )
-    return sum(spans)
+def _edits(chunks: Iterable[Any]) -> list[int]:
+    """Substitutions, deletions and insertions of one alignment; inserted words are counted in the hypothesis."""
+    counts = dict.fromkeys(("substitute", "delete", "insert", "equal"), 0)
+    for chunk in chunks:
+        reference, hypothesis = chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
+        counts[chunk.type] += hypothesis if chunk.type == "insert" else reference
+    return [counts["substitute"], counts["delete"], counts["insert"]]

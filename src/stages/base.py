@@ -56,16 +56,19 @@ class Stage(ABC):
                 )
                 raise UserError("stages", problem, f"Add {stage} to stages, or set output_dir to where it was made")
 
+    def is_done(self, point: Point) -> bool:
+        """Whether the result is stored, so that :meth:`run` has nothing to build."""
+        return self.entry(point).is_complete()
+
     def run(self, point: Point) -> None:
         """Builds the result unless it is stored already.
 
         Raises:
             UserError: an entry the stage reads is not there.
         """
-        entry = self.entry(point)
-        if not entry.is_complete():
+        if not self.is_done(point):
             self.require(point)
-            obtain(entry, lambda folder: self.build(point, folder))
+            obtain(self.entry(point), lambda folder: self.build(point, folder))
 
     def result(self, point: Point) -> dict[str, Any]:
         """The stored figures."""
@@ -76,8 +79,8 @@ class Stage(ABC):
         return read_json(self.entry(point).path / TIMES)
 
 
-def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]]) -> Path:
-    """The entry's folder; ``build(folder)`` returns the figures stored beside its files."""
+def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]], *, anew: bool = False) -> Path:
+    """The entry's folder (:meth:`Entry.obtain`); ``build(folder)`` returns the figures stored beside its files."""
 
     def write(folder: Path) -> None:
         start = time.perf_counter()
@@ -85,7 +88,7 @@ def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]]) -> Path:
         seconds = round(time.perf_counter() - start, 3)
         write_json(folder / TIMES, {"seconds": seconds, "finished": datetime.now(UTC).isoformat(timespec="seconds")})
 
-    return entry.obtain(write)
+    return entry.obtain(write, anew=anew)
 
 
 def read_json(path: Path) -> dict[str, Any]:

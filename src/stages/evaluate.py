@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from src.data.audio import SAMPLING_RATE
 from src.data.corpora import load_utterances, require_dataset
-from src.evaluation.bootstrap import interval, paired
-from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe_corpus
-from src.evaluation.wer import WerResult, score
-from src.models.loading import load
+from src.evaluation import probe
+from src.evaluation.comparison import WORST_COLUMNS, changes, difference, scored, worst
+from src.evaluation.failures import Failures, failures
+from src.evaluation.transcribe import Transcript, load_transcripts
 from src.point import Point
-from src.quant.apply import input_bits, restore
 from src.stages.base import TIMES, Stage, obtain, read_json
-from src.stages.quantize import CHECKPOINT, Quantize
-from src.store import PROGRESS_SUFFIX, Entry
-from src.tracking import Tracker
+from src.stages.decoding import TRANSCRIPTS, decode, require_decoded
+from src.store import Entry, write_json
+from src.tracking import MAX_CLIP_SECONDS, MAX_CLIPS, Tracker
 
-log = logging.getLogger(__name__)
-
-TRANSCRIPTS = "transcripts.jsonl"
-COUNTS = ("wer", "cer", "substitutions", "deletions", "insertions", "words")
-WORST = 16  # transcripts shown with their audio
+WORST = "worst.json"
 
 
 class Evaluate(Stage):
@@ -35,98 +28,115 @@ class Evaluate(Stage):
     name = "evaluate"
 
     def entry(self, point: Point) -> Entry:
-        """Scores; the transcripts they rest on are an entry of their own."""
+        """Scores; the transcripts they rest on are entries of their own."""
         return point.evaluation
 
     def needs(self, point: Point) -> dict[str, Entry]:
-        """The quantized model. The fp baseline needs nothing but the checkpoint and is made here."""
-        return {} if point.baseline is point else {"quantize": point.quantized}
+        """The quantized model, unless only stored transcripts are read. The fp baseline is made here if need be."""
+        needless = point.baseline is point or point.settings.evaluate.rescore
+        return {} if needless else {"quantize": point.quantized}
 
     def check(self, point: Point) -> None:
-        """The test set can be read. Raises UserError."""
-        require_dataset(point.settings.dataset)
+        """The test set can be read, or the transcripts to score again are there. Raises UserError."""
+        if point.settings.evaluate.rescore:
+            require_decoded(point)
+        else:
+            require_dataset(point.settings.dataset)
+
+    def is_done(self, point: Point) -> bool:
+        """Scores are stored, and not to be computed again."""
+        return not point.settings.evaluate.rescore and super().is_done(point)
 
     def run(self, point: Point) -> None:
         """Also makes sure that the transcripts behind stored scores are intact. Raises UserError."""
-        super().run(point)
-        for each in (point, point.baseline):
-            transcribed(each)
+        if point.settings.evaluate.rescore:
+            require_decoded(point)
+            obtain(point.evaluation, lambda folder: self.build(point, folder), anew=True)
+        else:
+            super().run(point)
+            decode(point)
 
-    def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - scores are figures only
-        """WER with its parts, CER, 95 % intervals, and the paired difference to the fp baseline."""
-        scores, baseline = _scored(point), _scored(point.baseline)
+    def build(self, point: Point, folder: Path) -> dict[str, Any]:
+        """Error rates with intervals, failures, the paired difference to the fp baseline, and the worst transcripts."""
+        if not point.settings.evaluate.rescore:
+            decode(point)
+        own, fp = (scored(each.transcripts.path / TRANSCRIPTS) for each in (point, point.baseline))
         samples, seed = point.settings.evaluate.bootstrap_samples, point.settings.seed
-        errors, words = scores.utterance_errors, scores.utterance_words
-        low, high = interval(errors, words, samples, seed)
-        difference = paired(errors, baseline.utterance_errors, words, samples, seed)
-        transcripts = load_transcripts(transcribed(point) / TRANSCRIPTS)
+        write_json(folder / WORST, {"rows": worst(own, fp, MAX_CLIPS)})
         return {
-            **{name: getattr(scores, name) for name in COUNTS},
-            "wer_low": low,
-            "wer_high": high,
-            "utterances": len(transcripts),
-            "audio_seconds": round(sum(item.seconds for item in transcripts), 3),
-            "tokens": sum(item.tokens for item in transcripts),
-            "fp_wer": baseline.wer,
-            "versus_fp": asdict(difference),
+            **own.figures(samples, seed),
+            "fp_wer": fp.scores.wer,
+            "fp_failures": asdict(failures(fp.transcripts, fp.scores)[0]),
+            "versus_fp": asdict(difference(own, fp, samples, seed)),
+            "changed_from_fp": asdict(changes(own, fp)),
+            "probe": _probed(point),
+            "fp_probe": _probed(point.baseline),
         }
 
     def log(self, point: Point, tracker: Tracker) -> None:
-        """Scores, the worst transcripts with audio, and the transcripts with the model as input."""
+        """Scores, failures by duration, the worst transcripts with audio, and the transcripts as an artifact."""
         result = self.result(point)
-        difference = {f"versus_fp_{name}": value for name, value in result["versus_fp"].items()}
         times = read_json(point.transcripts.path / TIMES)
-        plain = {name: value for name, value in result.items() if name != "versus_fp"}
-        tracker.log(self.name, {**plain, **difference, "processing_seconds": times["seconds"]})
+        tracker.log(self.name, {**_flat(result), "processing_seconds": times["seconds"]})
         tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
+        tracker.table(self.name, "failures_by_duration", *_by_duration(result["failures_by_duration"]))
+        if result["probe"]:
+            tracker.table(self.name, "probe", *_by_kind(result["probe"]["by_kind"], result["fp_probe"]["by_kind"]))
         _log_worst(point, tracker)
-        path = transcribed(point) / TRANSCRIPTS
         uses = [f"model-{point.quantized.fingerprint}"]
+        files = {TRANSCRIPTS: point.transcripts.path / TRANSCRIPTS}
         name = f"transcripts-{point.transcripts.fingerprint}"
-        tracker.artifact(self.name, name, "transcripts", {TRANSCRIPTS: path}, dict(point.transcripts.key), uses)
+        tracker.artifact(self.name, name, "transcripts", files, dict(point.transcripts.key), uses)
 
 
-def transcribed(point: Point) -> Path:
-    """Folder of the point's transcripts, made now unless they are stored."""
-    return obtain(point.transcripts, lambda folder: _transcribe(point, folder))
+def _probed(point: Point) -> dict[str, Any] | None:
+    """Hallucinations of one model in all clips of the probe, and by kind of sound; None without a probe."""
+    if point.probe is None:
+        return None
+    transcripts = load_transcripts(point.probe.path / TRANSCRIPTS)
+    kinds: dict[str, list[Transcript]] = {}
+    for transcript in transcripts:
+        kinds.setdefault(probe.kind(transcript), []).append(transcript)
+    by_kind = [{"kind": kind, **asdict(probe.hallucinations(part))} for kind, part in kinds.items()]
+    return {**asdict(probe.hallucinations(transcripts)), "by_kind": by_kind}
 
 
-def _transcribe(point: Point, folder: Path) -> dict[str, Any]:
-    settings = point.settings
-    Quantize().run(point)  # a stored model, or the fp baseline's
-    utterances = load_utterances(settings.dataset, settings.seed)
-    log.info("evaluate: %d utterances of %s with %s", len(utterances), settings.dataset.name, point.label)
-    speech = load(settings.model, settings.device, settings.seed)
-    restore(speech, point.quantized.path / CHECKPOINT, input_bits(speech.graph, settings))
-    transcripts = transcribe_corpus(
-        speech,
-        utterances,
-        folder / f"batches{PROGRESS_SUFFIX}",
-        batch_size=settings.evaluate.batch_size,
-        suppress=settings.evaluate.suppress_tokens,
-        kv_bits=settings.kvbits,
-        key_group=settings.key_group,
-    )
-    save_transcripts(transcripts, folder / TRANSCRIPTS)
-    return {"utterances": len(transcripts)}
+def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of nested results under names joined by underscores; what is None or a list is left out."""
+    figures: dict[str, Any] = {}
+    for name, value in result.items():
+        if isinstance(value, Mapping):
+            figures |= {f"{name}_{inner}": figure for inner, figure in _flat(value).items()}
+        elif isinstance(value, int | float | str):
+            figures[name] = value
+    return figures
 
 
-def _scored(point: Point) -> WerResult:
-    transcripts = load_transcripts(transcribed(point) / TRANSCRIPTS)
-    return score([item.reference for item in transcripts], [item.hypothesis for item in transcripts])
+def _by_duration(buckets: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the failures in each range of seconds."""
+    columns = [field.name for field in fields(Failures)]
+    spans = [
+        f"{low:g}-{high:g}" if high is not None else f">= {low:g}" for low, high in (b["seconds"] for b in buckets)
+    ]
+    return columns, [[span, *(b[name] for name in columns[1:])] for span, b in zip(spans, buckets, strict=True)]
+
+
+def _by_kind(own: list[dict[str, Any]], fp: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows of the words in each kind of sound, and of those that full precision hears."""
+    columns = ["kind", *(field.name for field in fields(probe.Hallucinations))]
+    rows = [
+        [*(mine[name] for name in columns), its["words"], its["clips_with_words"]]
+        for mine, its in zip(own, fp, strict=True)
+    ]
+    return [*columns, "fp words", "fp clips_with_words"], rows
 
 
 def _log_worst(point: Point, tracker: Tracker) -> None:
-    """The utterances that lost most words against full precision, with both transcripts and the audio."""
-    own, fp = (load_transcripts(transcribed(each) / TRANSCRIPTS) for each in (point, point.baseline))
-    errors, fp_errors = _scored(point).utterance_errors, _scored(point.baseline).utterance_errors
-    order = np.lexsort((-errors, fp_errors - errors))[:WORST]
+    """The utterances that lost most words against full precision, with both transcripts and the start of the audio."""
+    rows = read_json(point.evaluation.path / WORST)["rows"]
     utterances = {item.id: item for item in load_utterances(point.settings.dataset, point.settings.seed)}
-    columns = ["id", "reference", "hypothesis", "fp hypothesis", "errors", "fp errors"]
-    rows = [_row(own[i], fp[i], int(errors[i]), int(fp_errors[i])) for i in order]
-    audio = [(utterances[own[i].id].waveform(), SAMPLING_RATE) for i in order]
-    tracker.audio_table("evaluate", "worst", columns, rows, audio, [own[i].reference for i in order])
-
-
-def _row(own: Transcript, fp: Transcript, errors: int, fp_errors: int) -> list[Any]:
-    return [own.id, own.reference, own.hypothesis, fp.hypothesis, errors, fp_errors]
+    longest = MAX_CLIP_SECONDS * SAMPLING_RATE
+    audio = [(utterances[row["id"]].waveform()[:longest].copy(), SAMPLING_RATE) for row in rows]
+    captions = [row["reference"] for row in rows]
+    cells = [[row[column] for column in WORST_COLUMNS] for row in rows]
+    tracker.audio_table("evaluate", "worst", WORST_COLUMNS, cells, audio, captions)

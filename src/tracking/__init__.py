@@ -7,6 +7,6 @@ warning, later ones as debug messages.
 from __future__ import annotations
 
 from src.tracking.connection import RunInfo
-from src.tracking.tracker import NullTracker, Tracker, open_tracker
+from src.tracking.tracker import MAX_CLIP_SECONDS, MAX_CLIPS, NullTracker, Tracker, open_tracker
 
-__all__ = ["NullTracker", "RunInfo", "Tracker", "open_tracker"]
+__all__ = ["MAX_CLIPS", "MAX_CLIP_SECONDS", "NullTracker", "RunInfo", "Tracker", "open_tracker"]

@@ -1,0 +1,95 @@
+"""What needs the model: transcripts of the test set and of the hallucination probe, each an entry of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from src.data.corpora import load_utterances
+from src.data.utterance import Utterance
+from src.errors import UserError
+from src.evaluation import probe
+from src.evaluation.transcribe import save_transcripts, transcribe_corpus
+from src.models.loading import load
+from src.models.speech import SpeechModel
+from src.point import Point
+from src.quant.apply import input_bits, restore
+from src.stages.base import obtain
+from src.stages.quantize import CHECKPOINT, Quantize
+from src.store import PROGRESS_SUFFIX, Entry
+
+log = logging.getLogger(__name__)
+
+TRANSCRIPTS = "transcripts.jsonl"
+
+
+def decoded(point: Point) -> list[Entry]:
+    """Entries of the point and its fp baseline that scoring reads."""
+    systems = (point,) if point.baseline is point else (point, point.baseline)
+    entries = [entry for each in systems for entry in (each.transcripts, each.probe)]
+    return [entry for entry in entries if entry is not None]
+
+
+def require_decoded(point: Point) -> None:
+    """Checks that scoring needs no model.
+
+    Raises:
+        UserError: transcripts of the test set or the probe, of the point or its fp baseline, are absent or damaged.
+    """
+    absent = [entry for entry in decoded(point) if not entry.is_complete()]
+    if absent:
+        paths = ", ".join(str(entry.path) for entry in absent)
+        problem = f"nothing may be decoded, but {point.label} or its fp baseline lacks {paths}"
+        without = " or, where only the probe is absent, evaluate.probe_clips=0" if point.probe else ""
+        remedy = f"Run the point with evaluate.rescore=false first, or set output_dir to where it was run{without}"
+        raise UserError("evaluate.rescore", problem, remedy)
+
+
+def decode(point: Point) -> None:
+    """Makes the entries of :func:`decoded` that are not stored."""
+    for each in (point, point.baseline):
+        _decode(each)
+
+
+def _decode(point: Point) -> None:
+    model = cache(partial(_restored, point))  # loaded once, and only if something is absent
+    obtain(point.transcripts, lambda folder: _test_set(point, model(), folder))
+    if point.probe is not None:
+        obtain(point.probe, lambda folder: _probe(point, model(), folder))
+
+
+def _restored(point: Point) -> SpeechModel:
+    settings = point.settings
+    Quantize().run(point)  # a stored model, or the fp baseline's
+    speech = load(settings.model, settings.device, settings.seed)
+    restore(speech, point.quantized.path / CHECKPOINT, input_bits(speech.graph, settings))
+    return speech
+
+
+def _test_set(point: Point, speech: SpeechModel, folder: Path) -> dict[str, Any]:
+    utterances = load_utterances(point.settings.dataset, point.settings.seed)
+    log.info("evaluate: %d utterances of %s with %s", len(utterances), point.settings.dataset.name, point.label)
+    return _transcribe(point, speech, utterances, folder)
+
+
+def _probe(point: Point, speech: SpeechModel, folder: Path) -> dict[str, Any]:
+    clips = probe.clips(point.settings.evaluate.probe_clips, point.settings.seed)
+    return _transcribe(point, speech, clips, folder)
+
+
+def _transcribe(point: Point, speech: SpeechModel, utterances: Sequence[Utterance], folder: Path) -> dict[str, Any]:
+    settings = point.settings
+    transcripts = transcribe_corpus(
+        speech,
+        utterances,
+        folder / f"batches{PROGRESS_SUFFIX}",
+        batch_size=settings.evaluate.batch_size,
+        suppress=settings.evaluate.suppress_tokens,
+        kv_bits=settings.kvbits,
+        key_group=settings.key_group,
+    )
+    save_transcripts(transcripts, folder / TRANSCRIPTS)
+    return {"utterances": len(transcripts)}
