@@ -15,6 +15,7 @@ from src.evaluation.wer import SCORER
 from src.point import SCHEMA, Point
 from src.redaction import redact
 from src.stages import ALL_STAGES
+from src.stages.evaluate import speed
 from src.store import write_json
 
 RECORD = "record.json"
@@ -28,6 +29,7 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
     results = {name: stage.result(point) for name, stage in done.items()}
     profile = results.get("profile", {})
     measured = {name: profile.pop(name) for name in MEASURED if name in profile}
+    measured |= {"evaluate": speed(point)} if "evaluate" in done else {}
     layers = results.get("quantize", {}).get("layers", [])
     return {
         "fingerprint": point.fingerprint,
@@ -39,6 +41,7 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
         "abits": settings.abits,
         "kvbits": settings.kvbits,
         "group_size": settings.group_size,
+        "dtype": settings.dtype,
         "dataset": settings.dataset.name,
         "subset": settings.dataset.limit,
         "seed": settings.seed,

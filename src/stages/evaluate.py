@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from src.data.audio import SAMPLING_RATE
 from src.data.corpora import load_utterances, require_dataset
 from src.evaluation.bootstrap import interval, paired
-from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe_corpus
+from src.evaluation.transcribe import (
+    Transcript,
+    journal_seconds,
+    load_transcripts,
+    save_transcripts,
+    transcribe_corpus,
+)
 from src.evaluation.wer import WerResult, score
 from src.models.loading import load
 from src.point import Point
 from src.quant.apply import input_bits, restore
 from src.stages.base import TIMES, Stage, obtain, read_json
 from src.stages.quantize import CHECKPOINT, Quantize
-from src.store import PROGRESS_SUFFIX, Entry
+from src.store import PROGRESS_SUFFIX, Entry, write_json
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
 TRANSCRIPTS = "transcripts.jsonl"
+SPEED = "speed.json"
 COUNTS = ("wer", "cer", "substitutions", "deletions", "insertions", "words")
 WORST = 16  # transcripts shown with their audio
 
@@ -77,7 +86,8 @@ class Evaluate(Stage):
         difference = {f"versus_fp_{name}": value for name, value in result["versus_fp"].items()}
         times = read_json(point.transcripts.path / TIMES)
         plain = {name: value for name, value in result.items() if name != "versus_fp"}
-        tracker.log(self.name, {**plain, **difference, "processing_seconds": times["seconds"]})
+        rtfx = {name: value for name, value in speed(point).items() if name == "rtfx"}
+        tracker.log(self.name, {**plain, **difference, "processing_seconds": times["seconds"], **rtfx})
         tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
         _log_worst(point, tracker)
         path = transcribed(point) / TRANSCRIPTS
@@ -91,22 +101,40 @@ def transcribed(point: Point) -> Path:
     return obtain(point.transcripts, lambda folder: _transcribe(point, folder))
 
 
+def speed(point: Point) -> dict[str, Any]:
+    """RTFx, seconds of audio a second of processing, and the seconds by part of the point's transcripts.
+
+    Processing is what :func:`~src.evaluation.transcribe.journal_seconds` calls total, warm-up and ``load_model`` left
+    out: from encoded audio to text, over all batches, also of a run that was killed and continued. Empty where the
+    transcripts are no longer stored.
+    """
+    path = point.transcripts.path / SPEED
+    return read_json(path) if path.exists() else {}
+
+
 def _transcribe(point: Point, folder: Path) -> dict[str, Any]:
     settings = point.settings
     Quantize().run(point)  # a stored model, or the fp baseline's
     utterances = load_utterances(settings.dataset, settings.seed)
     log.info("evaluate: %d utterances of %s with %s", len(utterances), settings.dataset.name, point.label)
+    start = time.perf_counter()
     speech = load(settings.model, settings.device, settings.seed)
     restore(speech, point.quantized.path / CHECKPOINT, input_bits(speech.graph, settings))
+    speech.cast(getattr(torch, settings.dtype))
+    loading = time.perf_counter() - start
+    journal = folder / f"batches{PROGRESS_SUFFIX}"
     transcripts = transcribe_corpus(
         speech,
         utterances,
-        folder / f"batches{PROGRESS_SUFFIX}",
+        journal,
         batch_size=settings.evaluate.batch_size,
         suppress=settings.evaluate.suppress_tokens,
         kv_bits=settings.kvbits,
         key_group=settings.key_group,
     )
+    seconds = {"load_model": round(loading, 3), **journal_seconds(journal)}
+    audio = sum(item.seconds for item in transcripts)
+    write_json(folder / SPEED, {"rtfx": round(audio / seconds["total"], 2), "seconds": seconds})
     save_transcripts(transcripts, folder / TRANSCRIPTS)
     return {"utterances": len(transcripts)}
 

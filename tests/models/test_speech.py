@@ -67,7 +67,7 @@ def test_batch_decodes_each_utterance_as_if_alone(speech: SpeechModel) -> None:
     features = speech.features(_waveforms(1.7, 0.4, 1.1))
     together = speech.encode(features)
     for row, feature in enumerate(features):
-        padded = together.select(torch.tensor([row]))
+        padded = Encoded(together.states[[row]], together.mask[[row]])
         assert _greedy(speech, padded, 12) == _greedy(speech, speech.encode([feature]), 12)
 
 
@@ -140,7 +140,7 @@ def test_finished_utterances_can_leave_the_batch(speech: SpeechModel) -> None:
     speech.decode_step(TOKENS[:, :3], encoded, cache)
     rows = torch.tensor([1])
     cache.batch_select_indices(rows)
-    step = speech.decode_step(TOKENS[rows, 3:4], encoded.select(rows), cache)
+    step = speech.decode_step(TOKENS[rows, 3:4], Encoded(encoded.states[rows], encoded.mask[rows]), cache)
     torch.testing.assert_close(step, speech.forward_tokens(TOKENS, encoded)[rows, 3], atol=1e-5, rtol=1e-5)
 
 
