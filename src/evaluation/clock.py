@@ -1,9 +1,9 @@
-"""Wall-clock seconds by part of the work, and the speed they amount to."""
+"""Wall-clock seconds by part of the work."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,7 +19,7 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -137,9 +137,10 @@ def journal_seconds(journal: Path) -> dict[str, float]:
     ``total`` is from the end of one batch to the end of the next: it is made of ``wait`` for features, ``encode``,
     ``decode`` and making text of tokens. ``audio`` (reading and decoding it) and ``features`` were spent beside it.
     """
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for line in filter(None, journal.read_bytes().split(b"\n")):
-        total.update(json.loads(line)["seconds"])
+        for part, seconds in json.loads(line)["seconds"].items():
+            total[part] += seconds
     return {part: round(seconds, 3) for part, seconds in sorted(total.items())}
 
 
