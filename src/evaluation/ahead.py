@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ class Prepared:
     feature_seconds: float
 
 
-def ahead(speech: SpeechModel, batches: Sequence[Sequence[Utterance]]) -> Iterator[list[Prepared]]:
+def ahead(speech: SpeechModel, batches: Sequence[Sequence[Utterance]]) -> Generator[list[Prepared]]:
     """The batches, each prepared while the caller works on the one before.
 
     Threads suffice: decoding and transforms run outside of Python's lock. On a CPU, whose cores the model has use for,

@@ -31,7 +31,7 @@ def inference_kernels(module: PreTrainedModel) -> Iterator[None]:
 
     Attention has to be transformers' ``sdpa``; the module is as before afterwards. Nothing can be trained in between.
     """
-    if module.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if module.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         yield
         return
     linears = [child for child in module.modules() if type(child) in (nn.Linear, QuantLinear)]

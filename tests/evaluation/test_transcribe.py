@@ -7,10 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from src.data.utterance import Utterance
 from src.evaluation.decode import batches
-from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe, transcribe_corpus
+from src.evaluation.transcribe import (
+    Transcript,
+    journal_seconds,
+    load_transcripts,
+    save_transcripts,
+    transcribe,
+    transcribe_corpus,
+)
 from src.models.speech import SpeechModel
 from tests.data.clips import tone
 from tests.tiny import tiny_moonshine, tiny_whisper
@@ -157,3 +165,32 @@ def test_the_journal_is_one_json_object_a_batch(speech: SpeechModel, corpus: lis
     entries = [json.loads(line) for line in (tmp_path / "journal").read_text(encoding="utf-8").splitlines()]
     assert [entry["batch"] for entry in entries] == [0, 1, 2, 3]
     assert [len(entry["transcripts"]) for entry in entries] == [2, 2, 2, 1]
+
+
+def test_a_resumed_run_is_as_long_as_its_parts(speech: SpeechModel, corpus: list[Utterance], tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    transcripts(speech, corpus, journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = json.loads(lines[0])
+    first["seconds"]["total"] += 1000  # a machine that was slow before the kill
+    journal.write_bytes(json.dumps(first).encode() + b"\n" + lines[1])
+    transcripts(speech, corpus, journal)
+    assert len(journal.read_bytes().splitlines()) == 4
+    seconds = journal_seconds(journal)
+    assert 1000 < seconds["total"] < 1100
+    assert set(seconds) == {"audio", "features", "wait", "encode", "decode", "total"}
+
+
+def test_the_parts_make_up_the_whole(speech: SpeechModel, corpus: list[Utterance], tmp_path: Path) -> None:
+    transcripts(speech, corpus, tmp_path / "journal")
+    seconds = journal_seconds(tmp_path / "journal")
+    parts = seconds["wait"] + seconds["encode"] + seconds["decode"]
+    assert 0.5 * seconds["total"] < parts <= seconds["total"] + 0.01  # the rest makes text of tokens
+
+
+def test_half_precision_is_transcribed_too(corpus: list[Utterance], tmp_path: Path) -> None:
+    for build in (tiny_whisper, tiny_moonshine):
+        half = build(seed=8)
+        half.cast(torch.bfloat16)
+        found = transcripts(half, corpus, tmp_path / build.__name__)
+        assert all(item.tokens for item in found)
