@@ -23,6 +23,7 @@ from src.store import Entry, Store, fingerprint, open_store
 
 SCHEMA = 3  # raise when the meaning of a stored result changes
 
+FULL_DTYPE = "float32"
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
 
 
@@ -121,8 +122,10 @@ class Point:
 
     @cached_property
     def baseline(self) -> Point:
-        """The same point at full precision."""
-        return self if self.settings.method_name == "fp" else open_point(_at_full_precision(self.settings))
+        """The same point at full precision in float32, so that the difference to it tells what ``dtype`` costs too."""
+        if self.settings.method_name == "fp" and self.settings.dtype == FULL_DTYPE:
+            return self
+        return open_point(_at_full_precision(self.settings).model_copy(update={"dtype": FULL_DTYPE}))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -131,14 +134,17 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Readable name: ``embedded_whisper-gptq-w3a16-embedded_other``."""
+        """Readable name: ``embedded_whisper-gptq-w3a16-embedded_other``; a dtype but float32 follows the bits."""
         settings = self.settings
         method = "fp" if settings.method_name == "fp" else f"{settings.method_name}-{settings.bits_name}"
-        return f"{settings.model.name}-{method}-{settings.dataset.name}"
+        dtype = "" if settings.dtype == FULL_DTYPE else f"-{settings.dtype}"
+        return f"{settings.model.name}-{method}{dtype}-{settings.dataset.name}"
 
     def _decoded(self, stage: str, **inputs: Any) -> Entry:
         """What the quantized model wrote for some inputs."""
         key = {"quantized": self.quantized.fingerprint, "batch_size": self.settings.evaluate.batch_size}
+        if self.settings.dtype != FULL_DTYPE:
+            key["dtype"] = self.settings.dtype
         return self._entry(stage, **key, **inputs, **self._decoding)
 
     @property

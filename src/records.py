@@ -16,6 +16,7 @@ from src.point import SCHEMA, Point
 from src.redaction import redact
 from src.settings import BIT_WIDTHS, Settings
 from src.stages import ALL_STAGES
+from src.stages.decoding import speed
 from src.store import write_json
 
 RECORD = "record.json"
@@ -29,6 +30,7 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
     results = {name: stage.result(point) for name, stage in done.items()}
     profile = results.get("profile", {})
     measured = {name: profile.pop(name) for name in MEASURED if name in profile}
+    measured |= {"evaluate": speed(point)} if "evaluate" in done else {}
     layers = results.get("quantize", {}).get("layers", [])
     return {
         "fingerprint": point.fingerprint,
@@ -38,6 +40,7 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
         "bits": settings.bits_name,
         **{width: getattr(settings, width) for width in BIT_WIDTHS},
         "group_size": settings.group_size,
+        "dtype": settings.dtype,
         "dataset": settings.dataset.name,
         "subset": settings.dataset.limit,
         "seed": settings.seed,

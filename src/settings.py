@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from src.errors import UserError, did_you_mean
 
@@ -38,6 +38,12 @@ def _named(method: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(method.get(field), str):
             raise ValueError(f"it has no {field}")
     return method
+
+
+def _on_device(dtype: str, info: ValidationInfo) -> str:
+    if dtype == "float16" and not str(info.data.get("device")).startswith("cuda"):
+        raise ValueError("float16 is for CUDA devices")
+    return dtype
 
 
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
@@ -161,6 +167,7 @@ class Settings(_Frozen):
     tracking: TrackingSettings
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     device: str
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], AfterValidator(_on_device)]
     stages: tuple[Literal["calibrate", "quantize", "evaluate", "profile"], ...]
     output_dir: str
 
@@ -200,6 +207,7 @@ class Settings(_Frozen):
 
 _REMEDIES = {
     "stages": f"Choose from {', '.join(STAGES)}, e.g. stages=[evaluate,profile]",
+    "dtype": "Use dtype=float32 or dtype=bfloat16; on a CUDA device dtype=float16 too",
     "device": "Use device=cpu, device=cuda or device=cuda:0",
     "method": "Choose a yaml of conf/method, e.g. method=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",

@@ -85,6 +85,32 @@ def test_points_of_a_sweep_share_their_work(sweep: tuple[Path, subprocess.Comple
     assert counts == {"calibrate": 1, "quantize": 5, "transcripts": 5, "latency": 1}  # four points and fp
 
 
+def test_records_tell_the_speed_and_where_the_time_went(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    for record in records(sweep[0]).values():
+        speed = record["measured"]["evaluate"]
+        seconds = speed["seconds"]
+        assert set(seconds) == {"load_model", "audio", "features", "wait", "encode", "decode", "total"}
+        audio = record["results"]["evaluate"]["audio_seconds"]
+        assert speed["rtfx"] == pytest.approx(audio / seconds["total"], rel=0.01)
+
+
+def test_half_precision_is_a_record_of_its_own_against_float32(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    shutil.copytree(sweep[0] / "cache", tmp_path / "cache")
+    finished = run(tmp_path, "method=rtn", "wbits=4", "dtype=bfloat16", "tracking=none")
+    assert finished.returncode == 0, finished.stderr
+    (half,) = records(tmp_path).values()
+    single = records(sweep[0])["rtn-w4a16"]
+    assert half["dtype"] == "bfloat16"
+    assert half["fingerprint"] != single["fingerprint"]
+    assert half["results"]["quantize"] == single["results"]["quantize"]
+    assert half["results"]["evaluate"]["fp_wer"] == single["results"]["evaluate"]["fp_wer"]
+    assert entries(tmp_path, "quantize") == entries(sweep[0], "quantize")
+
+
 def test_fewer_bits_are_smaller_on_disk_and_in_memory_io(
     sweep: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:

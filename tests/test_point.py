@@ -70,3 +70,19 @@ def test_scoring_anew_names_nothing(tmp_path: Path) -> None:
 def test_where_it_runs_names_nothing(tmp_path: Path) -> None:
     here = point(tmp_path / "a", "tracking=none", "stages=[evaluate]")
     assert here.fingerprint == point(tmp_path / "b").fingerprint
+
+
+def test_dtype_names_other_transcripts_of_the_same_model(tmp_path: Path) -> None:
+    plain, half = point(tmp_path), point(tmp_path, "dtype=bfloat16")
+    assert plain.quantized.fingerprint == half.quantized.fingerprint
+    assert plain.transcripts.fingerprint != half.transcripts.fingerprint
+    assert half.label == "embedded_moonshine-gptq-w4a16-bfloat16-embedded_clean"
+
+
+@pytest.mark.parametrize("method", ["fp", "rtn"])
+def test_half_precision_is_compared_with_float32(tmp_path: Path, method: str) -> None:
+    half = point(tmp_path, f"method={method}", "dtype=bfloat16")
+    plain = point(tmp_path, "method=fp")
+    assert half.baseline.transcripts.fingerprint == plain.transcripts.fingerprint
+    assert half.transcripts.fingerprint != plain.transcripts.fingerprint
+    assert plain.baseline is plain

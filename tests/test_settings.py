@@ -140,6 +140,12 @@ def test_an_unknown_device(device: str) -> None:
     assert "device=cpu" in caught.value.remedy
 
 
+def test_float16_needs_cuda(config: Config) -> None:
+    with pytest.raises(UserError, match="dtype=bfloat16"):
+        from_config(config | {"dtype": "float16"})
+    assert from_config(config | {"dtype": "float16", "device": "cuda:0"}).dtype == "float16"
+
+
 def test_settings_cannot_be_changed(config: Config) -> None:
     settings = from_config(config)
     with pytest.raises(ValidationError):

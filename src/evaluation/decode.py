@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from torch.nn.functional import pad
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, EncoderDecoderCache
 
 from src.data.utterance import Utterance
-from src.models.speech import SpeechModel
+from src.evaluation.clock import Clock
+from src.evaluation.kernels import inference_kernels
+from src.models.speech import Encoded, SpeechModel
 from src.quant.fake import tell_frames
 
 
@@ -27,6 +32,7 @@ def greedy(
     *,
     suppress: bool,
     kv_layer: Callable[[], CacheLayerMixin] = DynamicLayer,
+    clock: Clock | None = None,
 ) -> list[list[int]]:
     """The most likely token at each step, until the end token or the utterance's own cap.
 
@@ -36,35 +42,113 @@ def greedy(
         samples: audio samples of each utterance, which set its cap on new tokens.
         suppress: whether tokens that the checkpoint's generation settings forbid are never emitted.
         kv_layer: makes a layer of the key and value cache; a quantizing one simulates a quantized cache.
+        clock: is told the seconds of ``encode`` and ``decode``.
 
     Returns:
         Token ids of each utterance, without the prompt and the end token.
     """
-    encoded = speech.encode(features)
+    clock = clock or Clock(speech.device)
+    with inference_kernels(speech.module):
+        with clock.part("encode"):
+            encoded = encode(speech, features)
+        with clock.part("decode"):
+            return _decode(speech, encoded, samples, suppress=suppress, kv_layer=kv_layer)
+
+
+def encode(speech: SpeechModel, features: list[Tensor]) -> Encoded:
+    """:meth:`~src.models.speech.SpeechModel.encode`, on a CPU one utterance after the other.
+
+    There nothing is gained by a batch: what one utterance's frames leave in the caches, those of others displace, and
+    without a batch there is no padding either.
+    """
+    if speech.device.type != "cpu":
+        return speech.encode(features)
+    alone = [speech.encode([feature]) for feature in features]
+    frames = max(each.states.shape[1] for each in alone)
+    states = torch.cat([pad(each.states, (0, 0, 0, frames - each.states.shape[1])) for each in alone])
+    return Encoded(states, torch.cat([pad(each.mask, (0, frames - each.mask.shape[1])) for each in alone]))
+
+
+@torch.inference_mode()
+def warm_up(speech: SpeechModel, batch_size: int) -> None:
+    """Encodes silence and takes two decoding steps, so that what is set up at the first use is not timed."""
+    silence = speech.features([np.zeros(speech.sampling_rate, np.float32)])
+    features = silence * (1 if speech.device.type == "cpu" else batch_size)
+    with inference_kernels(speech.module):
+        encoded, cache = encode(speech, features), speech.new_cache()
+        tokens = torch.tensor(speech.prompt, device=speech.device).expand(len(features), -1)
+        for _ in range(2):
+            tokens = speech.decode_step(tokens, encoded, cache).argmax(dim=-1, keepdim=True)
+
+
+def _decode(
+    speech: SpeechModel,
+    encoded: Encoded,
+    samples: Sequence[int],
+    *,
+    suppress: bool,
+    kv_layer: Callable[[], CacheLayerMixin],
+) -> list[list[int]]:
+    """Token ids of each utterance; changes ``encoded``."""
     cache = speech.new_cache(kv_layer)
     tell_frames(cache, encoded.mask)
     device = encoded.states.device
     caps = torch.tensor([speech.max_new_tokens(count) for count in samples], device=device)
     longest = int(caps.max())
-    emitted = torch.full((len(features), longest), speech.eos, dtype=torch.long, device=device)
+    emitted = torch.full((len(samples), longest), speech.eos, dtype=torch.long, device=device)
     forbidden = [speech.suppressed(first_step=first) for first in (True, False)] if suppress else None
-    rows = torch.arange(len(features), device=device)  # the utterance each row of the shrinking batch belongs to
-    tokens = torch.tensor(speech.prompt, device=device).expand(len(features), -1)
+    rows = torch.arange(len(samples), device=device)  # the utterance each row of the shrinking batch belongs to
+    tokens = torch.tensor(speech.prompt, device=device).expand(len(samples), -1)
     for step in range(longest):
         logits = speech.decode_step(tokens, encoded, cache)
         if forbidden is not None:
-            logits = logits.index_fill(1, forbidden[min(step, 1)], float("-inf"))
+            logits.index_fill_(1, forbidden[min(step, 1)], float("-inf"))
         best = logits.argmax(dim=-1)
         emitted[rows, step] = best
         running = (best != speech.eos) & (caps > step + 1)
+        if not running.any():
+            break
         if not running.all():
-            keep = running.nonzero().squeeze(1)
-            if not len(keep):
-                break
-            encoded, rows, caps, best = encoded.select(keep), rows[keep], caps[keep], best[keep]
-            cache.batch_select_indices(keep)
+            packed = _Packing.of(running)
+            encoded = Encoded(packed(encoded.states), packed(encoded.mask))
+            rows, caps, best = packed(rows), packed(caps), packed(best)
+            packed.cache(cache)
         tokens = best.unsqueeze(1)
     return [_until(row, speech.eos) for row in emitted.tolist()]
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """How finished utterances leave a batch: the last rows take their places.
+
+    So a row costs one copy of a row, in place; a cache of 30 s windows is too large to be copied for each that leaves.
+
+    Attributes:
+        count: rows that go on.
+        gaps: rows among the first ``count`` that are finished.
+        movers: rows behind them that are not, one for each gap.
+    """
+
+    count: int
+    gaps: Tensor
+    movers: Tensor
+
+    @classmethod
+    def of(cls, running: Tensor) -> _Packing:
+        """The packing of a batch whose rows ``running`` (bool) go on."""
+        count = int(running.sum())
+        gaps, movers = (~running[:count]).nonzero(), running[count:].nonzero() + count
+        return cls(count, gaps.squeeze(1), movers.squeeze(1))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The rows of ``x`` that go on; changes ``x``."""
+        x[self.gaps] = x[self.movers]
+        return x[: self.count]
+
+    def cache(self, cache: EncoderDecoderCache) -> None:
+        """Keeps the rows that go on."""
+        for layer in (*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers):
+            layer.keys, layer.values = self(layer.keys), self(layer.values)
 
 
 def _until(tokens: list[int], eos: int) -> list[int]:

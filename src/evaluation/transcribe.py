@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from src.data.corpora import Utterance
-from src.evaluation.decode import batches, greedy
+from src.evaluation.ahead import ahead
+from src.evaluation.clock import Clock
+from src.evaluation.decode import batches, greedy, warm_up
 from src.models.speech import SpeechModel
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
@@ -49,15 +53,19 @@ def transcribe(
     suppress: bool,
     kv_bits: int = FULL_PRECISION,
     key_group: int | None = None,
+    features: list[Tensor] | None = None,
+    clock: Clock | None = None,
 ) -> tuple[list[Tensor], list[list[int]]]:
     """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances.
 
     ``kv_bits`` and ``key_group`` say how the cache is rounded: see :func:`~src.quant.fake.kv_layer_factory`.
+    ``features`` are those of the utterances where they are at hand. ``clock`` is told the seconds of each part.
     """
-    features = speech.features([utterance.waveform() for utterance in utterances])
+    if features is None:
+        features = speech.features([utterance.waveform() for utterance in utterances])
     samples = [utterance.samples for utterance in utterances]
     kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
-    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer)
+    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer, clock=clock)
     return features, tokens
 
 
@@ -74,18 +82,34 @@ def transcribe_corpus(
     """Transcripts of all utterances in corpus order.
 
     Every finished batch is appended to ``journal`` and flushed, so that a killed run continues with the next batch and
-    ends with the transcripts of an unbroken one.
+    ends with the transcripts of an unbroken one. So are its seconds, of which :func:`journal_seconds` tells the sum.
     """
     done = _read_journal(journal)
     plan = batches(utterances, batch_size)
-    with journal.open("a", encoding="ascii") as file:
-        for number in progress(range(len(plan)), "evaluate"):
-            if number in done:
-                continue
-            batch = [utterances[index] for index in plan[number]]
-            _, tokens = transcribe(speech, batch, suppress=suppress, kv_bits=kv_bits, key_group=key_group)
-            done[number] = [_transcript(speech, *pair) for pair in zip(batch, tokens, strict=True)]
-            line = {"batch": number, "transcripts": [asdict(item) for item in done[number]]}
+    left = [number for number in range(len(plan)) if number not in done]
+    prepared = ahead(speech, [[utterances[index] for index in plan[number]] for number in left])
+    if left:
+        warm_up(speech, batch_size)
+    with journal.open("a", encoding="ascii") as file, closing(prepared):
+        for number in progress(left, "evaluate"):
+            batch, clock = [utterances[index] for index in plan[number]], Clock(speech.device)
+            with clock.part("total"):
+                with clock.part("wait"):
+                    ready = next(prepared)
+                features = [each.features for each in ready]
+                _, tokens = transcribe(
+                    speech,
+                    batch,
+                    suppress=suppress,
+                    kv_bits=kv_bits,
+                    key_group=key_group,
+                    features=features,
+                    clock=clock,
+                )
+                done[number] = [_transcript(speech, *pair) for pair in zip(batch, tokens, strict=True)]
+            clock.seconds["audio"] = sum(each.audio_seconds for each in ready)
+            clock.seconds["features"] = sum(each.feature_seconds for each in ready)
+            line = {"batch": number, "seconds": clock.seconds, "transcripts": [asdict(item) for item in done[number]]}
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -105,6 +129,19 @@ def _transcript(speech: SpeechModel, utterance: Utterance, tokens: list[int]) ->
         capped=len(tokens) >= speech.max_new_tokens(utterance.samples),
         speaker=utterance.speaker,
     )
+
+
+def journal_seconds(journal: Path) -> dict[str, float]:
+    """Seconds of all batches in a finished journal, however many runs it took.
+
+    ``total`` is from the end of one batch to the end of the next: it is made of ``wait`` for features, ``encode``,
+    ``decode`` and making text of tokens. ``audio`` (reading and decoding it) and ``features`` were spent beside it.
+    """
+    total: dict[str, float] = defaultdict(float)
+    for line in filter(None, journal.read_bytes().split(b"\n")):
+        for part, seconds in json.loads(line)["seconds"].items():
+            total[part] += seconds
+    return {part: round(seconds, 3) for part, seconds in sorted(total.items())}
 
 
 def _read_journal(journal: Path) -> dict[int, list[Transcript]]:

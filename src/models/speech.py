@@ -34,10 +34,6 @@ class Encoded:
     states: Tensor
     mask: Tensor
 
-    def select(self, rows: Tensor) -> Encoded:
-        """The utterances at ``rows`` (LongTensor of batch indices), e.g. those not yet finished."""
-        return Encoded(self.states[rows], self.mask[rows])
-
 
 class SpeechModel(ABC):
     """A recogniser in evaluation mode with frozen weights. Built by :func:`src.models.loading.load`.
@@ -111,6 +107,11 @@ class SpeechModel(ABC):
     def block(self, block: Block) -> torch.nn.Module:
         """The module of a block: takes hidden and the block arguments, returns hidden."""
         return self.module.get_submodule(block.path)  # type: ignore[no-any-return]
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Computes in ``dtype`` from here on. Buffers (rotary frequencies, rotations) keep their precision."""
+        for parameter in self.module.parameters():
+            parameter.data = parameter.data.to(dtype)
 
     def encode(self, features: list[Tensor]) -> Encoded:
         """Encodes utterances together, each as if it were alone up to floating-point rounding."""

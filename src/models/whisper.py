@@ -167,9 +167,21 @@ class WhisperSpeech(SpeechModel):
         return states
 
     def _log_mel(self, waveform: np.ndarray) -> Tensor:
-        batch = self._extractor(waveform, sampling_rate=self.sampling_rate, return_tensors="pt")
+        """What the extractor makes of a whole window, without transforming its silent frames: they are all alike."""
+        extractor = self._extractor
+        behind = 2 * extractor.n_fft  # silence enough for a frame without the clip and without the end's reflection
+        length = -(-(len(waveform) + behind) // extractor.hop_length) * extractor.hop_length
+        if extractor.dither:
+            length = extractor.n_samples
+        batch = extractor(
+            waveform,
+            sampling_rate=self.sampling_rate,
+            max_length=min(length, extractor.n_samples),
+            return_tensors="pt",
+        )
         mels: Tensor = batch["input_features"][0]
-        return mels
+        silent = mels[:, -1:].expand(-1, extractor.nb_max_frames - mels.shape[1])
+        return torch.cat([mels, silent], dim=1)
 
 
 def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:

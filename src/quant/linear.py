@@ -42,10 +42,12 @@ class QuantLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """``fake_quantize(input Q) W^T + b`` for ``input`` [..., in]."""
-        x = self.rotated(input)
-        if self.abits != FULL_PRECISION:
-            x = self._rounded(x)
-        return nn.functional.linear(x, self.weight, self.bias)
+        return nn.functional.linear(self.prepared(input), self.weight, self.bias)
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """What the weight is multiplied with."""
+        rotated = self.rotated(x)
+        return rotated if self.abits == FULL_PRECISION else self._rounded(rotated)
 
     def _rounded(self, x: Tensor) -> Tensor:
         if self.exact is None:

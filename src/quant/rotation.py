@@ -39,11 +39,14 @@ class Rotation(nn.Module):
 
     def _apply_factors(self, x: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
         rotated = x.reshape(*x.shape[:-1], self.slices, self.width)
+        factor = left if right is None else right
+        if factor is not None:
+            rotated = rotated.to(factor.dtype)
         if right is not None:
             rotated = rotated @ right
         if left is not None:
             rotated = left.T @ rotated
-        return rotated.flatten(-2)
+        return rotated.flatten(-2).to(x.dtype)
 
     def matrix(self) -> Tensor:
         """``Q`` [l r, l r], in full."""

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from src.data.corpora import load_utterances
 from src.data.utterance import Utterance
 from src.errors import UserError
 from src.evaluation import probe
-from src.evaluation.transcribe import save_transcripts, transcribe_corpus
+from src.evaluation.transcribe import journal_seconds, save_transcripts, transcribe_corpus
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.point import Point
 from src.quant.apply import input_bits, restore
-from src.stages.base import obtain
+from src.stages.base import obtain, read_json
 from src.stages.quantize import CHECKPOINT, Quantize
-from src.store import PROGRESS_SUFFIX, Entry
+from src.store import PROGRESS_SUFFIX, Entry, write_json
 
 log = logging.getLogger(__name__)
 
 TRANSCRIPTS = "transcripts.jsonl"
+SPEED = "speed.json"
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A model to decode with, and the seconds it took to load."""
+
+    speech: SpeechModel
+    seconds: float
 
 
 def decoded(point: Point) -> list[Entry]:
@@ -61,35 +74,51 @@ def _decode(point: Point) -> None:
         obtain(point.probe, lambda folder: _probe(point, model(), folder))
 
 
-def _restored(point: Point) -> SpeechModel:
+def _restored(point: Point) -> _Ready:
     settings = point.settings
     Quantize().run(point)  # a stored model, or the fp baseline's
+    start = time.perf_counter()
     speech = load(settings.model, settings.device, settings.seed)
     restore(speech, point.quantized.path / CHECKPOINT, input_bits(speech.graph, settings))
-    return speech
+    speech.cast(getattr(torch, settings.dtype))
+    return _Ready(speech, time.perf_counter() - start)
 
 
-def _test_set(point: Point, speech: SpeechModel, folder: Path) -> dict[str, Any]:
+def _test_set(point: Point, model: _Ready, folder: Path) -> dict[str, Any]:
     utterances = load_utterances(point.settings.dataset, point.settings.seed)
     log.info("evaluate: %d utterances of %s with %s", len(utterances), point.settings.dataset.name, point.label)
-    return _transcribe(point, speech, utterances, folder)
+    return _transcribe(point, model, utterances, folder)
 
 
-def _probe(point: Point, speech: SpeechModel, folder: Path) -> dict[str, Any]:
+def _probe(point: Point, model: _Ready, folder: Path) -> dict[str, Any]:
     clips = probe.clips(point.settings.evaluate.probe_clips, point.settings.seed)
-    return _transcribe(point, speech, clips, folder)
+    return _transcribe(point, model, clips, folder)
 
 
-def _transcribe(point: Point, speech: SpeechModel, utterances: Sequence[Utterance], folder: Path) -> dict[str, Any]:
-    settings = point.settings
+def _transcribe(point: Point, model: _Ready, utterances: Sequence[Utterance], folder: Path) -> dict[str, Any]:
+    settings, journal = point.settings, folder / f"batches{PROGRESS_SUFFIX}"
     transcripts = transcribe_corpus(
-        speech,
+        model.speech,
         utterances,
-        folder / f"batches{PROGRESS_SUFFIX}",
+        journal,
         batch_size=settings.evaluate.batch_size,
         suppress=settings.evaluate.suppress_tokens,
         kv_bits=settings.kvbits,
         key_group=settings.key_group,
     )
+    seconds = {"load_model": round(model.seconds, 3), **journal_seconds(journal)}
+    audio = sum(item.seconds for item in transcripts)
+    write_json(folder / SPEED, {"rtfx": round(audio / seconds["total"], 2), "seconds": seconds})
     save_transcripts(transcripts, folder / TRANSCRIPTS)
     return {"utterances": len(transcripts)}
+
+
+def speed(point: Point) -> dict[str, Any]:
+    """RTFx, seconds of audio a second of processing, and the seconds by part of the point's transcripts.
+
+    Processing is what :func:`~src.evaluation.transcribe.journal_seconds` calls total, warm-up and ``load_model`` left
+    out: from encoded audio to text, over all batches, also of a run that was killed and continued. Empty where the
+    transcripts are no longer stored.
+    """
+    path = point.transcripts.path / SPEED
+    return read_json(path) if path.exists() else {}

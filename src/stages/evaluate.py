@@ -15,7 +15,7 @@ from src.evaluation.failures import Failures, failures
 from src.evaluation.transcribe import Transcript, load_transcripts
 from src.point import Point
 from src.stages.base import TIMES, Stage, obtain, read_json
-from src.stages.decoding import TRANSCRIPTS, decode, require_decoded
+from src.stages.decoding import TRANSCRIPTS, decode, require_decoded, speed
 from src.store import Entry, write_json
 from src.tracking import MAX_CLIP_SECONDS, MAX_CLIPS, Tracker
 
@@ -77,7 +77,8 @@ class Evaluate(Stage):
         """Scores, failures by duration, the worst transcripts with audio, and the transcripts as an artifact."""
         result = self.result(point)
         times = read_json(point.transcripts.path / TIMES)
-        tracker.log(self.name, {**_flat(result), "processing_seconds": times["seconds"]})
+        rtfx = {name: value for name, value in speed(point).items() if name == "rtfx"}
+        tracker.log(self.name, {**_flat(result), "processing_seconds": times["seconds"], **rtfx})
         tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
         tracker.table(self.name, "failures_by_duration", *_by_duration(result["failures_by_duration"]))
         if result["probe"]:

@@ -108,6 +108,16 @@ def test_cross_attention_keys_are_computed_once(speech: SpeechModel) -> None:
     assert calls == paths
 
 
+def test_rows_that_go_on_keep_their_own_cache(speech: SpeechModel) -> None:
+    """Whichever rows end first: what moves into their places goes on as if it had never moved."""
+    features, samples = sounds(speech)
+    alone = [greedy(speech, [each], [count], suppress=True)[0] for each, count in zip(features, samples, strict=True)]
+    for shift in (0, 5, 9):
+        order = [(index + shift) % len(features) for index in range(len(features))]
+        decoded = greedy(speech, [features[i] for i in order], [samples[i] for i in order], suppress=True)
+        assert decoded == [alone[i] for i in order]
+
+
 def test_each_clip_has_its_own_cap() -> None:
     speech = tiny_moonshine(seed=1)
     speech.eos = -1  # never emitted

@@ -7,10 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from src.data.utterance import Utterance
 from src.evaluation.decode import batches
-from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe, transcribe_corpus
+from src.evaluation.transcribe import (
+    Transcript,
+    journal_seconds,
+    load_transcripts,
+    save_transcripts,
+    transcribe,
+    transcribe_corpus,
+)
 from src.models.speech import SpeechModel
 from tests.data.clips import tone
 from tests.tiny import tiny_moonshine, tiny_whisper
@@ -57,6 +65,12 @@ def transcripts(speech: SpeechModel, corpus: list[Utterance], journal: Path, kv_
     return transcribe_corpus(speech, corpus, journal, batch_size=BATCH, suppress=True, kv_bits=kv_bits)
 
 
+def finished(journal: Path) -> list[tuple[int, list[dict[str, object]]]]:
+    """What is said of each batch, its seconds left out."""
+    entries = [json.loads(line) for line in journal.read_text(encoding="ascii").splitlines()]
+    return [(entry["batch"], entry["transcripts"]) for entry in entries]
+
+
 def test_transcripts_come_in_corpus_order_and_each_is_its_utterances_own(
     speech: SpeechModel, corpus: list[Utterance], tmp_path: Path
 ) -> None:
@@ -96,13 +110,14 @@ def test_a_cut_last_line_costs_one_batch(
     journal = tmp_path / "journal"
     unbroken = transcripts(speech, corpus, journal)
     whole = journal.read_bytes()
+    (tmp_path / "whole").write_bytes(whole)
     lines = whole.splitlines(keepends=True)
     assert len(lines) == 4
     journal.write_bytes(lines[0] + lines[1] + lines[2][:cut])
     heard.clear()
     assert transcripts(speech, corpus, journal) == unbroken
     assert heard == [corpus[index].id for batch in batches(corpus, BATCH)[2:] for index in batch]
-    assert journal.read_bytes() == whole
+    assert finished(journal) == finished(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("cut", [0, 1])
@@ -113,7 +128,7 @@ def test_a_journal_cut_in_its_first_line_starts_anew(
     journal = tmp_path / "cut"
     journal.write_bytes((tmp_path / "whole").read_bytes()[:cut])
     assert transcripts(speech, corpus, journal) == unbroken
-    assert journal.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert finished(journal) == finished(tmp_path / "whole")
 
 
 def test_a_journal_cut_inside_a_character_is_resumed(
@@ -150,3 +165,32 @@ def test_the_journal_is_one_json_object_a_batch(speech: SpeechModel, corpus: lis
     entries = [json.loads(line) for line in (tmp_path / "journal").read_text(encoding="utf-8").splitlines()]
     assert [entry["batch"] for entry in entries] == [0, 1, 2, 3]
     assert [len(entry["transcripts"]) for entry in entries] == [2, 2, 2, 1]
+
+
+def test_a_resumed_run_is_as_long_as_its_parts(speech: SpeechModel, corpus: list[Utterance], tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    transcripts(speech, corpus, journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    first = json.loads(lines[0])
+    first["seconds"]["total"] += 1000  # a machine that was slow before the kill
+    journal.write_bytes(json.dumps(first).encode() + b"\n" + lines[1])
+    transcripts(speech, corpus, journal)
+    assert len(journal.read_bytes().splitlines()) == 4
+    seconds = journal_seconds(journal)
+    assert 1000 < seconds["total"] < 1100
+    assert set(seconds) == {"audio", "features", "wait", "encode", "decode", "total"}
+
+
+def test_the_parts_make_up_the_whole(speech: SpeechModel, corpus: list[Utterance], tmp_path: Path) -> None:
+    transcripts(speech, corpus, tmp_path / "journal")
+    seconds = journal_seconds(tmp_path / "journal")
+    parts = seconds["wait"] + seconds["encode"] + seconds["decode"]
+    assert 0.5 * seconds["total"] < parts <= seconds["total"] + 0.01  # the rest makes text of tokens
+
+
+def test_half_precision_is_transcribed_too(corpus: list[Utterance], tmp_path: Path) -> None:
+    for build in (tiny_whisper, tiny_moonshine):
+        half = build(seed=8)
+        half.cast(torch.bfloat16)
+        found = transcripts(half, corpus, tmp_path / build.__name__)
+        assert all(item.tokens for item in found)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import WhisperFeatureExtractor
 from transformers.cache_utils import DynamicLayer
 from transformers.generation import GenerationMixin
 
@@ -67,8 +68,34 @@ def test_batch_decodes_each_utterance_as_if_alone(speech: SpeechModel) -> None:
     features = speech.features(_waveforms(1.7, 0.4, 1.1))
     together = speech.encode(features)
     for row, feature in enumerate(features):
-        padded = together.select(torch.tensor([row]))
+        padded = Encoded(together.states[[row]], together.mask[[row]])
         assert _greedy(speech, padded, 12) == _greedy(speech, speech.encode([feature]), 12)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.3, 1.9, 1.96, 1.99, 2.0, 2.7])
+@pytest.mark.parametrize("mels", [80, 128])
+def test_log_mel_of_a_clip_is_that_of_its_whole_window(seconds: float, mels: int) -> None:
+    speech = tiny_whisper(num_mel_bins=mels)  # a window of 2 s
+    time = np.arange(round(16_000 * seconds)) / 16_000
+    (noise,) = _waveforms(seconds)
+    clip = (np.sin(3_000 * time**2) * time + 0.01 * noise).astype(np.float32)
+    (found,) = speech.features([clip])
+    expected = WhisperFeatureExtractor(feature_size=mels, chunk_length=2)(
+        np.pad(clip, (0, max(0, 32_000 - len(clip))))[:32_000], sampling_rate=16_000, return_tensors="pt"
+    )["input_features"][0]
+    assert found.shape == expected.shape == (mels, 200)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_cast_changes_the_arithmetic_and_keeps_buffers(speech: SpeechModel) -> None:
+    (feature,) = speech.features(_waveforms(1.3))
+    exact = speech.encode([feature]).states
+    buffers = {name: buffer.clone() for name, buffer in speech.module.named_buffers()}
+    speech.cast(torch.bfloat16)
+    half = speech.encode([feature]).states
+    assert half.dtype == torch.bfloat16
+    assert 0 < (half.float() - exact).norm() < 0.1 * exact.norm()
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in speech.module.named_buffers())
 
 
 def test_encode_equals_transformers_encoder(speech: SpeechModel) -> None:
@@ -140,7 +167,7 @@ def test_finished_utterances_can_leave_the_batch(speech: SpeechModel) -> None:
     speech.decode_step(TOKENS[:, :3], encoded, cache)
     rows = torch.tensor([1])
     cache.batch_select_indices(rows)
-    step = speech.decode_step(TOKENS[rows, 3:4], encoded.select(rows), cache)
+    step = speech.decode_step(TOKENS[rows, 3:4], Encoded(encoded.states[rows], encoded.mask[rows]), cache)
     torch.testing.assert_close(step, speech.forward_tokens(TOKENS, encoded)[rows, 3], atol=1e-5, rtol=1e-5)
 
 
