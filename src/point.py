@@ -21,7 +21,7 @@ from src.models.loading import model_identity
 from src.settings import FULL_PRECISION, DatasetSettings, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
-SCHEMA = 3  # raise when the meaning of a stored result changes
+SCHEMA = 4  # raise when the meaning of a stored result changes
 
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
 
@@ -84,8 +84,9 @@ class Point:
     def transcripts(self) -> Entry:
         """What the quantized model wrote for every utterance of the test set."""
         dataset = self._dataset_key(self.settings.dataset)
-        batch = self.settings.evaluate.batch_size
-        key = {"quantized": self.quantized.fingerprint, "dataset": dataset, "batch_size": batch}
+        evaluate = self.settings.evaluate
+        decoding = {"batch_size": evaluate.batch_size, "long_form": evaluate.long_form}
+        key = {"quantized": self.quantized.fingerprint, "dataset": dataset, **decoding}
         return self._entry("transcripts", **key, **self._decoding)
 
     @cached_property

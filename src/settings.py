@@ -114,6 +114,7 @@ class EvaluateSettings(_Frozen):
     batch_size: Count
     suppress_tokens: bool
     bootstrap_samples: Annotated[Integer, Field(ge=100)]
+    long_form: Literal["sequential", "truncate"]
 
 
 class ProfileSettings(_Frozen):

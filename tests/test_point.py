@@ -40,3 +40,11 @@ def test_the_seed_names_a_randomly_rotated_model(tmp_path: Path) -> None:
 def test_where_it_runs_names_nothing(tmp_path: Path) -> None:
     here = point(tmp_path / "a", "tracking=none", "stages=[evaluate]")
     assert here.fingerprint == point(tmp_path / "b").fingerprint
+
+
+def test_what_is_done_with_long_audio_names_other_transcripts_of_the_same_models(tmp_path: Path) -> None:
+    plain, changed = point(tmp_path), point(tmp_path, "evaluate.long_form=truncate")
+    assert plain.transcripts.fingerprint != changed.transcripts.fingerprint
+    assert plain.evaluation.fingerprint != changed.evaluation.fingerprint
+    assert plain.calibration.fingerprint == changed.calibration.fingerprint
+    assert plain.quantized.fingerprint == changed.quantized.fingerprint

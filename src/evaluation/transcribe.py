@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.data.corpora import Utterance
 from src.evaluation.decode import batches, greedy
+from src.evaluation.longform import Decoded, Form, announce, decode_long, form_of
 from src.models.speech import SpeechModel
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
@@ -29,7 +30,9 @@ class Transcript:
         hypothesis: the model's transcript, before normalisation.
         seconds: length of the audio.
         tokens: number of generated tokens, end token not counted.
-        capped: whether it was cut off at the family's limit on new tokens.
+        capped: whether it was cut off at the family's limit on new tokens, in any of its windows.
+        long_form: what was done with audio longer than the model's window (see :mod:`src.evaluation.longform`):
+            ``sequential``, ``segments`` or ``truncated``; None where it fits.
         speaker: who speaks, where the corpus tells.
     """
 
@@ -39,6 +42,7 @@ class Transcript:
     seconds: float
     tokens: int
     capped: bool
+    long_form: Form | None
     speaker: str | None
 
 
@@ -52,10 +56,13 @@ def transcribe(
 ) -> tuple[list[Tensor], list[list[int]]]:
     """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances.
 
+    Only the first window of longer utterances is heard.
+
     ``kv_bits`` and ``key_group`` say how the cache is rounded: see :func:`~src.quant.fake.kv_layer_factory`.
     """
-    features = speech.features([utterance.waveform() for utterance in utterances])
-    samples = [utterance.samples for utterance in utterances]
+    waveforms = [utterance.waveform()[: speech.window] for utterance in utterances]
+    features = speech.features(waveforms)
+    samples = [len(waveform) for waveform in waveforms]
     kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
     tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer)
     return features, tokens
@@ -70,21 +77,31 @@ def transcribe_corpus(
     suppress: bool,
     kv_bits: int,
     key_group: int | None = None,
+    truncate: bool = False,
 ) -> list[Transcript]:
     """Transcripts of all utterances in corpus order.
+
+    Of utterances longer than the model's window, only the first window is transcribed with ``truncate``.
 
     Every finished batch is appended to ``journal`` and flushed, so that a killed run continues with the next batch and
     ends with the transcripts of an unbroken one.
     """
     done = _read_journal(journal)
     plan = batches(utterances, batch_size)
+    announce(speech, utterances, truncate=truncate)
+    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
     with journal.open("a", encoding="ascii") as file:
         for number in progress(range(len(plan)), "evaluate"):
             if number in done:
                 continue
             batch = [utterances[index] for index in plan[number]]
-            _, tokens = transcribe(speech, batch, suppress=suppress, kv_bits=kv_bits, key_group=key_group)
-            done[number] = [_transcript(speech, *pair) for pair in zip(batch, tokens, strict=True)]
+            forms = [form_of(speech, utterance.samples, truncate=truncate) for utterance in batch]
+            long = sum(form in ("sequential", "segments") for form in forms)  # they come first
+            heard = decode_long(speech, batch[:long], batch_size=batch_size, suppress=suppress, kv_layer=kv_layer)
+            if batch[long:]:
+                _, tokens = transcribe(speech, batch[long:], suppress=suppress, kv_bits=kv_bits, key_group=key_group)
+                heard += [_decoded(speech, *pair) for pair in zip(batch[long:], tokens, strict=True)]
+            done[number] = [_transcript(*each) for each in zip(batch, heard, forms, strict=True)]
             line = {"batch": number, "transcripts": [asdict(item) for item in done[number]]}
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -95,14 +112,20 @@ def transcribe_corpus(
     return [by_index[index] for index in range(len(utterances))]
 
 
-def _transcript(speech: SpeechModel, utterance: Utterance, tokens: list[int]) -> Transcript:
+def _decoded(speech: SpeechModel, utterance: Utterance, tokens: list[int]) -> Decoded:
+    cap = speech.max_new_tokens(min(utterance.samples, speech.window))
+    return Decoded(speech.text(tokens).strip(), len(tokens), capped=len(tokens) >= cap)
+
+
+def _transcript(utterance: Utterance, decoded: Decoded, form: Form | None) -> Transcript:
     return Transcript(
         id=utterance.id,
         reference=utterance.text,
-        hypothesis=speech.text(tokens).strip(),
+        hypothesis=decoded.text,
         seconds=utterance.seconds,
-        tokens=len(tokens),
-        capped=len(tokens) >= speech.max_new_tokens(utterance.samples),
+        tokens=decoded.tokens,
+        capped=decoded.capped,
+        long_form=form,
         speaker=utterance.speaker,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ class Evaluate(Stage):
             "wer_low": low,
             "wer_high": high,
             "utterances": len(transcripts),
+            "long_form": dict(Counter(item.long_form for item in transcripts if item.long_form)),
             "audio_seconds": round(sum(item.seconds for item in transcripts), 3),
             "tokens": sum(item.tokens for item in transcripts),
             "fp_wer": baseline.wer,
@@ -76,7 +78,7 @@ class Evaluate(Stage):
         result = self.result(point)
         difference = {f"versus_fp_{name}": value for name, value in result["versus_fp"].items()}
         times = read_json(point.transcripts.path / TIMES)
-        plain = {name: value for name, value in result.items() if name != "versus_fp"}
+        plain = {name: value for name, value in result.items() if not isinstance(value, dict)}
         tracker.log(self.name, {**plain, **difference, "processing_seconds": times["seconds"]})
         tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
         _log_worst(point, tracker)
@@ -104,6 +106,7 @@ def _transcribe(point: Point, folder: Path) -> dict[str, Any]:
         folder / f"batches{PROGRESS_SUFFIX}",
         batch_size=settings.evaluate.batch_size,
         suppress=settings.evaluate.suppress_tokens,
+        truncate=settings.evaluate.long_form == "truncate",
         kv_bits=settings.kvbits,
         key_group=settings.key_group,
     )
