@@ -27,7 +27,7 @@ from tests.tiny import tiny_moonshine
 
 LENGTHS = (5.3, 2.51, 3.77)  # seconds; windows are 2 s long
 # Random models that together know every ending of a window: pairs, none, a single time, the cap. (seed, end token)
-MODELS = [(1, 28), (2, 5), (6, 18), (8, 17), (10, 69), (11, 62)]
+MODELS = [(1, 28), (2, 5), (8, 17), (11, 62)]
 
 
 def decoded(speech: WhisperSpeech, waveforms: list[Waveform], batch_size: int = 4) -> list[Course]:
@@ -96,8 +96,8 @@ def test_a_quantized_cache_is_used_and_gives_the_same_alone_and_together() -> No
 
 
 def test_a_transcript_counts_all_windows(tmp_path: Path) -> None:
-    speech = timed_whisper(6, 18)
-    waveforms = [*long_audio(6), modulated(1.5, seed=3)]
+    speech = timed_whisper(11, 62)
+    waveforms = [*long_audio(11), modulated(1.5, seed=3)]
     clips = [utterance(str(number), waveform) for number, waveform in enumerate(waveforms)]
     found = transcripts(speech, clips, tmp_path / "journal")
     courses = decoded(speech, waveforms[:3])
