@@ -6,6 +6,7 @@ The bootstrap of Bisani and Ney, "Bootstrap estimates for confidence intervals i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,3 +90,16 @@ def _resampled_totals(table: NDArray[np.int64], samples: int, seed: int) -> NDAr
         for column in range(table.shape[1]):
             part[:, column] = table[:, column][drawn].sum(axis=1)
     return totals
+
+
+def resampled_rates(errors: Sequence[ArrayLike], words: ArrayLike, samples: int, seed: int) -> NDArray[np.float64]:
+    """Pooled WERs in percent of several systems, all on the same resamples: ``[systems, samples]``.
+
+    Args:
+        errors: word errors per utterance of each system.
+        words: reference words per utterance, ``[utterances]``, each at least 1.
+        samples: number of resamples.
+        seed: of the draws.
+    """
+    totals = _resampled_totals(_table(words, *errors), samples, seed)
+    return 100.0 * totals[:, 1:].T / totals[:, :1].T

@@ -20,8 +20,12 @@ from src.evaluation.wer import score
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.models.whisper import WhisperSpeech
+from src.point import open_point
 from src.quant.fake import kv_layer_factory
+from src.records import build_record
+from src.stages.evaluate import Evaluate
 from tests.composed import composed
+from tests.data.clips import clip, write
 from tests.evaluation.long_audio import encoded, generated, modulated, timed_whisper
 from tests.tiny import tiny_moonshine
 
@@ -177,3 +181,15 @@ def test_a_long_recording_is_heard_as_well_as_its_parts(model: str, tmp_path: Pa
     assert score([whole.text], [found.hypothesis]).wer < pooled + 4
     [cut] = transcripts(speech, [whole], tmp_path / "cut", truncate=True)
     assert score([whole.text], [cut.hypothesis]).wer > 90
+
+
+@pytest.mark.parametrize(("long_form", "told"), [("sequential", "segments"), ("truncate", "truncated")])
+def test_the_record_says_what_was_done_with_long_audio(long_form: str, told: str, tmp_path: Path) -> None:
+    settings = composed("model=embedded_whisper", "dataset.limit=3")
+    parts = load_utterances(settings.dataset, seed=0)
+    whole = encoded(np.concatenate([part.waveform() for part in parts]))
+    write(tmp_path / "own/test-0.parquet", [clip("whole", audio=whole), clip("part", audio=parts[0].audio)])
+    own = ("dataset.config=own", f"dataset.root={tmp_path}", f"output_dir={tmp_path / 'output'}")
+    point = open_point(composed("model=embedded_whisper", "method=fp", f"evaluate.long_form={long_form}", *own))
+    Evaluate().run(point)
+    assert build_record(point, {})["results"]["evaluate"]["long_form"] == {told: 1}
