@@ -55,6 +55,7 @@ def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any],
     """Runs the members one after the other and saves their records; returns the record of their mean."""
     records = []
     for point in points:
+        prepare(point.settings.device, point.settings.seed)  # as if it ran alone
         records.append(_run_point(point, versions, job_dir))
         save_record(records[-1], Path(point.settings.output_dir), job_dir / point.settings.dataset.name)
     record = build_composite_record(name, points, records)

@@ -105,8 +105,8 @@ def test_a_transcript_counts_all_windows(tmp_path: Path) -> None:
     clips = [utterance(str(number), waveform) for number, waveform in enumerate(waveforms)]
     found = transcripts(speech, clips, tmp_path / "journal")
     courses = decoded(speech, waveforms[:3])
-    for transcript, course, clip in zip(found, courses, clips, strict=False):
-        assert (transcript.long_form, transcript.seconds) == ("sequential", clip.seconds)
+    for transcript, course, long in zip(found, courses, clips, strict=False):
+        assert (transcript.long_form, transcript.seconds) == ("sequential", long.seconds)
         assert (transcript.tokens, transcript.capped) == (course.generated, course.capped)
         assert transcript.hypothesis == " ".join(str(token) for token in course.tokens if token < 96)
     assert found[3].long_form is None
@@ -185,7 +185,7 @@ def test_a_long_recording_is_heard_as_well_as_its_parts(model: str, tmp_path: Pa
 
 @pytest.mark.parametrize(("long_form", "told"), [("sequential", "segments"), ("truncate", "truncated")])
 def test_the_record_says_what_was_done_with_long_audio(long_form: str, told: str, tmp_path: Path) -> None:
-    settings = composed("model=embedded_whisper", "dataset.limit=3")
+    settings = composed("model=embedded_whisper", "dataset.limit=4")
     parts = load_utterances(settings.dataset, seed=0)
     whole = encoded(np.concatenate([part.waveform() for part in parts]))
     write(tmp_path / "own/test-0.parquet", [clip("whole", audio=whole), clip("part", audio=parts[0].audio)])

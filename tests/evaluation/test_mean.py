@@ -25,9 +25,10 @@ def drawn(seed: int, utterances: int, rate: float) -> tuple[np.ndarray, np.ndarr
 
 def test_a_small_set_counts_as_much_as_a_large_one() -> None:
     small, large = scores(np.array([5]), np.array([10]), 1.0), scores(np.full(50, 1), np.full(50, 10), 4.0)
-    found = mean_scores([small, large], [large, large], 100, 0)
-    assert (found["wer"], found["cer"], found["fp_wer"]) == (30.0, 2.5, 10.0)
-    assert found["versus_fp"]["difference"] == 20.0
+    perfect = scores(np.array([0]), np.array([10]))
+    found = mean_scores([small, large], [perfect, large], 100, 0)
+    assert (found["wer"], found["cer"], found["fp_wer"]) == (30.0, 2.5, 5.0)
+    assert versus_fp(found)["difference"] == 25.0
 
 
 def test_of_one_set_the_interval_is_that_of_the_set() -> None:
