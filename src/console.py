@@ -16,7 +16,7 @@ UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
 
 
 def show(records: Sequence[dict[str, Any]]) -> None:
-    """Prints one row per record, lowest WER first; points without a WER come last.
+    """Prints one row per record, lowest WER first; points without a WER come last. A composite's members precede it.
 
     A star marks a WER that differs significantly from full precision; a line below the table says so.
     """
@@ -26,6 +26,8 @@ def show(records: Sequence[dict[str, Any]]) -> None:
     for figure in FIGURES:
         table.add_column(figure, justify="right", no_wrap=True)
     for record in sorted(records, key=_wer):
+        for member in record.get("members", ()):
+            table.add_row(*_row(member))
         table.add_row(*_row(record))
     console = _stdout()
     console.print(table)
@@ -65,6 +67,8 @@ def _row(record: dict[str, Any]) -> list[str]:
     results = record["results"]
     evaluated, profiled = results.get("evaluate"), results.get("profile")
     cells = [record[name] for name in NAMES]
+    if "members" in record:
+        cells[-1] += f" (mean of {len(record['members'])})"
     cells += _scores(evaluated) if evaluated else ["-"] * 3
     size = results.get("quantize", {}).get("disk_bytes")
     cells.append(f"{size / 1e6:.2f}" if size else "-")

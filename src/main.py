@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent.parent / "conf"), config_name="config")
 def run(config: DictConfig) -> float | None:
-    """Runs the composed point and returns its WER in percent, for sweepers that optimise."""
-    from src.settings import from_hydra
+    """Runs what was composed and returns its WER in percent (of several test sets the mean), for sweepers."""
+    from src.composite import from_hydra
 
-    settings = from_hydra(config)  # before the imports that take seconds
-    from src.pipeline import run as run_point
+    study = from_hydra(config)  # before the imports that take seconds
+    from src.pipeline import run as run_study
 
-    return run_point(settings)
+    return run_study(study)
 
 
 if __name__ == "__main__":

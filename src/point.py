@@ -21,7 +21,7 @@ from src.models.loading import model_identity
 from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, DatasetSettings, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
-SCHEMA = 3  # raise when the meaning of a stored result changes
+SCHEMA = 4  # raise when the meaning of a stored result changes
 
 FULL_DTYPE = "float32"
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
@@ -86,7 +86,11 @@ class Point:
     @cached_property
     def transcripts(self) -> Entry:
         """What the quantized model wrote for every utterance of the test set."""
-        return self._decoded("transcripts", dataset=self._dataset_key(self.settings.dataset))
+        return self._decoded(
+            "transcripts",
+            dataset=self._dataset_key(self.settings.dataset),
+            long_form=self.settings.evaluate.long_form,
+        )
 
     @cached_property
     def probe(self) -> Entry | None:

@@ -126,6 +126,7 @@ class EvaluateSettings(_Frozen):
     bootstrap_samples: Annotated[Integer, Field(ge=100)]
     probe_clips: Annotated[Integer, Field(ge=0, le=1000)]
     rescore: bool
+    long_form: Literal["sequential", "truncate"]
 
 
 class ProfileSettings(_Frozen):

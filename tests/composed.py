@@ -11,3 +11,9 @@ def composed(*overrides: str) -> Settings:
     """Checked settings of ``python -m src.main`` with the given overrides."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return from_hydra(compose("config", list(overrides)))
+
+
+def composites() -> set[str]:
+    """Choices of the group dataset that are made of others, and compose to several settings."""
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "conf" / "dataset").glob("*.yaml")}
+    return {name for name, text in texts.items() if "\nmembers:" in text}

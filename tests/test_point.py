@@ -86,3 +86,11 @@ def test_half_precision_is_compared_with_float32(tmp_path: Path, method: str) ->
     assert half.baseline.transcripts.fingerprint == plain.transcripts.fingerprint
     assert half.transcripts.fingerprint != plain.transcripts.fingerprint
     assert plain.baseline is plain
+
+
+def test_what_is_done_with_long_audio_names_other_transcripts_of_the_same_models(tmp_path: Path) -> None:
+    plain, changed = point(tmp_path), point(tmp_path, "evaluate.long_form=truncate")
+    assert plain.transcripts.fingerprint != changed.transcripts.fingerprint
+    assert plain.evaluation.fingerprint != changed.evaluation.fingerprint
+    assert plain.calibration.fingerprint == changed.calibration.fingerprint
+    assert plain.quantized.fingerprint == changed.quantized.fingerprint

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from src.data.corpora import Utterance
+from src.evaluation.longform import announce
 from src.evaluation.transcribe import transcribe
 from src.models.speech import SpeechModel
 from src.runtime import progress
@@ -67,7 +68,11 @@ class Calibration:
 
 
 def capture(speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int, suppress: bool) -> Calibration:
-    """Transcribes ``clips`` with the fp model and keeps features and tokens."""
+    """Transcribes ``clips`` with the fp model and keeps features and tokens.
+
+    Teacher forcing replays one window: of clips longer than the model's, the rest is left out, and the log says so.
+    """
+    announce(speech, clips, truncate=True)
     clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))
     features, tokens = [], []
     for start in progress(range(0, len(clips), batch_size), "transcribe"):
@@ -75,7 +80,8 @@ def capture(speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int,
         batch_features, generated = transcribe(speech, batch, suppress=suppress)
         features += batch_features
         tokens += [[*speech.prompt, *ids] for ids in generated]
-    return Calibration([clip.id for clip in clips], [clip.seconds for clip in clips], features, tokens, batch_size)
+    seconds = [min(clip.samples, speech.window) / speech.sampling_rate for clip in clips]
+    return Calibration([clip.id for clip in clips], seconds, features, tokens, batch_size)
 
 
 def load_calibration(folder: Path, batch_size: int) -> Calibration:

@@ -36,7 +36,7 @@ class Prepared:
 
 
 def ahead(speech: SpeechModel, batches: Sequence[Sequence[Utterance]]) -> Generator[list[Prepared]]:
-    """The batches, each prepared while the caller works on the one before.
+    """The batches, each prepared while the caller works on the one before; of an utterance, its first window.
 
     Threads suffice: decoding and transforms run outside of Python's lock. On a CPU, whose cores the model has use for,
     there is one.
@@ -60,7 +60,7 @@ def ahead(speech: SpeechModel, batches: Sequence[Sequence[Utterance]]) -> Genera
 
 def _prepare(speech: SpeechModel, utterance: Utterance) -> Prepared:
     start = time.perf_counter()
-    waveform = utterance.waveform()
+    waveform = utterance.waveform()[: speech.window]
     decoded = time.perf_counter()
     [features] = speech.features([waveform])
     return Prepared(features, decoded - start, time.perf_counter() - decoded)

@@ -173,3 +173,19 @@ def _resampled_totals(table: Totals, samples: int, seed: int) -> Totals:
         for column in range(table.shape[1]):
             part[:, column] = table[:, column][drawn].sum(axis=1)
     return totals
+
+
+def resampled_rates(
+    errors: Sequence[ArrayLike], words: ArrayLike, samples: int, seed: int, labels: Sequence[Hashable] | None = None
+) -> NDArray[np.float64]:
+    """Pooled WERs in percent of several systems, all on the same resamples: ``[systems, samples]``.
+
+    Args:
+        errors: word errors per utterance of each system.
+        words: as in :func:`interval`, like the rest.
+        samples: number of resamples.
+        seed: of the draws.
+        labels: the block of each utterance.
+    """
+    totals = _resampled_totals(_pooled(_table(words, *errors), labels), samples, seed)
+    return 100.0 * totals[:, 1:].T / totals[:, :1].T

@@ -24,6 +24,22 @@ def batches(utterances: Sequence[Utterance], batch_size: int) -> list[list[int]]
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
+@dataclass(frozen=True)
+class Constraint:
+    """Another way to write than the model's usual one.
+
+    Attributes:
+        prompt: token ids to start with.
+        cap: most tokens after it, of every utterance.
+        rules: takes logits ``[batch, vocab]`` and what each row has written, ``[batch, steps]``; returns logits that
+            are minus infinity where a token is not allowed.
+    """
+
+    prompt: tuple[int, ...]
+    cap: int
+    rules: Callable[[Tensor, Tensor], Tensor]
+
+
 @torch.inference_mode()
 def greedy(
     speech: SpeechModel,
@@ -33,6 +49,7 @@ def greedy(
     suppress: bool,
     kv_layer: Callable[[], CacheLayerMixin] = DynamicLayer,
     clock: Clock | None = None,
+    constraint: Constraint | None = None,
 ) -> list[list[int]]:
     """The most likely token at each step, until the end token or the utterance's own cap.
 
@@ -43,6 +60,7 @@ def greedy(
         suppress: whether tokens that the checkpoint's generation settings forbid are never emitted.
         kv_layer: makes a layer of the key and value cache; a quantizing one simulates a quantized cache.
         clock: is told the seconds of ``encode`` and ``decode``.
+        constraint: replaces the model's own prompt and caps and restricts what may follow.
 
     Returns:
         Token ids of each utterance, without the prompt and the end token.
@@ -52,7 +70,7 @@ def greedy(
         with clock.part("encode"):
             encoded = encode(speech, features)
         with clock.part("decode"):
-            return _decode(speech, encoded, samples, suppress=suppress, kv_layer=kv_layer)
+            return _decode(speech, encoded, samples, suppress=suppress, kv_layer=kv_layer, constraint=constraint)
 
 
 def encode(speech: SpeechModel, features: list[Tensor]) -> Encoded:
@@ -88,21 +106,27 @@ def _decode(
     *,
     suppress: bool,
     kv_layer: Callable[[], CacheLayerMixin],
+    constraint: Constraint | None,
 ) -> list[list[int]]:
     """Token ids of each utterance; changes ``encoded``."""
     cache = speech.new_cache(kv_layer)
     tell_frames(cache, encoded.mask)
     device = encoded.states.device
-    caps = torch.tensor([speech.max_new_tokens(count) for count in samples], device=device)
+    prompt = speech.prompt if constraint is None else constraint.prompt
+    caps = torch.tensor(
+        [speech.max_new_tokens(count) if constraint is None else constraint.cap for count in samples], device=device
+    )
     longest = int(caps.max())
     emitted = torch.full((len(samples), longest), speech.eos, dtype=torch.long, device=device)
     forbidden = [speech.suppressed(first_step=first) for first in (True, False)] if suppress else None
     rows = torch.arange(len(samples), device=device)  # the utterance each row of the shrinking batch belongs to
-    tokens = torch.tensor(speech.prompt, device=device).expand(len(samples), -1)
+    tokens = torch.tensor(prompt, device=device).expand(len(samples), -1)
     for step in range(longest):
         logits = speech.decode_step(tokens, encoded, cache)
         if forbidden is not None:
             logits.index_fill_(1, forbidden[min(step, 1)], float("-inf"))
+        if constraint is not None:
+            logits = constraint.rules(logits, emitted[rows, :step])
         best = logits.argmax(dim=-1)
         emitted[rows, step] = best
         running = (best != speech.eos) & (caps > step + 1)

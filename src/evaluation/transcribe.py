@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +17,7 @@ from src.data.corpora import Utterance
 from src.evaluation.ahead import ahead
 from src.evaluation.clock import Clock
 from src.evaluation.decode import batches, greedy, warm_up
+from src.evaluation.longform import Decoded, Form, Search, announce, decode_long, form_of
 from src.models.speech import SpeechModel
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
@@ -33,8 +35,10 @@ class Transcript:
         hypothesis: the model's transcript, before normalisation.
         seconds: length of the audio.
         tokens: number of generated tokens, end token not counted.
-        capped: whether it was cut off at the family's limit on new tokens.
+        capped: whether it was cut off at the family's limit on new tokens, in any of its windows.
         speaker: who speaks, where the corpus tells.
+        long_form: what was done with audio longer than the model's window (see :mod:`src.evaluation.longform`):
+            ``sequential``, ``segments`` or ``truncated``; None where it fits.
     """
 
     id: str
@@ -44,6 +48,7 @@ class Transcript:
     tokens: int
     capped: bool
     speaker: str | None
+    long_form: Form | None = None
 
 
 def transcribe(
@@ -58,12 +63,14 @@ def transcribe(
 ) -> tuple[list[Tensor], list[list[int]]]:
     """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances.
 
+    Only the first window of longer utterances is heard.
+
     ``kv_bits`` and ``key_group`` say how the cache is rounded: see :func:`~src.quant.fake.kv_layer_factory`.
     ``features`` are those of the utterances where they are at hand. ``clock`` is told the seconds of each part.
     """
     if features is None:
-        features = speech.features([utterance.waveform() for utterance in utterances])
-    samples = [utterance.samples for utterance in utterances]
+        features = speech.features([utterance.waveform()[: speech.window] for utterance in utterances])
+    samples = [min(utterance.samples, speech.window) for utterance in utterances]
     kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
     tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer, clock=clock)
     return features, tokens
@@ -78,8 +85,11 @@ def transcribe_corpus(
     suppress: bool,
     kv_bits: int,
     key_group: int | None = None,
+    truncate: bool = False,
 ) -> list[Transcript]:
     """Transcripts of all utterances in corpus order.
+
+    Of utterances longer than the model's window, only the first window is transcribed with ``truncate``.
 
     Every finished batch is appended to ``journal`` and flushed, so that a killed run continues with the next batch and
     ends with the transcripts of an unbroken one. So are its seconds, of which :func:`journal_seconds` tells the sum.
@@ -87,26 +97,22 @@ def transcribe_corpus(
     done = _read_journal(journal)
     plan = batches(utterances, batch_size)
     left = [number for number in range(len(plan)) if number not in done]
-    prepared = ahead(speech, [[utterances[index] for index in plan[number]] for number in left])
+    work = {number: _Batch.of(speech, [utterances[index] for index in plan[number]], truncate) for number in left}
+    prepared = ahead(speech, [work[number].short for number in left])
+    announce(speech, utterances, truncate=truncate)
+    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
     if left:
         warm_up(speech, batch_size)
     with journal.open("a", encoding="ascii") as file, closing(prepared):
         for number in progress(left, "evaluate"):
-            batch, clock = [utterances[index] for index in plan[number]], Clock(speech.device)
+            batch, clock = work[number], Clock(speech.device)
             with clock.part("total"):
                 with clock.part("wait"):
                     ready = next(prepared)
-                features = [each.features for each in ready]
-                _, tokens = transcribe(
-                    speech,
-                    batch,
-                    suppress=suppress,
-                    kv_bits=kv_bits,
-                    key_group=key_group,
-                    features=features,
-                    clock=clock,
-                )
-                done[number] = [_transcript(speech, *pair) for pair in zip(batch, tokens, strict=True)]
+                search = partial(greedy, speech, suppress=suppress, kv_layer=kv_layer, clock=clock)
+                heard = decode_long(speech, batch.long, batch_size=batch_size, search=search)
+                heard += _decode_short(speech, batch.short, [each.features for each in ready], search)
+                done[number] = batch.transcripts(heard)
             clock.seconds["audio"] = sum(each.audio_seconds for each in ready)
             clock.seconds["features"] = sum(each.feature_seconds for each in ready)
             line = {"batch": number, "seconds": clock.seconds, "transcripts": [asdict(item) for item in done[number]]}
@@ -119,15 +125,65 @@ def transcribe_corpus(
     return [by_index[index] for index in range(len(utterances))]
 
 
-def _transcript(speech: SpeechModel, utterance: Utterance, tokens: list[int]) -> Transcript:
+@dataclass(frozen=True)
+class _Batch:
+    """Utterances that are worked on together: those decoded in several windows come first.
+
+    Attributes:
+        utterances: longest first.
+        forms: what is done with each; see :func:`~src.evaluation.longform.form_of`.
+    """
+
+    utterances: list[Utterance]
+    forms: list[Form | None]
+
+    @classmethod
+    def of(cls, speech: SpeechModel, utterances: list[Utterance], truncate: bool) -> _Batch:
+        """The batch of ``utterances``, longest first."""
+        return cls(utterances, [form_of(speech, utterance.samples, truncate=truncate) for utterance in utterances])
+
+    @property
+    def windows(self) -> int:
+        """Utterances that take several windows."""
+        return sum(form in ("sequential", "segments") for form in self.forms)
+
+    @property
+    def long(self) -> list[Utterance]:
+        """Those that take several windows."""
+        return self.utterances[: self.windows]
+
+    @property
+    def short(self) -> list[Utterance]:
+        """Those of which one window is heard."""
+        return self.utterances[self.windows :]
+
+    def transcripts(self, heard: Sequence[Decoded]) -> list[Transcript]:
+        """Transcripts of all, from what was heard in each."""
+        return [_transcript(*each) for each in zip(self.utterances, heard, self.forms, strict=True)]
+
+
+def _decode_short(
+    speech: SpeechModel, utterances: Sequence[Utterance], features: list[Tensor], search: Search
+) -> list[Decoded]:
+    samples = [min(utterance.samples, speech.window) for utterance in utterances]
+    tokens = search(features, samples) if features else []
+    return [_decoded(speech, *pair) for pair in zip(samples, tokens, strict=True)]
+
+
+def _decoded(speech: SpeechModel, samples: int, tokens: list[int]) -> Decoded:
+    return Decoded(speech.text(tokens).strip(), len(tokens), capped=len(tokens) >= speech.max_new_tokens(samples))
+
+
+def _transcript(utterance: Utterance, decoded: Decoded, form: Form | None) -> Transcript:
     return Transcript(
         id=utterance.id,
         reference=utterance.text,
-        hypothesis=speech.text(tokens).strip(),
+        hypothesis=decoded.text,
         seconds=utterance.seconds,
-        tokens=len(tokens),
-        capped=len(tokens) >= speech.max_new_tokens(utterance.samples),
+        tokens=decoded.tokens,
+        capped=decoded.capped,
         speaker=utterance.speaker,
+        long_form=form,
     )
 
 

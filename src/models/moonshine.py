@@ -6,6 +6,7 @@ therefore run on each utterance at its own length; padding and the mask start at
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, R
 from src.models.speech import Encoded, SpeechModel
 
 _TOKENS_PER_SECOND = 6.5  # the authors' bound against repetition loops, for their 32k vocabulary
+_SECONDS = 30  # the longest clips that the published models were trained on (arXiv 2410.15608)
 
 
 def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
@@ -144,6 +146,12 @@ class MoonshineSpeech(SpeechModel):
         )
         self._shortest = _receptive_field(module.model.encoder)
 
+    @property
+    def window(self) -> int:
+        """What the models were trained on, or less where the decoder's positions hold fewer tokens than its bound."""
+        held = math.ceil((self._positions - 1) * self.sampling_rate / self._rate) - 1
+        return min(held, _SECONDS * self.sampling_rate)
+
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
         """Waveforms ``[samples]``, zero-padded to the front-end's receptive field where they are shorter."""
         return [self._waveform(waveform) for waveform in waveforms]
@@ -191,11 +199,19 @@ class MoonshineSpeech(SpeechModel):
         A checkpoint with a smaller vocabulary, hence more tokens a second, states its bound as
         ``max_tokens_per_second`` in config.json.
         """
-        config = self.module.config
-        rate = getattr(config, "max_tokens_per_second", _TOKENS_PER_SECOND)
-        limit = getattr(self.module.generation_config, "max_length", None) or config.max_position_embeddings
-        positions: int = min(config.max_position_embeddings, limit)
-        return min(int(samples * rate // self.sampling_rate + 2), positions - len(self.prompt))
+        return min(int(samples * self._rate // self.sampling_rate + 2), self._positions)
+
+    @property
+    def _rate(self) -> float:
+        """Most tokens a second."""
+        return float(getattr(self.module.config, "max_tokens_per_second", _TOKENS_PER_SECOND))
+
+    @property
+    def _positions(self) -> int:
+        """Decoder positions after the prompt."""
+        positions: int = self.module.config.max_position_embeddings
+        limit = getattr(self.module.generation_config, "max_length", None) or positions
+        return min(positions, int(limit)) - len(self.prompt)
 
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         output = self.module.model.decoder(

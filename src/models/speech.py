@@ -74,6 +74,11 @@ class SpeechModel(ABC):
         device: torch.device = self.module.device
         return device
 
+    @property
+    @abstractmethod
+    def window(self) -> int:
+        """Most audio samples one pass takes; what to do with longer audio: :mod:`src.evaluation.longform`."""
+
     @abstractmethod
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
         """What the encoder takes, one CPU tensor an utterance, from mono 16 kHz float32 waveforms ``[samples]``."""

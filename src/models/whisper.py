@@ -7,6 +7,7 @@ number of encoder frames and all of them are real to the decoder: Whisper was tr
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,26 @@ from src.models.speech import Encoded, SpeechModel
 
 _log = logging.getLogger(__name__)
 _FRONTEND_STRIDE = 2  # conv1 keeps the mel frame rate, conv2 halves it
+_LATEST_START = 50  # time tokens of 0.02 s: speech begins within 1 s, the default of the authors' decoder
+
+
+@dataclass(frozen=True)
+class TimeTokens:
+    """Tokens that stand for times within the window, one for each encoder position, 0.02 s apart.
+
+    Attributes:
+        prompt: what a transcript with times starts with: the prompt without "no timestamps".
+        first: id of the time 0; ids above it are later times. The id below it is "no timestamps".
+        latest_start: the latest time that a transcript may begin with, in time tokens.
+        cap: most tokens a window's transcript may have after the prompt.
+        frames: mel frames that one of them stands for.
+    """
+
+    prompt: tuple[int, ...]
+    first: int
+    latest_start: int
+    cap: int
+    frames: int = _FRONTEND_STRIDE
 
 
 def whisper_graph(config: WhisperConfig) -> ModelGraph:
@@ -123,6 +144,34 @@ class WhisperSpeech(SpeechModel):
                 "Set chunk_length in preprocessor_config.json to max_source_positions / 50",
             )
 
+    @property
+    def window(self) -> int:
+        """The samples that clips are padded to."""
+        samples: int = self._extractor.n_samples
+        return samples
+
+    @property
+    def window_frames(self) -> int:
+        """Mel frames of the window."""
+        frames: int = self._extractor.nb_max_frames
+        return frames
+
+    @property
+    def time_tokens(self) -> TimeTokens | None:
+        """What the checkpoint writes times with; None where its vocabulary ends before they begin."""
+        generation, config = self.module.generation_config, self.module.config
+        no_timestamps = getattr(generation, "no_timestamps_token_id", None)
+        if no_timestamps is None or config.vocab_size <= no_timestamps + 1 + config.max_source_positions:
+            return None
+        latest_start = getattr(generation, "max_initial_timestamp_index", None)
+        prompt = self.prompt[:-1]
+        return TimeTokens(
+            prompt=prompt,
+            first=no_timestamps + 1,
+            latest_start=_LATEST_START if latest_start is None else latest_start,
+            cap=self._cap(prompt),
+        )
+
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
         """Log-mel spectrograms ``[mels, frames]`` of one window each; longer clips are cut, with a warning."""
         window = self._extractor.n_samples
@@ -130,6 +179,10 @@ class WhisperSpeech(SpeechModel):
         if cut:
             _log.warning("%d clips are longer than the %g s window and are cut to it", cut, window / self.sampling_rate)
         return [self._log_mel(waveform) for waveform in waveforms]
+
+    def whole_features(self, waveform: np.ndarray) -> Tensor:
+        """Log-mel spectrogram ``[mels, frames]`` of audio of any length, neither cut nor padded."""
+        return self._extracted(waveform, truncation=False, padding="longest")
 
     def encoder_inputs(self, features: list[Tensor]) -> tuple[Tensor, dict[str, Any], Tensor]:
         """Convolutions and positions; see :meth:`SpeechModel.encoder_inputs`."""
@@ -152,9 +205,12 @@ class WhisperSpeech(SpeechModel):
 
     def max_new_tokens(self, samples: int) -> int:  # noqa: ARG002 - a window holds any clip
         """What is left of the decoder's positions, or of the checkpoint's ``max_length`` if that is less."""
+        return self._cap(self.prompt)
+
+    def _cap(self, prompt: tuple[int, ...]) -> int:
         positions: int = self.module.config.max_target_positions
         limit = getattr(self.module.generation_config, "max_length", None) or positions
-        return min(positions - len(self.prompt), int(limit))
+        return min(positions - len(prompt), int(limit))
 
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         output = self.module.model.decoder(
@@ -173,15 +229,14 @@ class WhisperSpeech(SpeechModel):
         length = -(-(len(waveform) + behind) // extractor.hop_length) * extractor.hop_length
         if extractor.dither:
             length = extractor.n_samples
-        batch = extractor(
-            waveform,
-            sampling_rate=self.sampling_rate,
-            max_length=min(length, extractor.n_samples),
-            return_tensors="pt",
-        )
-        mels: Tensor = batch["input_features"][0]
+        mels = self._extracted(waveform, max_length=min(length, extractor.n_samples))
         silent = mels[:, -1:].expand(-1, extractor.nb_max_frames - mels.shape[1])
         return torch.cat([mels, silent], dim=1)
+
+    def _extracted(self, waveform: np.ndarray, **arguments: Any) -> Tensor:
+        batch = self._extractor(waveform, sampling_rate=self.sampling_rate, return_tensors="pt", **arguments)
+        mels: Tensor = batch["input_features"][0]
+        return mels
 
 
 def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:

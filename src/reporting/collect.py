@@ -31,7 +31,8 @@ def collect(output_dir: Path) -> pd.DataFrame:
     files = sorted(folder.glob("*.json"))
     if not files:
         raise UserError("outputs", f"{folder} holds no records", "Name the output_dir of a finished point or sweep")
-    rows = [_row(record) for record in map(_read, files) if "evaluate" in record["results"]]
+    records = [record for record in map(_read, files) if "members" not in record]  # means are made of the points here
+    rows = [_row(record) for record in records if "evaluate" in record["results"]]
     if not rows:
         problem = f"none of the {len(files)} records in {folder} was evaluated"
         raise UserError("outputs", problem, "Run the same points with stages=[evaluate,profile]")

@@ -47,6 +47,7 @@ class Calibrate(Stage):
         save_statistics(statistics, folder / FILE)
         return {
             "clips": len(calibration.ids),
+            "truncated": sum(clip.samples > speech.window for clip in clips),
             "seconds": round(sum(calibration.seconds), 3),
             "tokens": sum(map(len, calibration.tokens)),
             "rows": {name: item.count for name, item in statistics.items()},
@@ -56,7 +57,7 @@ class Calibrate(Stage):
     def log(self, point: Point, tracker: Tracker) -> None:
         """Totals, one table row per link, and the calibration as an artifact."""
         result = self.result(point)
-        tracker.log(self.name, {key: result[key] for key in ("clips", "seconds", "tokens")})
+        tracker.log(self.name, {key: result[key] for key in ("clips", "truncated", "seconds", "tokens")})
         rows = [[name, count, result["abs_max"][name]] for name, count in result["rows"].items()]
         tracker.table(self.name, "links", ["link", "rows", "abs_max"], rows)
         entry = self.entry(point)

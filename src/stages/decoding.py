@@ -103,6 +103,7 @@ def _transcribe(point: Point, model: _Ready, utterances: Sequence[Utterance], fo
         journal,
         batch_size=settings.evaluate.batch_size,
         suppress=settings.evaluate.suppress_tokens,
+        truncate=settings.evaluate.long_form == "truncate",
         kv_bits=settings.kvbits,
         key_group=settings.key_group,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -65,6 +66,7 @@ class Evaluate(Stage):
         write_json(folder / WORST, {"rows": worst(own, fp, MAX_CLIPS)})
         return {
             **own.figures(samples, seed),
+            "long_form": dict(Counter(item.long_form for item in own.transcripts if item.long_form)),
             "fp_wer": fp.scores.wer,
             "fp_failures": asdict(failures(fp.transcripts, fp.scores)[0]),
             "versus_fp": asdict(difference(own, fp, samples, seed)),

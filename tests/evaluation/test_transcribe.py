@@ -84,6 +84,7 @@ def test_transcripts_come_in_corpus_order_and_each_is_its_utterances_own(
             seconds=utterance.seconds,
             tokens=len(tokens),
             capped=len(tokens) == speech.max_new_tokens(utterance.samples),
+            long_form=None,
             speaker=None,
         )
     assert len({transcript.hypothesis for transcript in found}) > 1

@@ -1,0 +1,74 @@
+"""The record of a composite: the scores of its members side by side, and their unweighted mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from src.evaluation.comparison import scored
+from src.evaluation.mean import mean_scores
+from src.point import SCHEMA, Point
+from src.stages.base import RESULT, obtain, read_json
+from src.stages.decoding import TRANSCRIPTS
+from src.store import fingerprint
+from src.tracking import Tracker
+
+SUMS = ("utterances", "words", "audio_seconds", "tokens")
+COLUMNS = ("wer", "wer_low", "wer_high", "fp_wer", "words")
+SHOWN = ("fingerprint", "model", "method", "bits", "dataset", "results")  # of a member
+
+
+def build_composite_record(name: str, points: Sequence[Point], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A record in the form of a point's, with ``members``: what is shown of theirs.
+
+    The model is the same for all members, and so are its size, its cost and its provenance. ``evaluate`` holds the mean
+    over the members (see :func:`~src.evaluation.mean.mean_scores`), and sums of what can be added up; it is there where
+    all members were evaluated.
+    """
+    first = records[0]
+    results = {stage: first["results"][stage] for stage in ("quantize", "profile") if stage in first["results"]}
+    if all("evaluate" in record["results"] for record in records):
+        evaluated = [record["results"]["evaluate"] for record in records]
+        sums = {figure: sum(each[figure] for each in evaluated) for figure in SUMS}
+        results["evaluate"] = {**_mean(points), **sums}
+    subsets = {record["subset"] for record in records}
+    return {
+        **first,
+        "fingerprint": fingerprint({"composite": name, "members": [point.fingerprint for point in points]}),
+        "dataset": name,
+        "subset": subsets.pop() if len(subsets) == 1 else None,
+        "results": results,
+        "members": [{field: record[field] for field in SHOWN} for record in records],
+        "times": {},
+        "settings": {
+            **first["settings"],
+            "dataset": {"name": name, "members": [record["dataset"] for record in records]},
+        },
+    }
+
+
+def log_composite(record: dict[str, Any], tracker: Tracker) -> None:
+    """The means, and one table row a member."""
+    evaluated = record["results"]["evaluate"]
+    difference = {f"versus_fp_{name}": value for name, value in evaluated["versus_fp"].items()}
+    plain = {name: value for name, value in evaluated.items() if name != "versus_fp"}
+    tracker.log("evaluate", {**plain, **difference})
+    tracker.summary({name: evaluated[name] for name in ("wer", "wer_low", "wer_high")})
+    scores = {member["dataset"]: member["results"]["evaluate"] for member in record["members"]}
+    rows = [[name, *(each[column] for column in COLUMNS)] for name, each in scores.items()]
+    tracker.table("evaluate", "members", ["dataset", *COLUMNS], rows)
+
+
+def _mean(points: Sequence[Point]) -> dict[str, Any]:
+    """The mean scores, computed once for the same evaluations."""
+    settings, baselines = points[0].settings, [point.baseline for point in points]
+    key = {"schema": SCHEMA, "evaluations": [point.evaluation.fingerprint for point in points]}
+
+    def build(_: Path) -> dict[str, Any]:
+        own, fp = ([scored(each.transcripts.path / TRANSCRIPTS) for each in systems] for systems in (points, baselines))
+        labels = [each.blocks.labels for each in own]
+        samples = settings.evaluate.bootstrap_samples
+        return mean_scores([each.scores for each in own], [each.scores for each in fp], labels, samples, settings.seed)
+
+    return read_json(obtain(points[0].store.entry("composite", key), build) / RESULT)
