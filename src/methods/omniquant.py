@@ -18,7 +18,7 @@ from torch import Tensor
 from src.errors import UserError
 from src.methods.base import Method, Rounded, Transformed
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
-from src.methods.parts.block_trainer import minibatches, train
+from src.methods.parts.block_trainer import minibatches, train_epochs
 from src.methods.parts.learned_clip import LearnedClip
 from src.methods.parts.learned_scale import (
     LearnedScale,
@@ -50,6 +50,7 @@ class OmniQuant(Method):
         let_lr: learning rate of scales and shifts.
         weight_decay: of AdamW, for all of them.
         epochs: passes over the calibration clips, a block.
+        best_of: passes at the end whose results are compared; the best is kept.
         batch_size: clips a step.
     """
 
@@ -61,6 +62,7 @@ class OmniQuant(Method):
     let_lr: float
     weight_decay: float
     epochs: int
+    best_of: int
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class OmniQuant(Method):
         if not isinstance(self.weight_decay, int | float) or not 0 <= self.weight_decay < 1:
             raise UserError("method.weight_decay", f"{self.weight_decay!r} is out of range", "Use 0, or e.g. 0.01")
         check_positive_integer("epochs", self.epochs)
+        check_positive_integer("best_of", self.best_of)
         check_positive_integer("batch_size", self.batch_size)
 
     @property
@@ -119,10 +122,10 @@ class OmniQuant(Method):
                 changed[weight] = clip(changed.get(weight, tensors[weight]))
             return changed
 
-        steps = minibatches(task, self.batch_size) * self.epochs
+        batches, optimizer = minibatches(task, self.batch_size), self._optimizer(clips, scales)
         abits = {name: bench.abits[prefix + name] for name in specs}
         with quantized_inputs(task.module, abits):
-            train(task.module, current, steps, self._optimizer(clips, scales))
+            train_epochs(task.module, current, batches, optimizer, epochs=self.epochs, best_of=self.best_of)
         for name in fold(tensors, scales) - {f"{name}.weight" for name in planned}:
             tensors[name].copy_(tensors[name].half())  # the value it is stored with
         return {prefix + name: Rounded(clip.quantize(tensors[f"{name}.weight"])) for name, clip in clips.items()}

@@ -5,13 +5,16 @@ and scaling* (EMNLP 2023, arXiv 2304.09145): shift ``z_j = (max X_j + min X_j) /
 z_j| / t)`` with the threshold ``t`` by grid search, so that the output of what the linears belong to (the attention
 over queries, keys and values; the gated or plain first linear of an MLP) changes least when activations and weights are
 quantized.
+
+The paper shifts every channel. The middle of two rare extremes can lie far from where a channel's values are, and what
+is left of the channel then meets the weights' rounding errors at full size: by default the search decides here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,19 +36,27 @@ from src.settings import FULL_PRECISION
 WIDEST_STEP = 0.5  # of the threshold, in the units of the activations: the authors' code
 
 
+@dataclass(frozen=True, eq=False)
+class ShiftAndScale:
+    """One way to treat a link's input: ``(x - z) / s``, both [in]."""
+
+    z: Tensor
+    s: Tensor
+
+
 @dataclass(frozen=True)
 class OutlierSuppressionPlus(Equalisation):
     """Outlier Suppression+, with the weights rounded by ``rounder``; the search itself rounds to nearest.
 
     Attributes:
-        shift: whether channels are centred first.
+        shift: whether channels are centred first; ``auto``: on the links where the search finds less loss with it.
         floor: smallest threshold that is tried, in the units of the activations.
         steps: least number of steps from the largest activation to ``floor``.
         clips: calibration clips the outputs are compared on, spread evenly over all lengths.
         links: inputs to act on, by what feeds them: ``norm``, ``linear`` (attention values), ``gated`` (no shift).
     """
 
-    shift: bool
+    shift: bool | Literal["auto"]
     floor: float
     steps: int
     clips: int
@@ -53,7 +64,8 @@ class OutlierSuppressionPlus(Equalisation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_flag("shift", self.shift)
+        if self.shift != "auto":
+            check_flag("shift", self.shift)
         if isinstance(self.floor, bool) or not isinstance(self.floor, int | float) or not 0 < self.floor < torch.inf:
             raise UserError("method.floor", f"{self.floor!r} is not a positive number", "Use e.g. method.floor=1.0")
         check_positive_integer("steps", self.steps)
@@ -66,43 +78,58 @@ class OutlierSuppressionPlus(Equalisation):
         return True
 
     def transform(self, bench: Workbench) -> Transformed:
-        """Shifts every chosen link, searches all scales on the shifted model, then folds them."""
+        """Searches shift and scale of every chosen link on the model as it came, then folds them all."""
         if bench.calibration is None:
             raise ValueError("OutlierSuppressionPlus needs calibration clips")
         statistics = bench.statistics(gram=False)
         links, notes = choose_links(bench, self.links)
-        shifts = {link.name: self._shift(link, statistics[link.name]) for link in links}
+        candidates = {link.name: self.candidates(link, statistics[link.name]) for link in links}
+        clips = some_clips(bench.calibration, self.clips)
+        losses = losses_by_link(bench, clips, candidates, trial_of(bench), core_probe)
         for link in links:
-            if shifts[link.name].any():
-                fold_shift(bench, link, shifts[link.name])
-        candidates = {
-            link.name: limiting_scales(
-                _largest(statistics[link.name], shifts[link.name]), self.floor, self.steps, WIDEST_STEP
-            )
-            for link in links
-        }
-        losses = losses_by_link(
-            bench, some_clips(bench.calibration, self.clips), candidates, trial_of(bench), core_probe
-        )
-        for link in links:
-            fold_scale(bench.module, link, best(candidates[link.name], losses[link.name]))
+            chosen = best(candidates[link.name], losses[link.name])
+            if chosen.z.any():
+                fold_shift(bench, link, chosen.z)
+            fold_scale(bench.module, link, chosen.s)
         return Transformed(len(links), notes)
 
-    def _shift(self, link: Link, stats: LinkStatistics) -> Tensor:
-        """``z`` [in]; zeros where the link is not shifted."""
+    def candidates(self, link: Link, stats: LinkStatistics) -> list[ShiftAndScale]:
+        """What the search tries on ``link``, whose input ranges as ``stats`` say; the mildest first."""
+        return [
+            ShiftAndScale(z, s)
+            for z in self._shifts(link, stats)
+            for s in limiting_scales(_largest(stats, z), self.floor, self.steps, WIDEST_STEP)
+        ]
+
+    def _shifts(self, link: Link, stats: LinkStatistics) -> list[Tensor]:
+        """Every ``z`` [in] to try."""
         low, high = _ends(stats)
-        return (high + low) / 2 if self.shift and link.feed in SHIFTABLE else torch.zeros_like(low)
+        none, middle = torch.zeros_like(low), (high + low) / 2
+        if self.shift is False or link.feed not in SHIFTABLE:
+            return [none]
+        return [middle] if self.shift is True else [none, middle]
 
 
-def trial_of(bench: Workbench, scale_dtype: torch.dtype = torch.float16) -> Callable[[str, Tensor], Trial | None]:
-    """What becomes of a linear under a scale ``s``: ``Q(W diag(s)) diag(s)^-1``, and ``s Q_a(x / s)`` as its input."""
+def trial_of(
+    bench: Workbench, scale_dtype: torch.dtype = torch.float16
+) -> Callable[[str, ShiftAndScale], Trial | None]:
+    """What becomes of a linear under ``z`` and ``s``.
 
-    def quantize(path: str, s: Tensor) -> Trial | None:
+    The weight: ``Q(W diag(s)) diag(s)^-1``; the input: ``s Q_a((x - z) / s)``; and ``W z`` is added to the bias.
+    """
+
+    def quantize(path: str, each: ShiftAndScale) -> Trial | None:
         W, spec, bits = bench.module.get_parameter(f"{path}.weight").detach(), bench.plan[path], bench.abits[path]
-        weight = W if spec is None else scaled_and_rounded(W, s, spec, scale_dtype)
-        if bits == FULL_PRECISION:
-            return Trial(weight)
-        return Trial(weight, lambda x: fake_quantize_tokens(x / s.to(x), bits) * s.to(x))
+        weight = W if spec is None else scaled_and_rounded(W, each.s, spec, scale_dtype)
+        z, s = each.z.to(W), each.s.to(W)
+        shifted = bool(z.any())
+
+        def change(x: Tensor) -> Tensor:
+            x = x - z if shifted else x
+            return x if bits == FULL_PRECISION else fake_quantize_tokens(x / s, bits) * s
+
+        changes = shifted or bits != FULL_PRECISION
+        return Trial(weight, change if changes else None, W @ z if shifted else None)
 
     return quantize
 

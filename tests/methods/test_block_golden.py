@@ -26,9 +26,9 @@ GOLDEN = Path(__file__).parent / "golden"
 OMNIQUANT: dict[str, Any] = json.loads((GOLDEN / "opengvlab_omniquant.json").read_text())
 TESSERAQ: dict[str, Any] = json.loads((GOLDEN / "modeltc_tesseraq.json").read_text())
 MARGIN = 1.02
-ALLOWED_IN_ONE = (
-    1.04  # float16 scales move a zero point now and then, and where learning ends with it, for better or worse
-)
+# Where learning ends is a matter of chance, to some percent: OmniQuant's end moves by up to 3 % if its start moves by
+# 1e-4. TesseraQ as shipped, with a fifth of the published steps, ends 1 to 4 % above the authors' as clips are drawn.
+ALLOWED_AS_SHIPPED = 1.04
 
 
 def title(case: dict[str, Any]) -> str:
@@ -72,23 +72,23 @@ def test_learned_clipping_ends_where_the_authors_does(case: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(
-    ("cases", "learner"),
+    ("cases", "learner", "margin"),
     [
-        (OMNIQUANT["cases"], lambda: omniquant(batch_size=1)),
-        (TESSERAQ["cases"], tesseraq),
-        (TESSERAQ["cases"][1:2], lambda: replace(tesseraq(), steps=250, lr=5e-4, scale_lr=5e-4)),
+        (OMNIQUANT["cases"], lambda: omniquant(batch_size=1), MARGIN),
+        (TESSERAQ["cases"], tesseraq, ALLOWED_AS_SHIPPED),
+        (TESSERAQ["cases"][1:4:2], lambda: replace(tesseraq(), steps=250, lr=5e-4, scale_lr=5e-4), MARGIN),
     ],
     ids=["omniquant", "tesseraq as shipped", "tesseraq as published"],
 )
 def test_stored_blocks_are_no_worse_than_the_authors(
-    cases: list[dict[str, Any]], learner: Callable[[], Method]
+    cases: list[dict[str, Any]], learner: Callable[[], Method], margin: float
 ) -> None:
-    """On average over the asymmetric cases; symmetric grids have one code more here, and only gain by it."""
+    """Each case, and the mean of the asymmetric ones; symmetric grids have one code more here, and only gain by it."""
     ratios = []
     for case in cases:
         rounded = learner().fit_block(*problem(spec_of(case)))
         loss = error({path: each.weight for path, each in rounded.items()})
-        assert loss < ALLOWED_IN_ONE * case["loss"], title(case)
+        assert loss < margin * case["loss"], title(case)
         if not case["symmetric"]:
             ratios.append(loss / case["loss"])
     assert fmean(ratios) < MARGIN

@@ -10,7 +10,7 @@ from whole_models import bench_of
 from src.calib.task import BlockInput, BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
-from src.methods.parts.block_trainer import block_loss, minibatches, reconstruction_error, train
+from src.methods.parts.block_trainer import block_loss, minibatches, reconstruction_error, train, train_epochs
 from src.methods.parts.straight_through import fake_quantize, fake_quantize_tokens, quantized_inputs
 from src.models.speech import SpeechModel
 from src.quant import fake
@@ -31,6 +31,26 @@ def tasks(speech: SpeechModel) -> list[BlockTask]:
 
     Walker(speech, calibration, options).walk(keep)
     return found
+
+
+@pytest.mark.parametrize("best_of", [1, 3, 14])
+def test_the_best_of_the_last_passes_is_kept(best_of: int) -> None:
+    """With steps so large that the loss jumps, as rounding makes it."""
+    torch.manual_seed(0)
+    block, x = nn.Linear(4, 4).requires_grad_(False), torch.randn(4, 6, 4)
+    valid = torch.ones(4, 6, dtype=torch.bool)
+    task = BlockTask(None, block, [BlockInput(x, {}, valid)], [block(x)])  # type: ignore[arg-type]
+    batches, epochs = minibatches(task, 2), 14
+
+    def losses_after(passes: int, kept: int) -> float:
+        W = torch.zeros(4, 4, requires_grad=True)
+        optimizer = torch.optim.Adam([W], lr=2.0)
+        train_epochs(block, lambda: {"weight": W}, batches, optimizer, epochs=passes, best_of=kept)
+        return reconstruction_error(block, {"weight": W}, batches)
+
+    ends = [losses_after(passes, 1) for passes in range(1, epochs + 1)]
+    assert ends[-1] > min(ends[-3:]) > min(ends), "the losses fall; this test needs others"
+    assert losses_after(epochs, best_of) == pytest.approx(min(ends[-best_of:]))
 
 
 @pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from src.methods.gptq import gptq
 from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.quant.grid import nearest_codes
 from src.quant.loss import output_error
 from src.quant.pack import unpack
 
@@ -22,9 +23,11 @@ GOLDEN = Path(__file__).parent / "golden"
 PROVENANCE: dict[str, Any] = json.loads((GOLDEN / "ist_daslab_gptq.json").read_text())
 CASES: list[dict[str, Any]] = PROVENANCE["cases"]
 
-# In a symmetric group -max |w| lies half-way between two codes. Where the group was fitted to compensated weights, the
-# last bit of that compensation breaks the tie, and the rest of the row follows. A row of 64 columns is 1/96 of a case.
-TIED_CASE_AGREEMENT = 0.985
+# In a symmetric group -max |w| lies half-way between two codes: max |w| / (2 max |w| / (2^b - 1)) is 3.5 at 3 bits,
+# give or take the last bit. Where the group is fitted to compensated weights, the last bit of the compensation breaks
+# that tie, and the rest of the row follows. The authors' code ties with itself no better: with their float32 Cholesky
+# factors, their scale of H and their order of additions in place of ours, all these codes are theirs.
+TIE = 1e-6  # relative distance from half-way at which float32 decides
 AGREEMENT = 0.999
 
 
@@ -49,25 +52,60 @@ def run(inputs: tuple[Tensor, Tensor], case: dict[str, Any], scale_dtype: torch.
     return gptq(W, H, spec, damp=0.01, scale_dtype=scale_dtype, **options).weight
 
 
-def agreement(inputs: tuple[Tensor, Tensor], packed: dict[str, Tensor], case: dict[str, Any]) -> float:
-    """Share of codes that equal the authors'."""
+def both_codes(
+    inputs: tuple[Tensor, Tensor], packed: dict[str, Tensor], case: dict[str, Any]
+) -> tuple[QuantizedWeight, Tensor]:
+    """Our weight, and the authors' codes [out, in] in the order of ours."""
     ours = run(inputs, case, torch.float32)
-    codes = ours.codes if ours.perm is None else ours.codes[:, torch.argsort(ours.perm)]
-    theirs = unpack(packed[case["name"]], case["bits"], codes.shape[1])
-    return (codes == theirs).float().mean().item()
+    theirs = unpack(packed[case["name"]], case["bits"], ours.codes.shape[1])
+    return ours, theirs if ours.perm is None else theirs[:, ours.perm]
+
+
+def rows_with_a_broken_tie(ours: QuantizedWeight, theirs: Tensor, fitted: Tensor) -> Tensor:
+    """Bool [out]: rows that first differ by one code, at a weight half-way between the two.
+
+    Args:
+        ours: our codes, in rounding order.
+        theirs: the authors', in the same order.
+        fitted: every weight when it was rounded, over its scale, in the same order.
+    """
+    tied = torch.zeros(len(theirs), dtype=torch.bool)
+    for row in (ours.codes != theirs).any(1).nonzero().flatten().tolist():
+        first = int((ours.codes[row] != theirs[row]).nonzero()[0])
+        one_apart = abs(int(ours.codes[row, first]) - int(theirs[row, first])) == 1
+        value = float(fitted[row, first].abs())
+        tied[row] = one_apart and abs(value - (int(value) + 0.5)) < TIE * value
+    return tied
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))
 def test_codes_equal_those_of_the_authors(
-    case: dict[str, Any], inputs: tuple[Tensor, Tensor], packed: dict[str, Tensor]
+    case: dict[str, Any],
+    inputs: tuple[Tensor, Tensor],
+    packed: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tied = case["symmetric"] and case["group_size"] > 0 and not case["static_groups"]
-    assert agreement(inputs, packed, case) >= (TIED_CASE_AGREEMENT if tied else AGREEMENT)
+    columns: list[Tensor] = []
+
+    def watched(w: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+        columns.append(w / scale)
+        return nearest_codes(w, scale, zero, bits)
+
+    monkeypatch.setattr("src.methods.gptq.nearest_codes", watched)
+    ours, theirs = both_codes(inputs, packed, case)
+    refitted = case["group_size"] > 0 and not case["static_groups"]
+    compared = torch.ones(len(theirs), dtype=torch.bool)
+    if case["symmetric"] and refitted:
+        compared = ~rows_with_a_broken_tie(ours, theirs, torch.stack(columns, dim=1))
+        assert compared.sum() >= len(compared) - 1  # a row of 32, in two of twelve cases when this was written
+    assert (ours.codes == theirs)[compared].float().mean() >= AGREEMENT
 
 
 def test_over_all_cases_999_of_1000_codes_are_equal(inputs: tuple[Tensor, Tensor], packed: dict[str, Tensor]) -> None:
-    shares = [agreement(inputs, packed, case) for case in CASES]
+    pairs = [both_codes(inputs, packed, case) for case in CASES]
+    shares = [(ours.codes == theirs).float().mean().item() for ours, theirs in pairs]
     assert sum(shares) / len(shares) >= AGREEMENT
+    assert min(shares) >= 0.9985  # whole cases, broken ties and all
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["name"]))

@@ -145,7 +145,7 @@ def test_learning_sees_rounded_inputs() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [("lwc", "yes"), ("let", "automatic"), ("shift", 1), ("alpha", 0), ("lwc_lr", 2), ("let_lr", "small"),
-     ("weight_decay", -1), ("epochs", 0), ("batch_size", 1.5)],
+     ("weight_decay", -1), ("epochs", 0), ("best_of", 0), ("batch_size", 1.5)],
 )  # fmt: skip
 def test_parameters_out_of_range_name_the_field(field: str, value: object) -> None:
     with pytest.raises(UserError) as caught:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from outlier_block import bench_for, digest, inputs_of, outlier_block
 
-from src.methods.osplus import WIDEST_STEP, core_probe, trial_of
+from src.methods.osplus import WIDEST_STEP, ShiftAndScale, core_probe, trial_of
 from src.methods.parts.equalise import best, limiting_scales
 from src.methods.parts.fold import fold_shift
 from src.methods.parts.trial import Observation
@@ -30,7 +30,7 @@ def test_shifts_scales_and_all_losses_of_the_search_are_those_of_the_authors(cas
     x = inputs_of(task, first)[first[0]].flatten(0, 1)
     z = (x.amax(0) + x.amin(0)) / 2
     torch.testing.assert_close(z, torch.tensor(case["shift"]), rtol=1e-5, atol=1e-6)
-    fold_shift(bench, link, z)
+    fold_shift(bench, link, z)  # as the authors do before they search
     shifted = inputs_of(task, first)[first[0]].flatten(0, 1)
     candidates = limiting_scales(shifted.abs().amax(0), floor=1.0, steps=100, widest_step=WIDEST_STEP)
     assert len(candidates) - len(case["losses"]) in (0, 1)  # theirs may step over the last by a rounding error
@@ -40,7 +40,7 @@ def test_shifts_scales_and_all_losses_of_the_search_are_those_of_the_authors(cas
     )
     losses = []
     for s in candidates:
-        trials = {path: quantize(path, s) for path in link.linears}
+        trials = {path: quantize(path, ShiftAndScale(torch.zeros_like(s), s)) for path in link.linears}
         losses.append(observation.loss({path: trial for path, trial in trials.items() if trial}))
     assert losses[: len(case["losses"])] == pytest.approx(case["losses"], rel=1e-4)
     torch.testing.assert_close(best(candidates, losses), torch.tensor(case["scales"]), rtol=1e-4, atol=0)

@@ -7,6 +7,7 @@ for at the moment. The objective is the mean squared error over rows that are no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,3 +97,42 @@ def train(module: nn.Module, tensors: Tensors, steps: Iterable[Minibatch], optim
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+
+
+def train_epochs(
+    module: nn.Module,
+    tensors: Tensors,
+    batches: Sequence[Minibatch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    best_of: int,
+) -> None:
+    """Goes over ``batches`` so often, and leaves the parameters as they were after the best of the last passes.
+
+    Rounding makes the loss jump by some percent from pass to pass, long after it has stopped falling; the last one is
+    as likely as not a bad one.
+
+    Args:
+        module: as in :func:`train`, like ``tensors`` and ``optimizer``.
+        tensors: gives the block's tensors by name.
+        batches: the minibatches, in the order they are to be seen.
+        optimizer: holds the parameters.
+        epochs: number of passes.
+        best_of: how many of the last passes are compared, by the mean loss over ``batches`` at their ends.
+
+    Raises:
+        UserError: the loss is no longer finite.
+    """
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    least, kept = math.inf, [each.detach().clone() for each in parameters]
+    for remaining in reversed(range(epochs)):
+        train(module, tensors, batches, optimizer)
+        if remaining < best_of:
+            with torch.no_grad():
+                error = reconstruction_error(module, tensors(), batches)
+            if error < least:
+                least, kept = error, [each.detach().clone() for each in parameters]
+    with torch.no_grad():
+        for parameter, best in zip(parameters, kept, strict=True):
+            parameter.copy_(best)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
+
+Candidate = TypeVar("Candidate")
 
 SMALLEST = 1e-4  # of a candidate before it is normalised, as in the AWQ authors' code
 
@@ -89,6 +92,6 @@ def _gram_loss(W: Tensor, spec: WeightSpec, H: Tensor, s: Tensor) -> float:
     return float(torch.linalg.vecdot(D @ H, D).sum(dtype=torch.float64))
 
 
-def best(candidates: Sequence[Tensor], losses: Sequence[float]) -> Tensor:
+def best(candidates: Sequence[Candidate], losses: Sequence[float]) -> Candidate:
     """The candidate with the least loss; the first of several."""
     return candidates[min(range(len(losses)), key=losses.__getitem__)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +36,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Trial:
-    """What quantization would put in place of a linear's weight [out, in] and input [..., in]."""
+    """What quantization would put in place of a linear's weight [out, in] and input [..., in], or add to its bias."""
 
     weight: Tensor
     input: Callable[[Tensor], Tensor] | None = None
+    bias: Tensor | None = None
 
 
-# One candidate scale [in] and the path of a linear; None leaves the linear as it is.
-Quantize = Callable[[str, Tensor], Trial | None]
+Candidate = TypeVar("Candidate")  # what is tried on a link, e.g. a scale [in]
 
 
 def inner_probe(block: Block, link: Link) -> Probe:
@@ -124,6 +124,8 @@ def _installed(model: nn.Module, trials: Mapping[str, Trial]) -> Iterator[None]:
             if trial.input is not None:
                 hook = _replace_input(trial.input)
                 handles.append(model.get_submodule(path).register_forward_pre_hook(hook))
+            if trial.bias is not None:
+                handles.append(model.get_submodule(path).register_forward_hook(_add_to_output(trial.bias)))
         yield
     finally:
         for path, original in originals.items():
@@ -139,20 +141,27 @@ def _replace_input(change: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, t
     return replace
 
 
+def _add_to_output(bias: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def add(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + bias.to(output)
+
+    return add
+
+
 def losses_by_link(
     bench: Workbench,
     calibration: Calibration,
-    candidates: Mapping[str, Sequence[Tensor]],
-    quantize: Quantize,
+    candidates: Mapping[str, Sequence[Candidate]],
+    quantize: Callable[[str, Candidate], Trial | None],
     probe: Callable[[Block, Link], Probe],
 ) -> dict[str, list[float]]:
-    """Loss of every candidate scale, by link name.
+    """Loss of every candidate, by link name.
 
     Args:
         bench: the model, unquantized; left as it is.
         calibration: clips the outputs are compared on.
-        candidates: scales [in] by link name.
-        quantize: a linear under a candidate scale.
+        candidates: what to try, by link name.
+        quantize: the linear at a path under a candidate; None leaves it as it is.
         probe: where to look, for a link and a block that holds some of its linears.
     """
     links = [link for link in bench.graph.links if link.name in candidates]
@@ -164,13 +173,15 @@ def losses_by_link(
             own = [path for path in link.linears if path in paths]
             if own:
                 observation = Observation(bench.module, task, probe(task.block, link))
-                for number, s in enumerate(candidates[link.name]):
-                    losses[link.name][number] += observation.loss(_trials(own, s, quantize))
+                for number, candidate in enumerate(candidates[link.name]):
+                    losses[link.name][number] += observation.loss(_trials(own, candidate, quantize))
 
     Walker(bench.speech, calibration, WalkOptions(gram=False)).walk(on_block)
     return losses
 
 
-def _trials(paths: Sequence[str], s: Tensor, quantize: Quantize) -> dict[str, Trial]:
-    found = {path: quantize(path, s) for path in paths}
+def _trials(
+    paths: Sequence[str], candidate: Candidate, quantize: Callable[[str, Candidate], Trial | None]
+) -> dict[str, Trial]:
+    found = {path: quantize(path, candidate) for path in paths}
     return {path: trial for path, trial in found.items() if trial is not None}
