@@ -41,11 +41,16 @@ def observe(
             for link in links
         ]
         try:
-            outputs.append(task.module(batch.hidden, **batch.kwargs))
+            outputs.append(batch.through(task.module))
         finally:
             for handle in handles:
                 handle.remove()
     return outputs, {name: each.finish() for name, each in running.items()}
+
+
+def valid_rows(x: Tensor, valid: Tensor) -> Tensor:
+    """Rows [valid rows, d] of ``x`` [batch, rows, d]; a view where no row is padding."""
+    return x.flatten(0, 1) if valid.all() else x[valid]
 
 
 def _running(model: nn.Module, link: Link, *, gram: bool, device: torch.device) -> RunningStatistics:
@@ -58,6 +63,6 @@ def _recorder(
 ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = module.rotated(inputs[0]) if isinstance(module, QuantLinear) else inputs[0]
-        running.update(x[valid], weights)
+        running.update(valid_rows(x, valid), weights)
 
     return record

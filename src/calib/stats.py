@@ -9,7 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from src.calib.products import add_lower_gram
 from src.methods.base import LinkStatistics
+
+_ROWS_AT_ONCE = 1024  # the temporaries of a chunk stay in cache
 
 
 class RunningStatistics:
@@ -28,14 +31,17 @@ class RunningStatistics:
         ``weights [rows]`` scale each row's share of the Gram matrix, ``H = X R^2 X^T``; the other statistics do not
         know them.
         """
-        x = x.float()
         self._count += x.shape[0]
+        for start in range(0, x.shape[0], _ROWS_AT_ONCE):
+            chunk = slice(start, start + _ROWS_AT_ONCE)
+            self._update(x[chunk].float(), None if weights is None else weights[chunk])
+
+    def _update(self, x: Tensor, weights: Tensor | None) -> None:
         torch.minimum(self._minimum, x.amin(dim=0), out=self._minimum)
         torch.maximum(self._maximum, x.amax(dim=0), out=self._maximum)
-        self._abs_sum += x.abs().sum(dim=0, dtype=torch.float64)
+        self._abs_sum += x.abs().sum(dim=0)
         if self._gram is not None:
-            scaled = x if weights is None else x * weights.unsqueeze(1)
-            self._gram.addmm_(scaled.T, scaled)
+            add_lower_gram(self._gram, x if weights is None else x * weights.unsqueeze(1))
 
     def finish(self) -> LinkStatistics:
         """The statistics of all rows seen.
@@ -46,4 +52,5 @@ class RunningStatistics:
         if self._count == 0:
             raise ValueError("no calibration input reached this link")
         abs_mean = (self._abs_sum / self._count).float()
-        return LinkStatistics(self._count, self._gram, self._minimum, self._maximum, abs_mean)
+        gram = None if self._gram is None else self._gram.tril() + self._gram.tril(-1).T
+        return LinkStatistics(self._count, gram, self._minimum, self._maximum, abs_mean)

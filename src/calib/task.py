@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from src.calib.products import FastLinears
 from src.methods.base import LinkStatistics
 from src.models.graph import Block
 
@@ -25,6 +28,12 @@ class BlockInput:
     kwargs: dict[str, Any]
     valid: Tensor
 
+    def through(self, module: nn.Module) -> Tensor:
+        """What the block ``module`` makes of it, [batch, rows, d]; without gradients."""
+        with torch.no_grad(), FastLinears():
+            output: Tensor = module(self.hidden, **self.kwargs)
+        return output
+
 
 @dataclass
 class BlockTask:
@@ -33,7 +42,8 @@ class BlockTask:
     Attributes:
         block: its linears.
         module: the block itself; ``module(hidden, **kwargs)`` gives ``[batch, rows, d]``.
-        inputs: what it is fed, from quantized predecessors unless ``calib.propagate=fp``.
+        inputs: what it is fed, from quantized predecessors unless ``calib.propagate=fp``; empty where nothing runs
+            blocks.
         targets: outputs of the full-precision block on full-precision inputs, ``[batch, rows, d]`` a batch; empty
             unless the method fits blocks.
         statistics: by link name.
@@ -43,8 +53,8 @@ class BlockTask:
     module: nn.Module
     inputs: list[BlockInput]
     targets: list[Tensor] = field(default_factory=list)
-    statistics: dict[str, LinkStatistics] = field(default_factory=dict)
+    statistics: Mapping[str, LinkStatistics] = field(default_factory=dict)
 
     def outputs(self, inputs: list[BlockInput] | None = None) -> list[Tensor]:
         """The block's output for every batch, ``[batch, rows, d]``."""
-        return [self.module(each.hidden, **each.kwargs) for each in (self.inputs if inputs is None else inputs)]
+        return [each.through(self.module) for each in (self.inputs if inputs is None else inputs)]

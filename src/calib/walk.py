@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from src.calib.capture import Calibration
-from src.calib.observe import observe
+from src.calib.observe import observe, valid_rows
 from src.calib.stats import RunningStatistics
 from src.calib.task import BlockInput, BlockTask
 from src.methods.base import LinkStatistics
@@ -96,7 +96,8 @@ class Walker:
         outputs, own = observe(task, module, links, gram=gram, weights=self._weigh(task))
         task.statistics = {**shared, **own}
         on_block(task)
-        _advance(stream, task.outputs() if self._options.refresh else outputs)
+        if block is not self._speech.graph.blocks[-1]:  # nothing follows the last
+            _advance(stream, task.outputs() if self._options.refresh else outputs)
 
     def _links(self, block: Block) -> list[Link]:
         paths = {linear.path for linear in block.linears}
@@ -118,7 +119,7 @@ class Walker:
         width = encoded[0].states.shape[-1]
         running = RunningStatistics(width, gram=self._options.gram, device=self._speech.device)
         for each in encoded:
-            running.update(each.states[each.mask])
+            running.update(valid_rows(each.states, each.mask))
         statistics = running.finish()
         return {link.name: statistics for link in links}
 

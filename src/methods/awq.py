@@ -83,8 +83,18 @@ class AWQ(Equalisation):
         return self.clip
 
     @property
-    def uses_targets(self) -> bool:
+    def only_scales(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def runs_blocks(self) -> bool:
         """False: clip limits follow from Gram matrices."""
+        return False
+
+    @property
+    def uses_targets(self) -> bool:
+        """False, likewise."""
         return False
 
     def transform(self, bench: Workbench) -> Transformed:
@@ -98,9 +108,10 @@ class AWQ(Equalisation):
             if self.objective == "gram"
             else _module_losses(bench, candidates)
         )
+        scales = {link.name: best(candidates[link.name], losses[link.name]) for link in links}
         for link in links:
-            fold_scale(bench.module, link, best(candidates[link.name], losses[link.name]))
-        return Transformed(len(links), notes)
+            fold_scale(bench.module, link, scales[link.name])
+        return Transformed(len(links), notes, scales)
 
     def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
         """Clips and rounds the block's linears, if ``clip`` is set, except queries and keys."""

@@ -46,6 +46,15 @@ class LinkStatistics:
             raise ValueError("minimum and maximum were not collected")
         return torch.maximum(self.maximum, -self.minimum)
 
+    def divided(self, s: Tensor) -> LinkStatistics:
+        """The statistics of ``X diag(s)^-1``, for positive ``s`` [in]."""
+
+        def over(tensor: Tensor | None, divisor: Tensor) -> Tensor | None:
+            return None if tensor is None else tensor / divisor
+
+        minimum, maximum, abs_mean = (over(each, s) for each in (self.minimum, self.maximum, self.abs_mean))
+        return LinkStatistics(self.count, over(self.gram, torch.outer(s, s)), minimum, maximum, abs_mean)
+
 
 @dataclass(frozen=True, eq=False)
 class Rounded:
@@ -62,10 +71,12 @@ class Transformed:
     Attributes:
         acted: number of links (or other places) that were changed.
         notes: by linear path, in words, why the transform could not act on this linear's input.
+        scales: by link name, what the channels of this link's input were divided by, [in].
     """
 
     acted: int
     notes: Mapping[str, str] = field(default_factory=dict)
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,9 +112,19 @@ class Method:
         return False
 
     @property
+    def only_scales(self) -> bool:
+        """Whether :meth:`transform` changes inputs of linears by :attr:`Transformed.scales` alone, if at all."""
+        return not self.transforms
+
+    @property
     def fits_blocks(self) -> bool:
         """Whether :meth:`fit_block` does anything."""
         return False
+
+    @property
+    def runs_blocks(self) -> bool:
+        """Whether :meth:`fit_block` reads more of its task than the statistics: a block's inputs or outputs."""
+        return self.fits_blocks
 
     @property
     def uses_targets(self) -> bool:

@@ -39,14 +39,21 @@ class SmoothQuant(Equalisation):
         check_fraction("alpha", self.alpha)
         check_feeds(self.links)
 
+    @property
+    def only_scales(self) -> bool:
+        """True."""
+        return True
+
     def transform(self, bench: Workbench) -> Transformed:
         """Folds the scales of every chosen link, from the largest activations of the model as it came."""
         statistics = bench.statistics(gram=False)
         links, notes = choose_links(bench, self.links)
+        scales = {}
         for link in links:
             weights = [bench.module.get_parameter(f"{path}.weight") for path in link.linears]
-            fold_scale(bench.module, link, smoothing_scales(statistics[link.name].abs_max, weights, self.alpha))
-        return Transformed(len(links), notes)
+            scales[link.name] = smoothing_scales(statistics[link.name].abs_max, weights, self.alpha)
+            fold_scale(bench.module, link, scales[link.name])
+        return Transformed(len(links), notes, scales)
 
 
 def smoothing_scales(abs_max: Tensor, weights: Sequence[Tensor], alpha: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ class Workbench:
         kvbits: bits of the key-value cache.
         calibration: clips and teacher tokens; ``None`` where the method declared that it uses none.
         seed: of everything a method draws.
+        fp_statistics: ``fp_statistics(gram)``, those of the model as it came, where they are at hand; None once it
+            has been transformed.
         edits: structural changes made so far, in order; stored with the weights.
     """
 
@@ -36,6 +38,7 @@ class Workbench:
     kvbits: int
     calibration: Calibration | None
     seed: int
+    fp_statistics: Callable[[bool], Mapping[str, LinkStatistics]] | None = None
     edits: list[Edit] = field(default_factory=list)
 
     @property
@@ -49,12 +52,16 @@ class Workbench:
         module: nn.Module = self.speech.module
         return module
 
-    def statistics(self, *, gram: bool) -> dict[str, LinkStatistics]:
+    def statistics(self, *, gram: bool) -> Mapping[str, LinkStatistics]:
         """Statistics by link name of every link's input in the model as it is now.
+
+        A transform asks before it changes anything.
 
         Raises:
             ValueError: the method did not declare that it uses calibration data.
         """
+        if self.fp_statistics is not None:
+            return self.fp_statistics(gram)
         if self.calibration is None:
             raise ValueError("this method has no calibration data; let uses_calibration be true")
         return measure(self.speech, self.calibration, gram=gram)

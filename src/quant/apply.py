@@ -17,7 +17,7 @@ from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
 from src.methods.base import LinkStatistics, Method, Rounded
 from src.methods.workbench import Workbench
-from src.models.graph import Block, Linear, ModelGraph
+from src.models.graph import Linear, ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import load_weights, round_to_storage
 from src.quant.ends import RoundedEnds, chosen_ends, write_weight
@@ -96,8 +96,8 @@ class Quantizer:
         method: how.
         settings: bit-config, scope, seed, and which inputs a block sees.
         calibration: clips and teacher tokens, for methods that use them.
-        fp_statistics: the original model's link statistics, with Gram matrices where the method reads them, if they
-            are at hand; read where no transform has changed the model and ``calib.propagate=fp``.
+        fp_statistics: ``fp_statistics(gram)``, the original model's link statistics with or without Gram matrices,
+            if they are at hand; asked for before anything is changed.
 
     After :meth:`run`, ``weights`` holds the codes of what was quantized, ``inputs`` the grids of inputs that are not
     rounded per token and asymmetrically, ``edits`` the structural changes, and ``rows`` the layer table.
@@ -109,7 +109,7 @@ class Quantizer:
         method: Method,
         settings: Settings,
         calibration: Calibration | None = None,
-        fp_statistics: Callable[[], Mapping[str, LinkStatistics]] | None = None,
+        fp_statistics: Callable[[bool], Mapping[str, LinkStatistics]] | None = None,
     ) -> None:
         self._speech = speech
         self._method = method
@@ -117,9 +117,8 @@ class Quantizer:
         self._settings = settings
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)
-        self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed)
+        self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics)
         self._sees_quantized = settings.calib.propagate == "quantized"
-        self._fp_statistics = fp_statistics
         self._notes: Mapping[str, str] = {}
         self.weights: dict[str, QuantizedWeight] = {}
         self.inputs: dict[str, InputGrid] = {}
@@ -138,7 +137,11 @@ class Quantizer:
                 channel.
         """
         method, bench = self._method, self._bench
+        measures = bool(method.statistics) or self._settings.static_inputs
+        walks = method.runs_blocks or method.weighs_tokens or (measures and self._sees_quantized)
+        before = self._statistics() if measures and not walks and method.only_scales else None
         transformed = method.transform(bench)
+        bench.fp_statistics = None
         if method.transforms and not transformed.acted:
             problem = f"{method.name} found nothing in {self._speech.name} that it could transform"
             raise UserError("method", problem, "Widen scope, or use its rounder alone")
@@ -149,21 +152,16 @@ class Quantizer:
         round_to_storage(self._speech.module, [*(path for path, spec in bench.plan.items() if spec), *ends.paths])
         if self._sees_quantized:
             ends.round()
-        self._round_blocks(ends)
+        if walks:
+            self._walk(ends)
+        elif before is not None:
+            self._round_blocks(_divided(before, transformed.scales))
+        else:
+            self._round_blocks(self._statistics() if measures else {})
         if not self._sees_quantized:
             ends.round()
         self.weights |= ends.weights
         self.rows += ends.rows
-
-    def _round_blocks(self, ends: RoundedEnds) -> None:
-        method = self._method
-        measures = bool(method.statistics) or self._settings.static_inputs
-        if method.fits_blocks or method.weighs_tokens or (measures and self._sees_quantized):
-            self._walk(ends)
-        else:
-            statistics = self._statistics_at_full_precision() if measures else {}
-            for block in progress(self._speech.graph.blocks, "quantize"):
-                self._round_block(block, statistics, {})
 
     def _walk(self, ends: RoundedEnds) -> None:
         method, bench = self._method, self._bench
@@ -172,25 +170,22 @@ class Quantizer:
         gram = "gram" in method.statistics
         options = WalkOptions(gram=gram, refresh=self._sees_quantized, targets=method.uses_targets)
 
-        def on_block(task: BlockTask) -> None:
-            fitted = method.fit_block(bench, task)
-            self._round_block(task.block, task.statistics, fitted)
-
         weigh = partial(method.token_weights, bench)
-        Walker(self._speech, bench.calibration, options, weigh, ends.unrounded).walk(on_block)
+        Walker(self._speech, bench.calibration, options, weigh, ends.unrounded).walk(self._round_block)
 
-    def _statistics_at_full_precision(self) -> Mapping[str, LinkStatistics]:
-        if self._fp_statistics is not None and not self._method.transforms:
-            return self._fp_statistics()
+    def _statistics(self) -> Mapping[str, LinkStatistics]:
         return self._bench.statistics(gram="gram" in self._method.statistics)
 
-    def _round_block(
-        self, block: Block, statistics: Mapping[str, LinkStatistics], fitted: Mapping[str, Rounded]
-    ) -> None:
+    def _round_blocks(self, statistics: Mapping[str, LinkStatistics]) -> None:
+        for block in progress(self._speech.graph.blocks, "quantize"):
+            self._round_block(BlockTask(block, self._speech.block(block), [], statistics=statistics))
+
+    def _round_block(self, task: BlockTask) -> None:
         """Rounds the linears of one block and adds one row each to the layer table."""
-        for linear in block.linears:
+        fitted = self._method.fit_block(self._bench, task)
+        for linear in task.block.linears:
             link = self._speech.graph.link_of(linear.path).name
-            self.rows.append(self._round(linear, statistics.get(link), fitted.get(linear.path)))
+            self.rows.append(self._round(linear, task.statistics.get(link), fitted.get(linear.path)))
 
     def _round(self, linear: Linear, statistics: LinkStatistics | None, fitted: Rounded | None) -> dict[str, Any]:
         spec, abits = self._bench.plan[linear.path], self._abits[linear.path]
@@ -239,6 +234,11 @@ class Quantizer:
             grid = static_grid(*ends, bits, symmetric=chosen.symmetric, exact=exact)
         self.inputs[linear.path] = grid
         return grid
+
+
+def _divided(statistics: Mapping[str, LinkStatistics], scales: Mapping[str, Tensor]) -> dict[str, LinkStatistics]:
+    """``statistics`` by link name after the inputs of the links in ``scales`` were divided by these."""
+    return {name: each.divided(scales[name]) if name in scales else each for name, each in statistics.items()}
 
 
 def relative_output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:

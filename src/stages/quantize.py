@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import statistics
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from src.calib.capture import Calibration, load_calibration
 from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.methods.base import LinkStatistics
 from src.models.loading import load, load_graph
+from src.models.speech import SpeechModel
 from src.point import Point
 from src.quant.apply import Quantizer, check_inputs, weight_plan
 from src.quant.checkpoint import leftover_tensors, save_weights
@@ -62,7 +62,8 @@ class Quantize(Stage):
         log.info("quantize: %s", point.label)
         speech = load(settings.model, settings.device, settings.seed)
         calibration = _calibration(point) if point.uses_calibration else None
-        quantizer = Quantizer(speech, point.method, settings, calibration, lambda: _fp_statistics(point))
+        at_full_precision = cache(partial(_fp_statistics, point, speech, calibration))
+        quantizer = Quantizer(speech, point.method, settings, calibration, at_full_precision)
         quantizer.run()
         path = folder / CHECKPOINT
         leftovers = leftover_tensors(speech.module, quantizer.weights)
@@ -86,20 +87,21 @@ def _calibration(point: Point) -> Calibration:
     return load_calibration(point.calibration.path, point.settings.calib.batch_size)
 
 
-def _fp_statistics(point: Point) -> dict[str, LinkStatistics]:
-    """Statistics of the original model's link inputs, measured once for all methods and widths.
+def _fp_statistics(
+    point: Point, speech: SpeechModel, calibration: Calibration | None, gram: bool
+) -> dict[str, LinkStatistics]:
+    """Statistics of the link inputs of ``speech``, the original model, measured once for all methods and widths.
 
-    Gram matrices are only there where the method reads them; without, these are the calibrate stage's own.
+    Without Gram matrices, these are the calibrate stage's own.
     """
-    settings = point.settings
-    if not point.method.statistics:
-        return load_statistics(point.calibration.path / FILE, torch.device(settings.device))
 
     def build(folder: Path) -> None:
-        speech = load(settings.model, settings.device, settings.seed)
-        save_statistics(measure(speech, _calibration(point), gram=True), folder / FILE)
+        if calibration is None:
+            raise ValueError("statistics need calibration clips")
+        save_statistics(measure(speech, calibration, gram=True), folder / FILE)
 
-    return load_statistics(point.statistics("gram").obtain(build) / FILE, torch.device(settings.device))
+    folder = point.statistics("gram").obtain(build) if gram else point.calibration.path
+    return load_statistics(folder / FILE, speech.device)
 
 
 def summarize(result: dict[str, Any]) -> dict[str, float | int]:

@@ -21,7 +21,7 @@ def block_errors(build: Callable[[], SpeechModel], *overrides: str) -> Tensor:
     statistics = measure(original, noise_calibration(original, 2), gram=True)
     settings = composed(*overrides, "calib.propagate=fp")
     calibration = noise_calibration(original, 2)
-    quantizer = Quantizer(build(), build_method(settings.method), settings, calibration, lambda: statistics)
+    quantizer = Quantizer(build(), build_method(settings.method), settings, calibration, lambda _: statistics)
     quantizer.run()
 
     def error(path: str) -> float:

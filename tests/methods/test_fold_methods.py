@@ -159,3 +159,19 @@ def test_nothing_to_act_on_is_an_error() -> None:
     speech = tiny_whisper()
     with pytest.raises(UserError, match="smoothquant found nothing in tiny_whisper that it could transform"):
         Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2)).run()
+
+
+@pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
+@pytest.mark.parametrize("method", ["smoothquant", "awq"])
+def test_statistics_after_scaling_follow_from_those_before(method: str, build: Callable[[], SpeechModel]) -> None:
+    """What lets a scaled model do without a second pass over the clips."""
+    bench = bench_of(build())
+    before = bench.statistics(gram=True)
+    transformed = build_method(composed(f"method={method}").method).transform(bench)
+    assert transformed.scales
+    for name, after in bench.statistics(gram=True).items():
+        scales = transformed.scales.get(name)
+        derived = before[name] if scales is None else before[name].divided(scales)
+        for field in ("gram", "minimum", "maximum", "abs_mean"):
+            measured, expected = getattr(after, field), getattr(derived, field)
+            assert (measured - expected).abs().max() < 1e-4 * measured.abs().max(), (name, field)

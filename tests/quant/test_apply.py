@@ -92,7 +92,7 @@ def test_gptq_has_a_lower_output_error_than_rtn_block_by_block(build: Callable[[
     errors = {}
     for name in ("rtn", "gptq"):
         settings = composed(f"method={name}", f"wbits={wbits}", "calib.propagate=fp")
-        quantizer = Quantizer(build(), build_method(settings.method), settings, None, lambda: statistics)
+        quantizer = Quantizer(build(), build_method(settings.method), settings, None, lambda _: statistics)
         quantizer.run()
         errors[name] = torch.tensor(
             [

@@ -94,7 +94,7 @@ def test_static_ranges_are_the_extremes_of_the_calibration_inputs(build: Callabl
     speech = build()
     statistics = measure(build(), noise_calibration(speech, 2), gram=False)
     settings = composed("method=rtn", "wbits=16", f"abits={bits}", STATIC, "calib.propagate=fp")
-    quantizer = Quantizer(speech, build_method(settings.method), settings, None, lambda: statistics)
+    quantizer = Quantizer(speech, build_method(settings.method), settings, None, lambda _: statistics)
     quantizer.run()
     assert set(quantizer.inputs) == {linear.path for linear in speech.graph.linears}
     for path, grid in quantizer.inputs.items():

@@ -54,6 +54,11 @@ class Composed(Method):
         return self.rounder.fits_blocks
 
     @property
+    def runs_blocks(self) -> bool:
+        """Whether the rounder does."""
+        return self.rounder.runs_blocks
+
+    @property
     def uses_targets(self) -> bool:
         """Whether the rounder does."""
         return self.rounder.uses_targets

@@ -1,0 +1,38 @@
+"""Products of the calibration walk against torch's own, in float64 where that decides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from src.calib.products import FastLinears, add_lower_gram, product
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_product_is_that_of_a_linear(bias: bool) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 200, bias=bias).requires_grad_(False)
+    x = torch.randn(3, 7, 48)
+    expected = nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double() if bias else None)
+    torch.testing.assert_close(product(x, linear.weight, linear.bias).double(), expected, rtol=1e-5, atol=1e-6)
+    with torch.no_grad(), FastLinears():
+        assert torch.equal(linear(x), product(x, linear.weight, linear.bias))
+
+
+@pytest.mark.parametrize("columns", [5, 128, 300])
+def test_the_lower_triangle_of_a_gram_matrix_is_added(columns: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(40, columns)
+    G = torch.ones(columns, columns)
+    add_lower_gram(G, x)
+    expected = (x.double().T @ x.double() + 1).tril()
+    torch.testing.assert_close(G.tril().double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_gradients_still_pass_through_linears() -> None:
+    linear = nn.Linear(4, 2)
+    with FastLinears():
+        linear(torch.ones(1, 4)).sum().backward()
+    assert linear.weight.grad is not None
+    torch.testing.assert_close(linear.weight.grad, torch.ones(2, 4))
