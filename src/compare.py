@@ -90,6 +90,9 @@ def find(name: str, output_dir: Path) -> Evaluated:
     path = _path(name, output_dir)
     root = path.resolve().parent.parent if path.parent.name == "records" else output_dir
     record = _read(path)
+    if "members" in record:
+        names = ", ".join(member["fingerprint"] for member in record["members"])
+        raise UserError("record", f"{path} is a mean over test sets", f"Compare its members: {names}")
     if "evaluate" not in record.get("results", {}) or "transcripts" not in record:
         raise UserError("record", f"{path} tells of no scored transcripts", RUN_AGAIN)
     from src.store import Entry

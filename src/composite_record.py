@@ -34,7 +34,7 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
         results["evaluate"] = {**_mean(points), **sums}
     subsets = {record["subset"] for record in records}
     return {
-        **first,
+        **{field: value for field, value in first.items() if field != "transcripts"},  # each member has its own
         "fingerprint": fingerprint({"composite": name, "members": [point.fingerprint for point in points]}),
         "dataset": name,
         "subset": subsets.pop() if len(subsets) == 1 else None,

@@ -129,6 +129,18 @@ def test_each_member_has_a_record_and_the_composite_their_mean(
     assert found["gptq-embedded"]["subset"] == 16
 
 
+def test_a_mean_is_not_compared_utterance_by_utterance_but_its_members_are_offered(
+    single: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, _ = single
+    found = records(output)
+    mean, member = found["gptq-embedded"]["fingerprint"], found["gptq-embedded_clean"]["fingerprint"]
+    command = [sys.executable, "-m", "src.compare", member, mean, "--output-dir", str(output)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert f"is a mean over test sets. Compare its members: {member}" in " ".join(done.stderr.split())
+
+
 def test_the_table_ends_with_the_mean_beside_its_members(
     single: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
