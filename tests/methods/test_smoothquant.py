@@ -4,7 +4,7 @@ import pytest
 import torch
 from outlier_block import bench_for, inputs_of, outlier_block
 
-from src.methods.osplus import trial_of
+from src.methods.osplus import ShiftAndScale, trial_of
 from src.methods.parts.trial import Observation, inner_probe
 from src.methods.smoothquant import smoothing_scales
 from src.quant.granularity import WeightSpec
@@ -36,7 +36,8 @@ def test_outputs_of_quantized_weights_and_activations_are_closer_with_smoothing(
             weights = [speech.module.get_parameter(f"{path}.weight") for path in link.linears]
             observation = Observation(speech.module, task, inner_probe(task.block, link))
             s = smoothing_scales(x.abs().amax(0), weights, alpha=0.5)
-            smoothed += observation.loss({path: quantize(path, s) for path in link.linears})  # type: ignore[misc]
-            ones = torch.ones_like(s)
-            plain += observation.loss({path: quantize(path, ones) for path in link.linears})  # type: ignore[misc]
+            none = torch.zeros_like(s)
+            after, before = ShiftAndScale(none, s), ShiftAndScale(none, torch.ones_like(s))
+            smoothed += observation.loss({path: quantize(path, after) for path in link.linears})  # type: ignore[misc]
+            plain += observation.loss({path: quantize(path, before) for path in link.linears})  # type: ignore[misc]
     assert smoothed < 0.9 * plain
