@@ -53,7 +53,9 @@ def _linear(linear: nn.Linear, x: Tensor) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x W^T + b`` for ``x`` [..., in] and ``weight`` [out, in]."""
+    """``x W^T + b`` for ``x`` [..., in] and ``weight`` [out, in]; torch itself uses oneDNN for half precision."""
+    if x.dtype != torch.float32:
+        return nn.functional.linear(x, weight, bias)
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 
