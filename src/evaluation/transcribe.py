@@ -134,8 +134,8 @@ def _transcript(speech: SpeechModel, utterance: Utterance, tokens: list[int]) ->
 def journal_seconds(journal: Path) -> dict[str, float]:
     """Seconds of all batches in a finished journal, however many runs it took.
 
-    ``total`` is from asking for a batch's features to its text: ``wait`` for them, ``encode``, ``decode`` and making text
-    of tokens. ``audio`` (decoding it) and ``features`` are what a worker spent on them, for the most part beside it.
+    ``total`` is from asking for a batch's features to its text: ``wait`` for them, ``encode``, ``decode`` and making
+    text of tokens. ``audio`` (decoding it) and ``features`` are what a worker spent on them, mostly beside it.
     """
     total: dict[str, float] = defaultdict(float)
     for line in filter(None, journal.read_bytes().split(b"\n")):
