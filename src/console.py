@@ -66,7 +66,7 @@ def _wer(record: dict[str, Any]) -> float:
 def _row(record: dict[str, Any]) -> list[str]:
     results = record["results"]
     evaluated, profiled = results.get("evaluate"), results.get("profile")
-    cells = [record[name] for name in NAMES]
+    cells = [record["model"], record["method"], _precision(record), record["dataset"]]
     if "members" in record:
         cells[-1] += f" (mean of {len(record['members'])})"
     cells += _scores(evaluated) if evaluated else ["-"] * 3
@@ -74,6 +74,12 @@ def _row(record: dict[str, Any]) -> list[str]:
     cells.append(f"{size / 1e6:.2f}" if size else "-")
     cells += [f"{profiled['memory_io_bytes'] / 1e6:.1f}", f"{profiled['bops'] / 1e9:.0f}"] if profiled else ["-"] * 2
     return cells
+
+
+def _precision(record: dict[str, Any]) -> str:
+    """Bits, and the type evaluate computed in where it is not float32."""
+    dtype = record.get("dtype", "float32")
+    return str(record["bits"]) if dtype == "float32" else f"{record['bits']} {dtype}"
 
 
 def _scores(evaluated: dict[str, Any]) -> list[str]:

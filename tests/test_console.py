@@ -48,6 +48,13 @@ def test_a_row_holds_the_figures_in_the_units_of_its_heading(capsys: pytest.Capt
     assert row == ["m", "gptq", "w4a8kv4g128", "d", "12.35", "11.35-13.35", "+0.50", "3.86", "40.4", "122"]
 
 
+def test_another_dtype_than_float32_stands_beside_the_bits(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, half = record("a", 1.0, dtype="float32"), record("b", 2.0, dtype="bfloat16")
+    *_, first, second = shown(capsys, plain, half)
+    assert first[2:4] == [BITS, "d"]
+    assert second[2:5] == [BITS, "bfloat16", "d"]
+
+
 def test_a_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     *_, row = shown(capsys, record("gptq", dataset="a[bold]:b:[/x]"))
     assert row[3] == "a[bold]:b:[/x]"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from src.calib.products import add_lower_gram
+from src.calib.gram import add_lower_gram
 from src.methods.base import LinkStatistics
 
 _ROWS_AT_ONCE = 1024  # the temporaries of a chunk stay in cache

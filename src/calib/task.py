@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.calib.products import FastLinears
 from src.methods.base import LinkStatistics
 from src.models.graph import Block
+from src.models.products import FastLinears
 
 
 @dataclass

@@ -130,10 +130,11 @@ def _decode(
         best = logits.argmax(dim=-1)
         emitted[rows, step] = best
         running = (best != speech.eos) & (caps > step + 1)
-        if not running.any():
+        count = int(running.sum())
+        if count == 0:
             break
-        if not running.all():
-            packed = _Packing.of(running)
+        if count < len(running):
+            packed = _Packing.of(running, count)
             encoded = Encoded(packed(encoded.states), packed(encoded.mask))
             rows, caps, best = packed(rows), packed(caps), packed(best)
             packed.cache(cache)
@@ -158,9 +159,8 @@ class _Packing:
     movers: Tensor
 
     @classmethod
-    def of(cls, running: Tensor) -> _Packing:
-        """The packing of a batch whose rows ``running`` (bool) go on."""
-        count = int(running.sum())
+    def of(cls, running: Tensor, count: int) -> _Packing:
+        """The packing of a batch of which ``count`` rows, those ``running`` (bool), go on."""
         gaps, movers = (~running[:count]).nonzero(), running[count:].nonzero() + count
         return cls(count, gaps.squeeze(1), movers.squeeze(1))
 

@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from src.models.products import HAS_ONEDNN, product
 from src.quant.linear import QuantLinear
 
 _NAME = "cpu_inference"
@@ -31,7 +32,7 @@ def inference_kernels(module: PreTrainedModel) -> Iterator[None]:
 
     Attention has to be transformers' ``sdpa``; the module is as before afterwards. Nothing can be trained in between.
     """
-    if module.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if module.device.type != "cpu" or not HAS_ONEDNN:
         yield
         return
     linears = [child for child in module.modules() if type(child) in (nn.Linear, QuantLinear)]
@@ -49,13 +50,7 @@ def inference_kernels(module: PreTrainedModel) -> Iterator[None]:
 
 def _linear(linear: nn.Linear, x: Tensor) -> Tensor:
     """What ``linear(x)`` is, for ``x`` [..., in]."""
-    return _product(linear.prepared(x) if isinstance(linear, QuantLinear) else x, linear.weight, linear.bias)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x W^T + b`` for ``x`` [..., in] and ``weight`` [out, in]."""
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return result
+    return product(linear.prepared(x) if isinstance(linear, QuantLinear) else x, linear.weight, linear.bias)
 
 
 def _attention(
@@ -101,8 +96,8 @@ def _tiled(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
             values = value[row, head].T.contiguous()
             for start in range(0, length, _TILE):
                 tile = slice(start, start + _TILE)
-                weights = _product(queries[row, head, tile], keys[row, head]).softmax(-1).to(value.dtype)
-                output[row, tile, head] = _product(weights, values)
+                weights = product(queries[row, head, tile], keys[row, head]).softmax(-1).to(value.dtype)
+                output[row, tile, head] = product(weights, values)
     return output
 
 

@@ -190,8 +190,8 @@ def _transcript(utterance: Utterance, decoded: Decoded, form: Form | None) -> Tr
 def journal_seconds(journal: Path) -> dict[str, float]:
     """Seconds of all batches in a finished journal, however many runs it took.
 
-    ``total`` is from the end of one batch to the end of the next: it is made of ``wait`` for features, ``encode``,
-    ``decode`` and making text of tokens. ``audio`` (reading and decoding it) and ``features`` were spent beside it.
+    ``total`` is from asking for a batch's features to its text: ``wait`` for them, ``encode``, ``decode`` and making
+    text of tokens. ``audio`` (decoding it) and ``features`` are what a worker spent on them, mostly beside it.
     """
     total: dict[str, float] = defaultdict(float)
     for line in filter(None, journal.read_bytes().split(b"\n")):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.calib.products import FastLinears, add_lower_gram, product
+from src.calib.gram import add_lower_gram
+from src.models.products import FastLinears, product
 
 
 @pytest.mark.parametrize("bias", [True, False])

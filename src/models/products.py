@@ -1,4 +1,4 @@
-"""Matrix products of the calibration walk, on whatever kernel is fastest.
+"""Matrix products without gradients, on whatever kernel is fastest.
 
 On the CPU, ``torch`` gives float32 products to MKL, whose kernels for processors that are not Intel's do without
 AVX-512; oneDNN's do not, and take half to two thirds of the time there. Both compute in float32.
@@ -14,24 +14,15 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
-_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # where torch was built with it
-_PANEL = 128  # columns of a Gram matrix computed at once, all from the diagonal down: of a wide one, half is left out
+HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # where torch was built with it
 
 
 def product(x: Tensor, W: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x W^T + bias`` for ``x`` [..., in] and ``W`` [out, in]; without gradients."""
-    if _HAS_ONEDNN and x.device.type == "cpu" and x.dtype == W.dtype == torch.float32:
+    if HAS_ONEDNN and x.device.type == "cpu" and x.dtype == W.dtype == torch.float32:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, W, bias, "none", [], "")
         return result
     return linear(x, W, bias)
-
-
-def add_lower_gram(G: Tensor, x: Tensor) -> None:
-    """Adds ``x^T x`` of rows ``x`` [rows, in] to the lower triangle of ``G`` [in, in]; what is above is undefined."""
-    columns = x.T.contiguous()
-    for start in range(0, len(columns), _PANEL):
-        stop = start + _PANEL
-        G[start:, start:stop] += product(columns[start:], columns[start:stop])
 
 
 class FastLinears(TorchFunctionMode):
