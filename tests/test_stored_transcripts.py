@@ -18,6 +18,7 @@ from src.errors import UserError
 from src.pipeline import check
 from src.point import Point, open_point
 from src.records import build_record, save_record
+from src.reporting.stored import find, require_comparable
 from src.settings import ROOT
 from src.stages import ALL_STAGES
 from src.stages.evaluate import Evaluate
@@ -240,10 +241,10 @@ def test_other_utterances_are_not_compared(
 def test_another_content_of_the_same_set_is_not_compared(
     runs: tuple[Path, dict[str, Any], dict[str, Any]],
 ) -> None:
-    base, other = (compare.find(record["fingerprint"], runs[0]) for record in runs[1:])
-    compare.require_comparable(base, other)
+    base, other = (find(record["fingerprint"], runs[0]) for record in runs[1:])
+    require_comparable(base, other)
     with pytest.raises(UserError, match="another sha256 of it"):
-        compare.require_comparable(base, replace(other, dataset={**other.dataset, "sha256": "0"}))
+        require_comparable(base, replace(other, dataset={**other.dataset, "sha256": "0"}))
 
 
 @pytest.mark.parametrize("version", ["normalizer", "scorer"])

@@ -1,0 +1,79 @@
+"""The table that compares the transcripts of several records with those of the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from src.errors import UserError
+from src.evaluation.bootstrap import PairedDifference, interval
+from src.evaluation.comparison import Scored, changes, difference, scored
+from src.reporting.stored import RUN_AGAIN, Evaluated
+
+
+def compared(
+    evaluated: Sequence[Evaluated], samples: int | None, seed: int | None
+) -> tuple[list[str], list[tuple[str, list[str]]], str]:
+    """Names of the records, the rows of the table (label, one cell a record), and what stands below it.
+
+    Raises:
+        UserError: the transcripts are not of the same utterances.
+    """
+    settings = evaluated[0].record["settings"]
+    samples = settings["evaluate"]["bootstrap_samples"] if samples is None else samples
+    seed = settings["seed"] if seed is None else seed
+    systems = [scored(each.folder / "transcripts.jsonl") for each in evaluated]
+    base = systems[0]
+    for each, system in zip(evaluated, systems, strict=True):
+        if _references(system) != _references(base):
+            problem = f"{evaluated[0].name} and {each.name} do not hold the same utterances"
+            raise UserError("record", problem, RUN_AGAIN)
+    columns = [_column(each, system, base, samples, seed) for each, system in zip(evaluated, systems, strict=True)]
+    rows = [(label, [column[label] for column in columns]) for label in columns[0]]
+    speakers = f"{base.blocks.speakers} speakers" if base.blocks.unit == "speaker" else "utterances"
+    about = (
+        f"{evaluated[0].record['dataset']}: {len(base.transcripts)} utterances, {base.scores.words} words. Differences "
+        f"are to the first record; 95 % intervals are of {samples} resamples of {speakers}, seed {seed}."
+    )
+    return [each.name for each in evaluated], rows, about
+
+
+def _references(system: Scored) -> list[tuple[str, str]]:
+    return [(item.id, item.reference) for item in system.transcripts]
+
+
+def _column(each: Evaluated, own: Scored, base: Scored, samples: int, seed: int) -> dict[str, str]:
+    scores, utterances = own.scores, len(own.transcripts)
+    low, high = interval(scores.utterance_errors, scores.utterance_words, samples, seed, own.blocks.labels)
+    cells = {
+        "model": each.record["model"],
+        "method": f"{each.record['method']} {each.record['bits']}",
+        "WER, %": f"{scores.wer:.2f} ({low:.2f} to {high:.2f})",
+        "S / D / I": f"{scores.substitutions} / {scores.deletions} / {scores.insertions}",
+        "CER, %": f"{scores.cer:.2f}",
+    }
+    versus, changed = difference(own, base, samples, seed), changes(own, base)
+    against = {
+        "difference, points": f"{versus.difference:+.2f} ({versus.low:+.2f} to {versus.high:+.2f})",
+        "relative, %": _relative(versus),
+        "p-value": f"{versus.p_value:.4f}",
+        "prob. of improvement": f"{versus.improvement_probability:.3f}",
+        "other transcripts": f"{changed.transcripts} of {utterances}",
+        "better / worse": f"{changed.better} / {changed.worse} utterances",
+        "word errors changed": str(changed.words),
+        "difference is": _verdict(versus),
+    }
+    return cells | (dict.fromkeys(against, "-") if own is base else against)
+
+
+def _relative(versus: PairedDifference) -> str:
+    if versus.relative is None:
+        return "undefined: BASE has no errors"
+    if versus.relative_low is None:
+        return f"{versus.relative:+.1f} (no interval: too few errors)"
+    return f"{versus.relative:+.1f} ({versus.relative_low:+.1f} to {versus.relative_high:+.1f})"
+
+
+def _verdict(versus: PairedDifference) -> str:
+    if not versus.significant:
+        return "not significant"
+    return "significant: better" if versus.difference < 0 else "significant: worse"

@@ -1,0 +1,104 @@
+"""Records with the transcripts behind them, and whether two of them can be compared."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src.errors import UserError
+from src.evaluation.normalizers import NORMALIZER
+from src.evaluation.wer import SCORER
+from src.store import Entry
+
+RUN_AGAIN = "Run its point again with stages=[evaluate]; what is stored is reused"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A record, what its transcripts are of, and the folder they are in."""
+
+    name: str
+    record: dict[str, Any]
+    dataset: dict[str, Any]
+    folder: Path
+
+
+def find(name: str, output_dir: Path) -> Evaluated:
+    """The record of a file or of a fingerprint's first characters, with its stored transcripts.
+
+    Raises:
+        UserError: there is no such record or more than one, it was not evaluated, or its transcripts are not stored.
+    """
+    path = _path(name, output_dir)
+    root = path.resolve().parent.parent if path.parent.name == "records" else output_dir
+    record = _read(path)
+    if "members" in record:
+        names = ", ".join(member["fingerprint"] for member in record["members"])
+        raise UserError("record", f"{path} is a mean over test sets", f"Compare its members: {names}")
+    if "evaluate" not in record.get("results", {}) or "transcripts" not in record:
+        raise UserError("record", f"{path} tells of no scored transcripts", RUN_AGAIN)
+    folder = root / "cache" / "transcripts" / record["transcripts"]
+    try:
+        key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        key = {}
+    if not key or not Entry(root / "cache", "transcripts", key).is_complete():
+        problem = f"the transcripts of {path} are absent or damaged ({folder})"
+        raise UserError("record", problem, f"{RUN_AGAIN}, or name with --output-dir the folder they are in")
+    return Evaluated(record["fingerprint"], record, key["dataset"], folder)
+
+
+def _path(name: str, output_dir: Path) -> Path:
+    given = Path(name)
+    if given.is_file():
+        return given
+    folder = output_dir / "records"
+    found = sorted(folder.glob("*.json"))
+    chosen = [path for path in found if path.stem.startswith(name)]
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        raise UserError("record", f"{name!r} is the beginning of {len(chosen)} records in {folder}", "Write more of it")
+    problem = f"{name!r} is neither a file nor one of the {len(found)} records in {folder}"
+    raise UserError("record", problem, "Name a record's file, or set --output-dir to where the point was run")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError("record", f"{path} cannot be read ({error})", "Name a file of the folder records") from None
+    if not isinstance(record, dict):
+        raise UserError("record", f"{path} is not a record", "Name a file of the folder records")
+    return record
+
+
+def require_comparable(base: Evaluated, other: Evaluated) -> None:
+    """Checks that both were scored on the same utterances in the same way, and that this installation does so too.
+
+    Raises:
+        UserError: test set, subset, its seed, normalizer or scorer differ.
+    """
+    for name, installed in (("normalizer", NORMALIZER), ("scorer", SCORER)):
+        versions = [each.record["versions"][name] for each in (base, other)]
+        if set(versions) != {installed}:
+            told = f"{base.name} was scored with {versions[0]}, {other.name} with {versions[1]}; here is {installed}"
+            raise UserError(name, told, "Score both again with what is installed: stages=[evaluate]")
+    if base.dataset != other.dataset:
+        field, (ours, theirs) = _difference(base, other)
+        raise UserError(field, f"{base.name} is of {ours}, {other.name} of {theirs}", f"Use the same {field} for both")
+
+
+def _difference(base: Evaluated, other: Evaluated) -> tuple[str, tuple[str, str]]:
+    """The first setting in which two test sets differ, and both values in words."""
+    a, b = base.record, other.record
+    if a["dataset"] != b["dataset"]:
+        return "dataset", (a["dataset"], b["dataset"])
+    if a["subset"] != b["subset"]:
+        return "dataset.limit", (f"{a['subset'] or 'all'} utterances", f"{b['subset'] or 'all'} utterances")
+    if a["subset"] is not None and a["seed"] != b["seed"]:
+        return "seed", (f"a subset drawn with seed {a['seed']}", f"one drawn with seed {b['seed']}")
+    keys = [key for key in {**base.dataset, **other.dataset} if base.dataset.get(key) != other.dataset.get(key)]
+    return "dataset", (a["dataset"], f"another {', '.join(keys)} of it")
