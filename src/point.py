@@ -11,17 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src.data.corpora import dataset_identity
+from src.data.corpora import Selection, dataset_identity
 from src.errors import within
 from src.evaluation.normalizers import NORMALIZER
 from src.evaluation.wer import SCORER
 from src.methods.base import Method
 from src.methods.build import build_method
 from src.models.loading import model_identity
-from src.settings import FULL_PRECISION, DatasetSettings, Settings
+from src.settings import FULL_PRECISION, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
-SCHEMA = 3  # raise when the meaning of a stored result changes
+SCHEMA = 4  # raise when the meaning of a stored result changes
 
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
 
@@ -40,12 +40,27 @@ class Point:
         return model_identity(self.settings.model)
 
     @cached_property
+    def test_set(self) -> Selection:
+        """The clips that are scored."""
+        dataset = self.settings.dataset
+        return Selection(dataset, dataset.limit, self.settings.seed)
+
+    @cached_property
+    def calibration_set(self) -> Selection:
+        """The clips to calibrate on; where they come from the test set's own split, its clips are set aside."""
+        calib = self.settings.calib
+        n = min(calib.n, calib.dataset.limit or calib.n)
+        same = dataset_identity(calib.dataset) == dataset_identity(self.settings.dataset)
+        return Selection(calib.dataset, n, calib.seed, aside=self.test_set if same else None)
+
+    @cached_property
     def calibration(self) -> Entry:
         """Calibration clips, teacher tokens and cheap statistics; shared by all methods of a model."""
-        calib = self.settings.calib
         with within("calib"):
-            dataset = self._dataset_key(calib.dataset)
-        return self._entry("calibrate", dataset=dataset, n=calib.n, seed=self.settings.seed, **self._decoding)
+            dataset = self._dataset_key(self.calibration_set)
+        inputs = self.settings.calib.decoder_inputs
+        decoding = self._decoding if inputs == "generate" else {}
+        return self._entry("calibrate", dataset=dataset, decoder_inputs=inputs, **decoding)
 
     def statistics(self, statistic: str) -> Entry:
         """One expensive statistic of the fp model's link inputs, shared by the methods that declare it."""
@@ -83,7 +98,7 @@ class Point:
     @cached_property
     def transcripts(self) -> Entry:
         """What the quantized model wrote for every utterance of the test set."""
-        dataset = self._dataset_key(self.settings.dataset)
+        dataset = self._dataset_key(self.test_set)
         batch = self.settings.evaluate.batch_size
         key = {"quantized": self.quantized.fingerprint, "dataset": dataset, "batch_size": batch}
         return self._entry("transcripts", **key, **self._decoding)
@@ -134,9 +149,9 @@ class Point:
     def _decoding(self) -> dict[str, Any]:
         return {"suppress_tokens": self.settings.evaluate.suppress_tokens}
 
-    def _dataset_key(self, dataset: DatasetSettings) -> dict[str, Any]:
-        drawn = {"limit": dataset.limit, "seed": self.settings.seed} if dataset.limit else {}
-        return {**dataset_identity(dataset), **drawn}
+    def _dataset_key(self, selection: Selection) -> dict[str, Any]:
+        policy = {"max_seconds": selection.dataset.max_seconds, "on_bad_audio": self.settings.on_bad_audio}
+        return {**selection.key, **policy}
 
     def _entry(self, stage: str, **key: Any) -> Entry:
         seed = {"model_seed": self.settings.seed} if self.settings.model.random_weights else {}

@@ -7,6 +7,7 @@ Hydra composes plain dictionaries; :func:`from_config` turns one into a :class:`
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,16 @@ def _named(method: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(method.get(field), str):
             raise ValueError(f"it has no {field}")
     return method
+
+
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"it is no regular expression: {error}") from None
+    if not groups:
+        raise ValueError("it has no group (...) around the speaker")
+    return pattern
 
 
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
@@ -87,23 +98,41 @@ class CacheSettings(_Frozen):
     group: Annotated[Integer, Field(ge=2)]
 
 
+class ColumnSettings(_Frozen):
+    """What the columns of a data set are called; ``id`` and ``speaker`` may be null where there is none."""
+
+    id: str | None
+    text: str
+    audio: str
+    speaker: str | None
+
+
 class DatasetSettings(_Frozen):
-    """One test set in the Open ASR leaderboard's layout: on the hub or in a folder of the same layout."""
+    """One test or calibration set: on the hub, in a folder of the hub's layout, or (``source`` null) a user's own.
+
+    ``root`` says where it lies on this machine. ``speaker_pattern`` finds the speaker in an id, as its first group;
+    the speaker column is read instead where it is there. Clips beyond ``max_seconds`` count as bad audio.
+    """
 
     name: str
-    source: str
+    source: str | None
     revision: str | None
-    config: str
-    split: str
+    config: str | None
+    split: str | None
     root: str | None
     limit: Count | None
+    columns: ColumnSettings
+    speaker_pattern: Annotated[str, AfterValidator(_one_group)] | None
+    max_seconds: Annotated[float, Field(gt=0)] | None
 
 
 class CalibSettings(_Frozen):
-    """Unlabelled calibration clips, and whether blocks see fp or already quantized predecessors."""
+    """Calibration clips, what the decoder is fed on them, and whether blocks see fp or quantized predecessors."""
 
     dataset: DatasetSettings
     n: Count
+    seed: Annotated[Integer, Field(ge=0, lt=2**63)]
+    decoder_inputs: Literal["generate", "reference"]
     batch_size: Count
     propagate: Literal["quantized", "fp"]
 
@@ -147,6 +176,7 @@ class Settings(_Frozen):
     cache: CacheSettings
     scope: ScopeSettings
     dataset: DatasetSettings
+    on_bad_audio: Literal["fail", "skip"]
     calib: CalibSettings
     evaluate: EvaluateSettings
     profile: ProfileSettings

@@ -1,4 +1,4 @@
-"""The calibration set: unlabelled clips, their features, and what the fp model transcribes them as."""
+"""The calibration set: clips, their features, and the text the decoder is fed on them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Calibration:
         ids: utterance id of each clip.
         seconds: length of each clip.
         features: model features of each clip, on the CPU.
-        tokens: decoder input of each clip: the prompt, then the fp model's tokens, without the end token.
+        tokens: decoder input of each clip: the prompt, then the fp model's tokens or those of the reference, without
+            the end token.
         batch_size: clips that go through a block together.
     """
 
@@ -66,15 +67,24 @@ class Calibration:
         (folder / FEATURES).write_bytes(save(features))
 
 
-def capture(speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int, suppress: bool) -> Calibration:
-    """Transcribes ``clips`` with the fp model and keeps features and tokens."""
+def capture(
+    speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int, suppress: bool, references: bool = False
+) -> Calibration:
+    """Keeps features and tokens of ``clips``: the fp model's transcripts, or the ``references`` of the corpus.
+
+    A reference is cut where a transcript of the clip would be, at the model's cap on tokens.
+    """
     clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))
     features, tokens = [], []
     for start in progress(range(0, len(clips), batch_size), "transcribe"):
         batch = clips[start : start + batch_size]
-        batch_features, generated = transcribe(speech, batch, suppress=suppress)
+        if references:
+            batch_features = speech.features([clip.waveform() for clip in batch])
+            spoken = [speech.tokens(clip.text)[: speech.max_new_tokens(clip.samples)] for clip in batch]
+        else:
+            batch_features, spoken = transcribe(speech, batch, suppress=suppress)
         features += batch_features
-        tokens += [[*speech.prompt, *ids] for ids in generated]
+        tokens += [[*speech.prompt, *ids] for ids in spoken]
     return Calibration([clip.id for clip in clips], [clip.seconds for clip in clips], features, tokens, batch_size)
 
 

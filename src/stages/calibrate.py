@@ -1,4 +1,4 @@
-"""Calibrate: transcribe unlabelled clips with the fp model and measure what its linears are fed."""
+"""Calibrate: feed clips to the fp model and measure what its linears are fed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
-from src.data.corpora import draw, load_utterances, require_dataset
-from src.errors import within
+from src.data.corpora import Corpus, open_corpus
+from src.errors import UserError, within
 from src.models.loading import load
 from src.point import Point
 from src.stages.base import Stage
@@ -29,19 +29,25 @@ class Calibrate(Stage):
         return point.calibration
 
     def check(self, point: Point) -> None:
-        """The calibration set can be read. Raises UserError."""
-        with within("calib"):
-            require_dataset(point.settings.calib.dataset)
+        """The calibration set can be read, and its text encoded where that is asked for. Raises UserError."""
+        if point.settings.calib.decoder_inputs == "reference" and point.settings.model.random_weights:
+            problem = "a model with random weights has no tokenizer that could encode a reference"
+            raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
+        calibration_corpus(point)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Clips, features, teacher tokens, and per-channel statistics of every link's input."""
         settings = point.settings
         log.info("calibrate: %d clips of %s on %s", settings.calib.n, settings.calib.dataset.name, settings.model.name)
-        with within("calib"):
-            clips = draw(load_utterances(settings.calib.dataset, settings.seed), settings.calib.n, settings.seed)
+        corpus = calibration_corpus(point)
         speech = load(settings.model, settings.device, settings.seed)
-        suppress = settings.evaluate.suppress_tokens
-        calibration = capture(speech, clips, batch_size=settings.calib.batch_size, suppress=suppress)
+        calibration = capture(
+            speech,
+            corpus.utterances,
+            batch_size=settings.calib.batch_size,
+            suppress=settings.evaluate.suppress_tokens,
+            references=settings.calib.decoder_inputs == "reference",
+        )
         calibration.save(folder)
         statistics = measure(speech, calibration, gram=False)
         save_statistics(statistics, folder / FILE)
@@ -51,6 +57,7 @@ class Calibrate(Stage):
             "tokens": sum(map(len, calibration.tokens)),
             "rows": {name: item.count for name, item in statistics.items()},
             "abs_max": {name: float(item.abs_max.max()) for name, item in statistics.items()},
+            "data": corpus.report,
         }
 
     def log(self, point: Point, tracker: Tracker) -> None:
@@ -62,3 +69,9 @@ class Calibrate(Stage):
         entry = self.entry(point)
         files = {name: entry.path / name for name in (CLIPS, FILE)}
         tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, result)
+
+
+def calibration_corpus(point: Point) -> Corpus:
+    """The clips to calibrate on, inspected. Raises UserError."""
+    with within("calib"):
+        return open_corpus(point.calibration_set, point.store, point.settings.on_bad_audio)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.data.audio import SAMPLING_RATE
-from src.data.corpora import load_utterances, require_dataset
+from src.data.corpora import Corpus, open_corpus, require_disjoint
 from src.evaluation.bootstrap import interval, paired
 from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe_corpus
 from src.evaluation.wer import WerResult, score
@@ -18,6 +18,7 @@ from src.models.loading import load
 from src.point import Point
 from src.quant.apply import input_bits, restore
 from src.stages.base import TIMES, Stage, obtain, read_json
+from src.stages.calibrate import calibration_corpus
 from src.stages.quantize import CHECKPOINT, Quantize
 from src.store import PROGRESS_SUFFIX, Entry
 from src.tracking import Tracker
@@ -43,8 +44,10 @@ class Evaluate(Stage):
         return {} if point.baseline is point else {"quantize": point.quantized}
 
     def check(self, point: Point) -> None:
-        """The test set can be read. Raises UserError."""
-        require_dataset(point.settings.dataset)
+        """The test set can be read, and no calibration clip is in it. Raises UserError."""
+        test = corpus(point)
+        if point.uses_calibration:
+            require_disjoint(calibration_corpus(point), test)
 
     def run(self, point: Point) -> None:
         """Also makes sure that the transcripts behind stored scores are intact. Raises UserError."""
@@ -69,6 +72,7 @@ class Evaluate(Stage):
             "tokens": sum(item.tokens for item in transcripts),
             "fp_wer": baseline.wer,
             "versus_fp": asdict(difference),
+            "data": corpus(point).report,
         }
 
     def log(self, point: Point, tracker: Tracker) -> None:
@@ -76,7 +80,7 @@ class Evaluate(Stage):
         result = self.result(point)
         difference = {f"versus_fp_{name}": value for name, value in result["versus_fp"].items()}
         times = read_json(point.transcripts.path / TIMES)
-        plain = {name: value for name, value in result.items() if name != "versus_fp"}
+        plain = {name: value for name, value in result.items() if not isinstance(value, dict)}
         tracker.log(self.name, {**plain, **difference, "processing_seconds": times["seconds"]})
         tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
         _log_worst(point, tracker)
@@ -84,6 +88,11 @@ class Evaluate(Stage):
         uses = [f"model-{point.quantized.fingerprint}"]
         name = f"transcripts-{point.transcripts.fingerprint}"
         tracker.artifact(self.name, name, "transcripts", {TRANSCRIPTS: path}, dict(point.transcripts.key), uses)
+
+
+def corpus(point: Point) -> Corpus:
+    """The test set, inspected. Raises UserError."""
+    return open_corpus(point.test_set, point.store, point.settings.on_bad_audio)
 
 
 def transcribed(point: Point) -> Path:
@@ -94,7 +103,7 @@ def transcribed(point: Point) -> Path:
 def _transcribe(point: Point, folder: Path) -> dict[str, Any]:
     settings = point.settings
     Quantize().run(point)  # a stored model, or the fp baseline's
-    utterances = load_utterances(settings.dataset, settings.seed)
+    utterances = corpus(point).utterances
     log.info("evaluate: %d utterances of %s with %s", len(utterances), settings.dataset.name, point.label)
     speech = load(settings.model, settings.device, settings.seed)
     restore(speech, point.quantized.path / CHECKPOINT, input_bits(speech.graph, settings))
@@ -121,7 +130,7 @@ def _log_worst(point: Point, tracker: Tracker) -> None:
     own, fp = (load_transcripts(transcribed(each) / TRANSCRIPTS) for each in (point, point.baseline))
     errors, fp_errors = _scored(point).utterance_errors, _scored(point.baseline).utterance_errors
     order = np.lexsort((-errors, fp_errors - errors))[:WORST]
-    utterances = {item.id: item for item in load_utterances(point.settings.dataset, point.settings.seed)}
+    utterances = {item.id: item for item in corpus(point).utterances}
     columns = ["id", "reference", "hypothesis", "fp hypothesis", "errors", "fp errors"]
     rows = [_row(own[i], fp[i], int(errors[i]), int(fp_errors[i])) for i in order]
     audio = [(utterances[own[i].id].waveform(), SAMPLING_RATE) for i in order]
