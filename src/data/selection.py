@@ -127,7 +127,7 @@ class _Draw:
             raise UserError("dataset", problem, "Check the text column of this data set")
         if not self.rows:
             problem = f"all {len(self.aside)} clips of {name} are in the test set, which leaves none to calibrate on"
-            remedy = "Test on a part of them with dataset.limit=N, or choose others with dataset@calib.dataset=NAME"
+            remedy = "Calibrate on another data set, or limit the test set so that some clips are left"
             raise UserError("dataset", problem, remedy)
         n = self._selection.n
         if n is not None and n > len(self.rows):
