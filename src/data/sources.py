@@ -14,6 +14,8 @@ from src.data.rows import Rows, check_columns
 from src.errors import UserError
 from src.settings import ROOT, DatasetSettings
 
+_HUB: Final = "Name a folder in the hub's layout, e.g. one made by `hf download --repo-type dataset`"
+_OWN: Final = "Set dataset.root to the folder, manifest or parquet file of your data"
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -63,15 +65,13 @@ def _files(settings: DatasetSettings, place: Path) -> list[Path]:
 def _place(settings: DatasetSettings) -> Path | None:
     """The folder or file the data is read from, or None where it comes from the hub."""
     if settings.root is not None:
-        return _existing(settings.root, settings.source is None) or _absent("dataset.root", settings.root)
+        own = settings.source is None
+        return _existing(settings.root, own) or _absent("dataset.root", settings.root, _OWN if own else _HUB)
     if settings.source is None:
-        problem = f"it is not set, and {settings.name} has no other place"
-        raise UserError(
-            "dataset.root", problem, "Set dataset.root to the folder, manifest or parquet file of your data"
-        )
+        raise UserError("dataset.root", f"it is not set, and {settings.name} has no other place", _OWN)
     folder = _existing(settings.source)
     if folder is None and not _HUB_ID.fullmatch(settings.source):
-        _absent("dataset.source", settings.source)
+        _absent("dataset.source", settings.source, _HUB)
     return folder
 
 
@@ -81,6 +81,5 @@ def _existing(path: str, file: bool = False) -> Path | None:
     return next((place for place in (given, ROOT / given) if place.is_dir() or (file and place.is_file())), None)
 
 
-def _absent(field: str, path: str) -> NoReturn:
-    remedy = f"Set {field} to a folder in the hub's layout, e.g. one made by `hf download --repo-type dataset`"
+def _absent(field: str, path: str, remedy: str) -> NoReturn:
     raise UserError(field, f"there is no folder {path!r} here or under {ROOT}", remedy)
