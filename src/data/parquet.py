@@ -134,7 +134,7 @@ class _Reader:
 def _batches(group: _Group, column: str) -> Iterator[tuple[int, Any]]:
     """First row and values of consecutive parts of a row group."""
     start = group.start
-    file = open_parquet(group.path, buffer_size=_BUFFER)
+    file = open_parquet(group.path, buffer_size=_BUFFER, pre_buffer=False)
     for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group.number], columns=[column]):
         yield start, batch.column(0)
         start += len(batch)
