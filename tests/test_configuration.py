@@ -98,7 +98,7 @@ def test_an_experiment_sweeps_over_points_that_pass_the_checks(name: str) -> Non
 def test_no_setting_is_hidden_from_the_command_line() -> None:
     """Every field of the settings is composed, so `--cfg job` shows every value a run depends on."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_container(compose("config"), resolve=True)
+        config = OmegaConf.to_container(compose("config"), resolve=True)  # calib.seed is the seed
     assert isinstance(config, dict)
     assert set(config) - {"experiment"} == set(Settings.model_fields)
     plain = {str(key): value for key, value in config.items()}

@@ -7,6 +7,7 @@ A mistake is an error that names file and line.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def _json_lines(path: Path) -> Entries:
 
 
 def _comma_separated(path: Path) -> Entries:
-    lines = csv.reader(_text(path).splitlines(keepends=True), strict=True)
+    lines = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         header = next(lines, [])
         return [(f"line {lines.line_num}", _fields(path, lines.line_num, header, line)) for line in lines if line]

@@ -16,7 +16,7 @@ from src.errors import UserError
 from tests.data.clips import tone
 from tests.data.sets import dataset, local
 
-TEXTS = {"b": 'two, "three" or\nfour', "a": "naïve one", "c": "five"}
+TEXTS = {"b": 'two, "three" or\nfour', "a": "naïve\u2028 one", "c": "five"}
 SOUNDS = {name: tone(0.1 + 0.05 * number, 300 + 100 * number) for number, name in enumerate(TEXTS)}
 ENTRIES = [
     {"id": name, "audio": f"wavs/{name}.wav", "text": text, "speaker": f"s{len(text) % 2}"}
