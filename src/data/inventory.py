@@ -20,7 +20,7 @@ from src.data.rows import AudioReader
 log = logging.getLogger(__name__)
 
 SUMMARY, CLIPS = "summary.json", "clips.jsonl"
-_TOGETHER = 64  # encoded clips in memory during the pass
+_WORKERS = 8  # at most, and twice as many encoded clips in memory
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def load_inventory(folder: Path) -> Inventory:
 
 def inspected(rows: Sequence[int], read: AudioReader) -> Iterator[tuple[int, int, Sound]]:
     """Row, encoded bytes and sound of each of ``rows``, in ascending order of the rows."""
-    ordered = sorted(rows)
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as threads:
-        for start in range(0, len(ordered), _TOGETHER):
-            part = ordered[start : start + _TOGETHER]
+    ordered, workers = sorted(rows), min(_WORKERS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(workers) as threads:
+        for start in range(0, len(ordered), 2 * workers):
+            part = ordered[start : start + 2 * workers]
             audio = [read(row) for row in part]
             for row, encoded, sound in zip(part, audio, threads.map(inspect, audio), strict=True):
                 yield row, len(encoded or b""), sound

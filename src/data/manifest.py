@@ -120,7 +120,8 @@ def _fields(path: Path, line: int, header: Sequence[str], values: Sequence[str])
 
 
 def _table(path: Path) -> Entries:
-    return [(f"row {row}", entry) for row, entry in enumerate(open_parquet(path).read().to_pylist())]
+    table = open_parquet(path).read()
+    return [(f"row {row}", entry) for row, entry in enumerate(table.to_pylist())]
 
 
 def _text(path: Path) -> str:

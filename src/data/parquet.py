@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,6 @@ from src.data.rows import AudioReader
 from src.errors import UserError
 
 HELD: Final = 256 << 20  # bytes of encoded audio a reader keeps
-_BATCH: Final = 64  # rows of audio taken from a row group at a time
 _BUFFER: Final = 1 << 20  # bytes of a column read at a time, or a whole row group would be in memory
 
 
@@ -49,7 +49,8 @@ class ParquetRows:
         """The values of a column as text."""
         values: list[str] = []
         for path in self._paths:
-            found = open_parquet(path).read(columns=[column]).column(column).to_pylist()
+            with _readable(path):
+                found = open_parquet(path).read(columns=[column]).column(column).to_pylist()
             values += ["" if value is None else str(value) for value in found]
         return values
 
@@ -95,7 +96,7 @@ class _Reader:
         self._starts = [group.start for group in groups]
         self._held: dict[int, bytes | None] = {}  # oldest first
         self._bytes = 0
-        self._scan: Iterator[tuple[int, Any]] = iter(())
+        self._scan: Iterator[Any] = iter(())
         self._next, self._stop = 0, 0  # rows the scan is to give yet
         self._lock = Lock()
 
@@ -111,33 +112,28 @@ class _Reader:
         """Goes on from where the last read ended if the row lies ahead in the same group, else to its group's start."""
         if not self._next <= row < self._stop:
             group = self._groups[bisect_right(self._starts, row) - 1]
-            self._scan = _batches(group, self._column)
+            self._scan = _values(group, self._column)
             self._next, self._stop = group.start, group.stop
         while self._next <= row:
-            start, values = next(self._scan)
-            self._next = start + len(values)
-            for offset in range(len(values)):
-                if start + offset in self._wanted and start + offset not in self._held:
-                    self._hold(start + offset, audio_bytes(values[offset].as_py()), asked=row)
+            audio, passed = next(self._scan), self._next
+            self._next += 1
+            if passed in self._wanted and passed not in self._held:
+                self._hold(passed, audio_bytes(audio.as_py()))
 
-    def _hold(self, row: int, audio: bytes | None, asked: int) -> None:
+    def _hold(self, row: int, audio: bytes | None) -> None:
         """Keeps a clip, and drops the oldest others where there are too many bytes."""
         self._held[row] = audio
         self._bytes += len(audio or b"")
-        while self._bytes > HELD:
-            oldest = next((held for held in self._held if held not in (row, asked)), None)
-            if oldest is None:
-                break
-            self._bytes -= len(self._held.pop(oldest) or b"")
+        while self._bytes > HELD and len(self._held) > 1:
+            self._bytes -= len(self._held.pop(next(iter(self._held))) or b"")
 
 
-def _batches(group: _Group, column: str) -> Iterator[tuple[int, Any]]:
-    """First row and values of consecutive parts of a row group."""
-    start = group.start
+def _values(group: _Group, column: str) -> Iterator[Any]:
+    """The values of a row group, one by one: clips may be hours long."""
     file = open_parquet(group.path, buffer_size=_BUFFER, pre_buffer=False)
-    for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group.number], columns=[column]):
-        yield start, batch.column(0)
-        start += len(batch)
+    with _readable(group.path):
+        for batch in file.iter_batches(batch_size=1, row_groups=[group.number], columns=[column]):
+            yield from batch.column(0)
 
 
 def audio_bytes(value: Any) -> bytes | None:
@@ -148,7 +144,13 @@ def audio_bytes(value: Any) -> bytes | None:
 
 def open_parquet(path: Path, **options: Any) -> pq.ParquetFile:
     """Opens a file; raises a :class:`UserError` where it is not parquet."""
-    try:
+    with _readable(path):
         return pq.ParquetFile(path, **options)
-    except (pa.ArrowInvalid, OSError) as error:
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
         raise UserError("dataset", f"{path} is not a readable parquet file ({error})", "Download it again") from error

@@ -197,6 +197,15 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
         load_utterances(settings(folder), seed=0)
 
 
+def test_a_file_damaged_behind_its_footer_is_named(tmp_path: Path) -> None:
+    folder = make(tmp_path, [clip(str(number)) for number in range(8)])
+    file = folder / "own" / "test-00000-of-00001.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    with pytest.raises(UserError, match=r"test-00000-of-00001\.parquet is not a readable parquet file"):
+        load_utterances(settings(folder), seed=0)
+
+
 def test_a_set_without_any_reference_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the 2 references of own has words"):
         load_utterances(settings(make(tmp_path, [clip("a", ""), clip("b", "?!")])), seed=0)
