@@ -72,20 +72,22 @@ class ParquetRows:
         for path in self._paths:
             metadata = open_parquet(path).metadata
             for number in range(metadata.num_row_groups):
-                stop = start + metadata.row_group(number).num_rows
-                groups.append(_Group(path, number, start, stop))
+                group = metadata.row_group(number)
+                stop = start + group.num_rows
+                groups.append(_Group(path, number, start, stop, group.total_byte_size))
                 start = stop
         return groups
 
 
 @dataclass(frozen=True)
 class _Group:
-    """A row group: the unit in which a parquet file can be entered. It holds the rows from start to stop."""
+    """A row group: the unit in which a parquet file can be entered. It holds the rows from start to stop, in bytes."""
 
     path: Path
     number: int
     start: int
     stop: int
+    size: int
 
 
 class _Reader:
@@ -97,7 +99,7 @@ class _Reader:
         self._held: dict[int, bytes | None] = {}  # oldest first
         self._bytes = 0
         self._scan: Iterator[Any] = iter(())
-        self._next, self._stop = 0, 0  # rows the scan is to give yet
+        self._next, self._group = 0, _Group(Path(), 0, 0, 0, 0)  # where the scan is
         self._lock = Lock()
 
     def __call__(self, row: int) -> bytes | None:
@@ -109,12 +111,15 @@ class _Reader:
             return self._held[row]
 
     def _read_to(self, row: int) -> None:
-        """Goes on from where the last read ended if the row lies ahead in the same group, else to its group's start."""
-        if not self._next <= row < self._stop:
-            group = self._groups[bisect_right(self._starts, row) - 1]
-            self._scan = _values(group, self._column)
-            self._next, self._stop = group.start, group.stop
-        while self._next <= row:
+        """Goes on from where the last read ended if the row lies ahead in the same group, else from its group's start.
+
+        A group is left at its end: neighbours are asked for next. One that is too large for that, at the row.
+        """
+        if not self._next <= row < self._group.stop:
+            self._group = self._groups[bisect_right(self._starts, row) - 1]
+            self._scan, self._next = _values(self._group, self._column), self._group.start
+        stop = self._group.stop if self._group.size <= HELD // 4 else row + 1
+        while self._next < stop:
             audio, passed = next(self._scan), self._next
             self._next += 1
             if passed in self._wanted and passed not in self._held:
