@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src.data.corpora import Selection, dataset_identity
+from src.data.corpora import Corpus, Selection, dataset_identity, open_corpus
 from src.errors import within
 from src.evaluation.normalizers import NORMALIZER
 from src.evaluation.wer import SCORER
@@ -52,6 +52,17 @@ class Point:
         n = min(calib.n, calib.dataset.limit or calib.n)
         same = dataset_identity(calib.dataset) == dataset_identity(self.settings.dataset)
         return Selection(calib.dataset, n, calib.seed, aside=self.test_set if same else None)
+
+    @cached_property
+    def test_corpus(self) -> Corpus:
+        """The test set, inspected now or before. Raises UserError."""
+        return open_corpus(self.test_set, self.store, self.settings.on_bad_audio)
+
+    @cached_property
+    def calibration_corpus(self) -> Corpus:
+        """The clips to calibrate on, inspected now or before. Raises UserError."""
+        with within("calib"):
+            return open_corpus(self.calibration_set, self.store, self.settings.on_bad_audio)
 
     @cached_property
     def calibration(self) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Final, Literal
 
 from src.data.audio import SAMPLING_RATE
@@ -41,9 +41,11 @@ class Corpus:
         if self.bad:
             log.warning("%s: left out %d clips with bad audio: %s", selection.dataset.name, len(self.bad), self._kinds)
 
-    @cached_property
     def utterances(self) -> list[Utterance]:
-        """The clips in the order of their ids; their audio is read when it is asked for."""
+        """The clips in the order of their ids; their audio is read when it is asked for.
+
+        What was read lately is kept as long as these utterances are.
+        """
         rows = open_rows(self._selection.dataset)
         read = rows.reader(self._selection.dataset.columns.audio, [clip.row for clip in self.clips])
         windows = dict(_windows(self.clips))
@@ -128,7 +130,7 @@ def load_utterances(settings: DatasetSettings, seed: int) -> list[Utterance]:
     Raises:
         UserError: as :func:`open_corpus`; also where audio is bad.
     """
-    return open_corpus(Selection(settings, settings.limit, seed), None, "fail").utterances
+    return open_corpus(Selection(settings, settings.limit, seed), None, "fail").utterances()
 
 
 def require_disjoint(calibration: Corpus, test: Corpus) -> None:

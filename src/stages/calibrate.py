@@ -8,8 +8,7 @@ from typing import Any
 
 from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
-from src.data.corpora import Corpus, open_corpus
-from src.errors import UserError, within
+from src.errors import UserError
 from src.models.loading import load
 from src.point import Point
 from src.stages.base import Stage
@@ -33,17 +32,17 @@ class Calibrate(Stage):
         if point.settings.calib.decoder_inputs == "reference" and point.settings.model.random_weights:
             problem = "a model with random weights has no tokenizer that could encode a reference"
             raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
-        calibration_corpus(point)
+        _ = point.calibration_corpus
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Clips, features, teacher tokens, and per-channel statistics of every link's input."""
         settings = point.settings
         log.info("calibrate: %d clips of %s on %s", settings.calib.n, settings.calib.dataset.name, settings.model.name)
-        corpus = calibration_corpus(point)
+        corpus = point.calibration_corpus
         speech = load(settings.model, settings.device, settings.seed)
         calibration = capture(
             speech,
-            corpus.utterances,
+            corpus.utterances(),
             batch_size=settings.calib.batch_size,
             suppress=settings.evaluate.suppress_tokens,
             references=settings.calib.decoder_inputs == "reference",
@@ -69,9 +68,3 @@ class Calibrate(Stage):
         entry = self.entry(point)
         files = {name: entry.path / name for name in (CLIPS, FILE)}
         tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, result)
-
-
-def calibration_corpus(point: Point) -> Corpus:
-    """The clips to calibrate on, inspected. Raises UserError."""
-    with within("calib"):
-        return open_corpus(point.calibration_set, point.store, point.settings.on_bad_audio)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.data.audio import SAMPLING_RATE
-from src.data.corpora import Corpus, open_corpus, require_disjoint
+from src.data.corpora import require_disjoint
 from src.evaluation.bootstrap import interval, paired
 from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe_corpus
 from src.evaluation.wer import WerResult, score
@@ -18,7 +18,6 @@ from src.models.loading import load
 from src.point import Point
 from src.quant.apply import input_bits, restore
 from src.stages.base import TIMES, Stage, obtain, read_json
-from src.stages.calibrate import calibration_corpus
 from src.stages.quantize import CHECKPOINT, Quantize
 from src.store import PROGRESS_SUFFIX, Entry
 from src.tracking import Tracker
@@ -45,9 +44,9 @@ class Evaluate(Stage):
 
     def check(self, point: Point) -> None:
         """The test set can be read, and no calibration clip is in it. Raises UserError."""
-        test = corpus(point)
+        test = point.test_corpus
         if point.uses_calibration:
-            require_disjoint(calibration_corpus(point), test)
+            require_disjoint(point.calibration_corpus, test)
 
     def run(self, point: Point) -> None:
         """Also makes sure that the transcripts behind stored scores are intact. Raises UserError."""
@@ -72,7 +71,7 @@ class Evaluate(Stage):
             "tokens": sum(item.tokens for item in transcripts),
             "fp_wer": baseline.wer,
             "versus_fp": asdict(difference),
-            "data": corpus(point).report,
+            "data": point.test_corpus.report,
         }
 
     def log(self, point: Point, tracker: Tracker) -> None:
@@ -90,11 +89,6 @@ class Evaluate(Stage):
         tracker.artifact(self.name, name, "transcripts", {TRANSCRIPTS: path}, dict(point.transcripts.key), uses)
 
 
-def corpus(point: Point) -> Corpus:
-    """The test set, inspected. Raises UserError."""
-    return open_corpus(point.test_set, point.store, point.settings.on_bad_audio)
-
-
 def transcribed(point: Point) -> Path:
     """Folder of the point's transcripts, made now unless they are stored."""
     return obtain(point.transcripts, lambda folder: _transcribe(point, folder))
@@ -103,7 +97,7 @@ def transcribed(point: Point) -> Path:
 def _transcribe(point: Point, folder: Path) -> dict[str, Any]:
     settings = point.settings
     Quantize().run(point)  # a stored model, or the fp baseline's
-    utterances = corpus(point).utterances
+    utterances = point.test_corpus.utterances()
     log.info("evaluate: %d utterances of %s with %s", len(utterances), settings.dataset.name, point.label)
     speech = load(settings.model, settings.device, settings.seed)
     restore(speech, point.quantized.path / CHECKPOINT, input_bits(speech.graph, settings))
@@ -130,7 +124,7 @@ def _log_worst(point: Point, tracker: Tracker) -> None:
     own, fp = (load_transcripts(transcribed(each) / TRANSCRIPTS) for each in (point, point.baseline))
     errors, fp_errors = _scored(point).utterance_errors, _scored(point.baseline).utterance_errors
     order = np.lexsort((-errors, fp_errors - errors))[:WORST]
-    utterances = {item.id: item for item in corpus(point).utterances}
+    utterances = {item.id: item for item in point.test_corpus.utterances()}
     columns = ["id", "reference", "hypothesis", "fp hypothesis", "errors", "fp errors"]
     rows = [_row(own[i], fp[i], int(errors[i]), int(fp_errors[i])) for i in order]
     audio = [(utterances[own[i].id].waveform(), SAMPLING_RATE) for i in order]

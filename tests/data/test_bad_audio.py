@@ -62,7 +62,7 @@ def test_fail_names_the_clip_the_reason_and_the_remedy(tmp_path: Path, kind: str
 def test_skip_leaves_out_every_kind_and_tells_each(tmp_path: Path) -> None:
     settings = make(tmp_path, {**BAD, **GOOD, "missing": None})
     found = corpus(settings, "skip")
-    assert [utterance.id for utterance in found.utterances] == sorted(GOOD)
+    assert [utterance.id for utterance in found.utterances()] == sorted(GOOD)
     told = found.report["bad_audio"]
     assert told["count"] == len(BAD) + 1
     assert {name: reason.partition(":")[0] for name, reason in told["clips"].items()} == {
@@ -76,19 +76,19 @@ def test_skip_leaves_out_every_kind_and_tells_each(tmp_path: Path) -> None:
 
 def test_without_a_limit_no_clip_is_too_long(tmp_path: Path) -> None:
     settings = make(tmp_path, {"long": tone(40, 440, 8_000)}).model_copy(update={"max_seconds": None})
-    assert corpus(settings, "fail").utterances[0].seconds == 40
+    assert corpus(settings, "fail").utterances()[0].seconds == 40
 
 
 def test_a_draw_does_not_replace_what_it_cannot_use(tmp_path: Path) -> None:
     settings = make(tmp_path, {f"{number}": tone(0.1 * (number % 3), 440) for number in range(30)})
     found = corpus(settings, "skip", n=12)
-    drawn = [*found.report["bad_audio"]["clips"], *(utterance.id for utterance in found.utterances)]
+    drawn = [*found.report["bad_audio"]["clips"], *(utterance.id for utterance in found.utterances())]
     assert len(drawn) == len(set(drawn)) == 12
     assert found.report["drawn"] == {"clips": 12, "of": 30, "seed": 0}
     assert found.report["subset"]
     assert all(int(name) % 3 == 0 for name in found.report["bad_audio"]["clips"])
     larger = corpus(settings, "skip", n=20)
-    assert {u.id for u in found.utterances} < {u.id for u in larger.utterances}
+    assert {u.id for u in found.utterances()} < {u.id for u in larger.utterances()}
 
 
 def test_nothing_usable_is_an_error_even_where_clips_may_be_skipped(tmp_path: Path) -> None:
@@ -111,5 +111,5 @@ def test_an_inventory_is_made_once_and_serves_either_policy(tmp_path: Path, capl
     again = open_corpus(Selection(settings, None, 0), store, "skip")
     assert caplog.text.count("reading 4 of 4 clips") == 1
     assert again.report == first.report
-    assert [u.encoded() for u in again.utterances] == [u.encoded() for u in first.utterances]
+    assert [u.encoded() for u in again.utterances()] == [u.encoded() for u in first.utterances()]
     assert len(list((tmp_path / "outputs" / "cache" / "corpus").glob("*/manifest.json"))) == 1

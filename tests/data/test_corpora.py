@@ -109,7 +109,7 @@ def test_references_with_nothing_to_score_are_dropped_and_told(tmp_path: Path) -
     texts = ["kept", "", "  ", "?!", "ignore_time_segment_in_scoring", "Ignore time segment in scoring", "(um)"]
     folder = make(tmp_path, [clip(str(number), text) for number, text in enumerate(texts)])
     corpus = open_corpus(Selection(settings(folder), None, 0), None, "fail")
-    assert [utterance.text for utterance in corpus.utterances] == ["kept"]
+    assert [utterance.text for utterance in corpus.utterances()] == ["kept"]
     assert corpus.report["dropped_references"] == {"count": 6, "ids": ["1", "2", "3", "4", "5", "6"]}
     assert corpus.report["utterances"] == 1
     assert not corpus.report["subset"]

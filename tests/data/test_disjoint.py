@@ -58,7 +58,7 @@ def test_a_shared_id_is_found_though_the_sound_was_encoded_with_loss(tmp_path: P
 def test_names_that_no_corpus_gave_say_nothing(tmp_path: Path) -> None:
     without: dict[str, Any] = {"columns": {"id": None}}
     one, two = make(tmp_path / "1", {"a": 300}, **without), make(tmp_path / "2", {"a": 500}, **without)
-    assert corpus(one).utterances[0].id == corpus(two).utterances[0].id
+    assert corpus(one).utterances()[0].id == corpus(two).utterances()[0].id
     require_disjoint(corpus(one), corpus(two))
 
 
@@ -67,11 +67,11 @@ def test_clips_set_aside_for_testing_are_not_drawn(tmp_path: Path) -> None:
     test = Selection(settings, 12, 0)
     calibration = corpus(settings, n=64, aside=test)
     require_disjoint(calibration, open_corpus(test, None, "fail"))
-    assert len(calibration.utterances) == 8
+    assert len(calibration.utterances()) == 8
     assert calibration.report["set_aside_for_testing"] == 12
     assert calibration.report["drawn"] == {"clips": 8, "of": 8, "seed": 0}
     few = corpus(settings, n=3, seed=4, aside=test)
-    assert len(few.utterances) == 3
+    assert len(few.utterances()) == 3
     assert few.report["subset"]
 
 

@@ -27,7 +27,7 @@ from tests.data.sets import dataset
 
 parquet.HELD, corpora._WINDOW = 4 << 20, 2 << 20
 for folder in sys.argv[1:]:
-    utterances = open_corpus(Selection(dataset(folder), None, 0), None, "fail").utterances
+    utterances = open_corpus(Selection(dataset(folder), None, 0), None, "fail").utterances()
     utterances.sort(key=lambda utterance: (utterance.window, utterance.id))
     heard = sum(len(utterance.waveform()) for utterance in utterances)
     print(heard, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -80,7 +80,7 @@ def test_read_lazily_is_what_is_stored_and_every_row_is_read_once_a_pass(
     tmp_path: Path, read: list[int], row_group_size: int
 ) -> None:
     sounds = make(tmp_path, 100, row_group_size)
-    utterances = open_corpus(Selection(dataset(tmp_path), None, 0), None, "fail").utterances
+    utterances = open_corpus(Selection(dataset(tmp_path), None, 0), None, "fail").utterances()
     assert sum(read) == 100  # inspected
     plan = batches(utterances, 5)
     assert len({utterance.window for utterance in utterances}) >= 5
