@@ -67,4 +67,5 @@ class Calibrate(Stage):
         tracker.table(self.name, "links", ["link", "rows", "abs_max"], rows)
         entry = self.entry(point)
         files = {name: entry.path / name for name in (CLIPS, FILE)}
-        tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, result)
+        figures = {name: value for name, value in result.items() if name != "data"}  # ids of a corpus are too many
+        tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, figures)
