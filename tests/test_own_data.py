@@ -13,7 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.data.audio import decode
+from src.errors import UserError
+from src.point import open_point
 from src.settings import ROOT
+from src.stages.evaluate import Evaluate
+from tests.composed import composed
 from tests.data.clips import tone
 
 SPEECH = ROOT / "src" / "embedded" / "data" / "clean" / "test-00000-of-00001.parquet"
@@ -73,6 +77,16 @@ def test_bad_audio_is_left_out_and_told_in_the_record(folder: Path, tmp_path: Pa
     assert data["hours"] == pytest.approx(seconds / 3600, abs=1e-4)
     assert data["subset"] is False
     assert evaluated["wer"] < 20
+
+
+def test_clips_that_are_tested_on_are_refused_for_calibration_before_anything_is_done(
+    folder: Path, tmp_path: Path
+) -> None:
+    calibration = ("dataset@calib.dataset=local", f"calib.dataset.root={folder}", "on_bad_audio=skip")
+    point = open_point(composed(*calibration, f"output_dir={tmp_path}"))
+    with pytest.raises(UserError, match=r"^calib\.dataset: 5 of 5 calibration clips are in the test set too"):
+        Evaluate().check(point)
+    Evaluate().check(open_point(composed(*calibration, f"output_dir={tmp_path}", "method=rtn")))  # reads none of them
 
 
 def spoken(folder: Path) -> list[str]:

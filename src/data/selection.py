@@ -60,7 +60,7 @@ class Selection:
         if self.dataset.source is not None:
             return {}
         rows = open_rows(self.dataset)
-        files = rows.files(_Draw(rows, self).rows) if rows.files([0]) else []
+        files = rows.files(_Draw(rows, self).rows) if rows.files([0]) else []  # most forms need no draw here
         return {"audio": digest(files)} if files else {}
 
     def inventory(self, store: Store | None) -> Inventory:
