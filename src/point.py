@@ -50,7 +50,9 @@ class Point:
         """The clips to calibrate on; where they come from the test set's own split, its clips are set aside."""
         calib = self.settings.calib
         n = min(calib.n, calib.dataset.limit or calib.n)
-        same = dataset_identity(calib.dataset) == dataset_identity(self.settings.dataset)
+        tested = dataset_identity(self.settings.dataset)
+        with within("calib"):
+            same = dataset_identity(calib.dataset) == tested
         return Selection(calib.dataset, n, calib.seed, aside=self.test_set if same else None)
 
     @cached_property
@@ -61,14 +63,16 @@ class Point:
     @cached_property
     def calibration_corpus(self) -> Corpus:
         """The clips to calibrate on, inspected now or before. Raises UserError."""
+        clips = self.calibration_set
         with within("calib"):
-            return open_corpus(self.calibration_set, self.store, self.settings.on_bad_audio)
+            return open_corpus(clips, self.store, self.settings.on_bad_audio)
 
     @cached_property
     def calibration(self) -> Entry:
         """Calibration clips, teacher tokens and cheap statistics; shared by all methods of a model."""
+        clips = self.calibration_set
         with within("calib"):
-            dataset = self._dataset_key(self.calibration_set)
+            dataset = self._dataset_key(clips)
         inputs = self.settings.calib.decoder_inputs
         decoding = self._decoding if inputs == "generate" else {}
         return self._entry("calibrate", dataset=dataset, decoder_inputs=inputs, **decoding)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from src.errors import UserError
 from src.point import Point, open_point
 from tests.composed import composed
 
@@ -74,3 +75,14 @@ def test_n_draws_within_the_limit(tmp_path: Path) -> None:
     ]
     assert [len(ids) for ids in sets] == [16, 4, 16]
     assert sets[1] < sets[0] == sets[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [("dataset=local", "dataset.root"), ("dataset@calib.dataset=local", "calib.dataset.root")],
+)
+def test_an_error_says_which_of_the_two_sets_it_means(tmp_path: Path, change: str, field: str) -> None:
+    with pytest.raises(UserError) as caught:
+        _ = point(tmp_path, change).calibration
+    assert caught.value.field == field
+    assert f"Set {field} to" in caught.value.remedy
