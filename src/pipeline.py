@@ -53,10 +53,12 @@ def run(settings: Settings) -> float | None:
 def _check(stages: Sequence[Stage], point: Point) -> None:
     """What can be found wrong before the first stage runs. Raises UserError."""
     made = {stage.name for stage in stages}
-    for stage in stages:
-        if not stage.entry(point).is_complete():
-            stage.require(point, made)
-            stage.check(point)
+    due = [stage for stage in stages if not stage.entry(point).is_complete()]
+    for stage in due:
+        stage.require(point, made)
+        stage.check(point)
+    for stage in due:
+        stage.check_data(point)
 
 
 def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:

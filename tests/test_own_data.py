@@ -85,8 +85,10 @@ def test_clips_that_are_tested_on_are_refused_for_calibration_before_anything_is
     calibration = ("dataset@calib.dataset=local", f"calib.dataset.root={folder}", "on_bad_audio=skip")
     point = open_point(composed(*calibration, f"output_dir={tmp_path}"))
     with pytest.raises(UserError, match=r"^calib\.dataset: 5 of 5 calibration clips are in the test set too"):
-        Evaluate().check(point)
-    Evaluate().check(open_point(composed(*calibration, f"output_dir={tmp_path}", "method=rtn")))  # reads none of them
+        Evaluate().check_data(point)
+    Evaluate().check_data(
+        open_point(composed(*calibration, f"output_dir={tmp_path}", "method=rtn"))
+    )  # reads none of them
 
 
 def spoken(folder: Path) -> list[str]:

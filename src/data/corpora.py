@@ -18,7 +18,16 @@ from src.errors import UserError
 from src.settings import DatasetSettings
 from src.store import Store
 
-__all__ = ["Corpus", "Selection", "Utterance", "dataset_identity", "load_utterances", "open_corpus", "require_disjoint"]
+__all__ = [
+    "Corpus",
+    "Selection",
+    "Utterance",
+    "dataset_identity",
+    "load_utterances",
+    "open_corpus",
+    "require_dataset",
+    "require_disjoint",
+]
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +140,15 @@ def load_utterances(settings: DatasetSettings, seed: int) -> list[Utterance]:
         UserError: as :func:`open_corpus`; also where audio is bad.
     """
     return open_corpus(Selection(settings, settings.limit, seed), None, "fail").utterances()
+
+
+def require_dataset(settings: DatasetSettings) -> None:
+    """Checks that the data is there; what lies on the hub is downloaded now.
+
+    Raises:
+        UserError: absent data, config, split or column, or no network.
+    """
+    open_rows(settings)
 
 
 def require_disjoint(calibration: Corpus, test: Corpus) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
-from src.errors import UserError
+from src.data.corpora import require_dataset
+from src.errors import UserError, within
 from src.models.loading import load
 from src.point import Point
 from src.stages.base import Stage
@@ -32,6 +33,11 @@ class Calibrate(Stage):
         if point.settings.calib.decoder_inputs == "reference" and point.settings.model.random_weights:
             problem = "a model with random weights has no tokenizer that could encode a reference"
             raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
+        with within("calib"):
+            require_dataset(point.settings.calib.dataset)
+
+    def check_data(self, point: Point) -> None:
+        """The calibration clips can be heard. Raises UserError."""
         _ = point.calibration_corpus
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:

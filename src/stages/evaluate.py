@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from src.data.audio import SAMPLING_RATE
-from src.data.corpora import require_disjoint
+from src.data.corpora import require_dataset, require_disjoint
 from src.evaluation.bootstrap import interval, paired
 from src.evaluation.transcribe import Transcript, load_transcripts, save_transcripts, transcribe_corpus
 from src.evaluation.wer import WerResult, score
@@ -43,7 +43,11 @@ class Evaluate(Stage):
         return {} if point.baseline is point else {"quantize": point.quantized}
 
     def check(self, point: Point) -> None:
-        """The test set can be read, and no calibration clip is in it. Raises UserError."""
+        """The test set is there. Raises UserError."""
+        require_dataset(point.settings.dataset)
+
+    def check_data(self, point: Point) -> None:
+        """The test clips can be heard, and no calibration clip is among them. Raises UserError."""
         test = point.test_corpus
         if point.uses_calibration:
             require_disjoint(point.calibration_corpus, test)
