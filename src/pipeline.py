@@ -102,10 +102,12 @@ def _checked(members: Sequence[Settings]) -> list[Point]:
 def check(stages: Sequence[Stage], point: Point) -> None:
     """What can be found wrong before the first stage runs. Raises UserError."""
     made = {stage.name for stage in stages}
-    for stage in stages:
-        if not stage.is_done(point):
-            stage.require(point, made)
-            stage.check(point)
+    due = [stage for stage in stages if not stage.is_done(point)]
+    for stage in due:
+        stage.require(point, made)
+        stage.check(point)
+    for stage in due:
+        stage.check_data(point)
 
 
 def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:

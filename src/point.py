@@ -11,17 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from src.data.corpora import dataset_identity
+from src.data.corpora import Corpus, Selection, dataset_identity, open_corpus
 from src.errors import within
 from src.evaluation.normalizers import NORMALIZER
 from src.evaluation.wer import SCORER
 from src.methods.base import Method
 from src.methods.build import build_method
 from src.models.loading import model_identity
-from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, DatasetSettings, Settings
+from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
-SCHEMA = 4  # raise when the meaning of a stored result changes
+SCHEMA = 5  # raise when the meaning of a stored result changes
 
 FULL_DTYPE = "float32"
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
@@ -41,12 +41,42 @@ class Point:
         return model_identity(self.settings.model)
 
     @cached_property
+    def test_set(self) -> Selection:
+        """The clips that are scored."""
+        dataset = self.settings.dataset
+        return Selection(dataset, dataset.limit, self.settings.seed)
+
+    @cached_property
+    def calibration_set(self) -> Selection:
+        """The clips to calibrate on; where they come from the test set's own split, its clips are set aside."""
+        calib = self.settings.calib
+        n = min(calib.n, calib.dataset.limit or calib.n)
+        tested = dataset_identity(self.settings.dataset)
+        with within("calib"):
+            same = dataset_identity(calib.dataset) == tested
+        return Selection(calib.dataset, n, calib.seed, aside=self.test_set if same else None)
+
+    @cached_property
+    def test_corpus(self) -> Corpus:
+        """The test set, inspected now or before. Raises UserError."""
+        return open_corpus(self.test_set, self.store, self.settings.on_bad_audio)
+
+    @cached_property
+    def calibration_corpus(self) -> Corpus:
+        """The clips to calibrate on, inspected now or before. Raises UserError."""
+        clips = self.calibration_set
+        with within("calib"):
+            return open_corpus(clips, self.store, self.settings.on_bad_audio)
+
+    @cached_property
     def calibration(self) -> Entry:
         """Calibration clips, teacher tokens and cheap statistics; shared by all methods of a model."""
-        calib = self.settings.calib
+        clips = self.calibration_set
         with within("calib"):
-            dataset = self._dataset_key(calib.dataset)
-        return self._entry("calibrate", dataset=dataset, n=calib.n, seed=self.settings.seed, **self._decoding)
+            dataset = self._dataset_key(clips)
+        inputs = self.settings.calib.decoder_inputs
+        decoding = self._decoding if inputs == "generate" else {}
+        return self._entry("calibrate", dataset=dataset, decoder_inputs=inputs, **decoding)
 
     def statistics(self, statistic: str) -> Entry:
         """One expensive statistic of the fp model's link inputs, shared by the methods that declare it."""
@@ -88,7 +118,7 @@ class Point:
         """What the quantized model wrote for every utterance of the test set."""
         return self._decoded(
             "transcripts",
-            dataset=self._dataset_key(self.settings.dataset),
+            dataset=self._dataset_key(self.test_set),
             long_form=self.settings.evaluate.long_form,
         )
 
@@ -155,9 +185,9 @@ class Point:
     def _decoding(self) -> dict[str, Any]:
         return {"suppress_tokens": self.settings.evaluate.suppress_tokens}
 
-    def _dataset_key(self, dataset: DatasetSettings) -> dict[str, Any]:
-        drawn = {"limit": dataset.limit, "seed": self.settings.seed} if dataset.limit else {}
-        return {**dataset_identity(dataset), **drawn}
+    def _dataset_key(self, selection: Selection) -> dict[str, Any]:
+        policy = {"max_seconds": selection.dataset.max_seconds, "on_bad_audio": self.settings.on_bad_audio}
+        return {**selection.key, **policy}
 
     def _entry(self, stage: str, **key: Any) -> Entry:
         seed = {"model_seed": self.settings.seed} if self.settings.model.random_weights else {}

@@ -11,9 +11,45 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
 from src.errors import UserError, did_you_mean
+from src.setting_groups import (
+    BLOCKS,
+    ActivationSettings,
+    CacheSettings,
+    CalibSettings,
+    ColumnSettings,
+    DatasetSettings,
+    EvaluateSettings,
+    Frozen,
+    Integer,
+    ModelSettings,
+    ProfileSettings,
+    ScopeSettings,
+    TrackingSettings,
+)
+
+__all__ = [
+    "BIT_WIDTHS",
+    "BLOCKS",
+    "FULL_PRECISION",
+    "ROOT",
+    "STAGES",
+    "ActivationSettings",
+    "CacheSettings",
+    "CalibSettings",
+    "ColumnSettings",
+    "DatasetSettings",
+    "EvaluateSettings",
+    "ModelSettings",
+    "ProfileSettings",
+    "ScopeSettings",
+    "Settings",
+    "TrackingSettings",
+    "from_config",
+    "from_hydra",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("calibrate", "quantize", "evaluate", "profile")
@@ -46,107 +82,10 @@ def _on_device(dtype: str, info: ValidationInfo) -> str:
     return dtype
 
 
-Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
-Count = Annotated[Integer, Field(ge=1)]
 Bits = Annotated[Integer, AfterValidator(_bit_width)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ModelSettings(_Frozen):
-    """Which recogniser, and where its weights come from.
-
-    ``source`` is a hub id (``openai/whisper-tiny``) or a folder; relative folders are looked up from the working
-    directory, then from the project's root. ``architecture`` holds the family's config fields, needed only to build
-    the model with ``random_weights``.
-    """
-
-    name: str
-    family: Literal["whisper", "moonshine"]
-    source: str
-    revision: str | None
-    random_weights: bool
-    language: str | None
-    architecture: dict[str, Any]
-
-
-class ScopeSettings(_Frozen):
-    """Which linears of the blocks are quantized; what is left out keeps 16 bits and is listed in the layer table."""
-
-    encoder: bool
-    decoder: bool
-    cross_attention: bool
-
-
-BLOCKS = ScopeSettings(encoder=True, decoder=True, cross_attention=True)
-
-
-class ActivationSettings(_Frozen):
-    """Grids of quantized activations: with a zero-point or without; one a token, or one a tensor from calibration."""
-
-    symmetric: bool
-    range: Literal["token", "static"]
-
-
-class CacheSettings(_Frozen):
-    """Grids of quantized keys: one a token and head, or one a channel and ``group`` tokens (KIVI, arXiv 2402.02750)."""
-
-    keys: Literal["token", "channel"]
-    group: Annotated[Integer, Field(ge=2)]
-
-
-class DatasetSettings(_Frozen):
-    """One test set in the Open ASR leaderboard's layout: on the hub or in a folder of the same layout."""
-
-    name: str
-    source: str
-    revision: str | None
-    config: str
-    split: str
-    root: str | None
-    limit: Count | None
-
-
-class CalibSettings(_Frozen):
-    """Unlabelled calibration clips, and whether blocks see fp or already quantized predecessors."""
-
-    dataset: DatasetSettings
-    n: Count
-    batch_size: Count
-    propagate: Literal["quantized", "fp"]
-
-
-class EvaluateSettings(_Frozen):
-    """Greedy decoding, the bootstrap, the hallucination probe, and whether only stored transcripts are scored."""
-
-    batch_size: Count
-    suppress_tokens: bool
-    bootstrap_samples: Annotated[Integer, Field(ge=100)]
-    probe_clips: Annotated[Integer, Field(ge=0, le=1000)]
-    rescore: bool
-    long_form: Literal["sequential", "truncate"]
-
-
-class ProfileSettings(_Frozen):
-    """The reference utterance whose cost is reported."""
-
-    seconds: Annotated[float, Field(gt=0)]
-    tokens: Count
-    repeats: Count
-
-
-class TrackingSettings(_Frozen):
-    """Weights & Biases: where runs go, if anywhere."""
-
-    mode: Literal["offline", "online", "none"]
-    project: str
-    entity: str | None
-    group: str | None
-
-
-class Settings(_Frozen):
+class Settings(Frozen):
     """Everything one point (model x method x bit-config x dataset) depends on."""
 
     model: ModelSettings
@@ -162,6 +101,7 @@ class Settings(_Frozen):
     cache: CacheSettings
     scope: ScopeSettings
     dataset: DatasetSettings
+    on_bad_audio: Literal["fail", "skip"]
     calib: CalibSettings
     evaluate: EvaluateSettings
     profile: ProfileSettings

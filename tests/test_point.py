@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from src.errors import UserError
 from src.point import Point, open_point
 from tests.composed import composed
 
@@ -94,3 +95,48 @@ def test_what_is_done_with_long_audio_names_other_transcripts_of_the_same_models
     assert plain.evaluation.fingerprint != changed.evaluation.fingerprint
     assert plain.calibration.fingerprint == changed.calibration.fingerprint
     assert plain.quantized.fingerprint == changed.quantized.fingerprint
+
+
+@pytest.mark.parametrize("change", ["calib.seed=1", "calib.decoder_inputs=reference", "on_bad_audio=skip"])
+def test_another_draw_text_or_policy_names_another_calibration(tmp_path: Path, change: str) -> None:
+    assert point(tmp_path).calibration.fingerprint != point(tmp_path, change).calibration.fingerprint
+
+
+def test_the_test_set_names_a_calibration_only_where_both_are_drawn_from_one_split(tmp_path: Path) -> None:
+    apart = [point(tmp_path, f"dataset.limit={limit}").calibration.fingerprint for limit in (10, 20)]
+    assert apart[0] == apart[1]
+    shared = "dataset@calib.dataset=embedded_clean"
+    drawn = [point(tmp_path, f"dataset.limit={limit}", shared).calibration.fingerprint for limit in (10, 20)]
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("change", ["dataset.max_seconds=9.5", "on_bad_audio=skip", "dataset.columns.speaker=null"])
+def test_what_is_left_out_and_who_speaks_name_other_transcripts(tmp_path: Path, change: str) -> None:
+    assert point(tmp_path).transcripts.fingerprint != point(tmp_path, change).transcripts.fingerprint
+
+
+def test_calibration_clips_are_never_those_of_the_test_set(tmp_path: Path) -> None:
+    one = point(tmp_path, "dataset.limit=300", "calib.n=64", "dataset@calib.dataset=embedded_clean")
+    test, calibration = ({clip.id for clip in corpus.clips} for corpus in (one.test_corpus, one.calibration_corpus))
+    assert (len(test), len(calibration)) == (300, 20)
+    assert not test & calibration
+
+
+def test_n_draws_within_the_limit(tmp_path: Path) -> None:
+    sets = [
+        {clip.id for clip in point(tmp_path, "calib.n=16", *more).calibration_corpus.clips}
+        for more in ([], ["calib.dataset.limit=4"], ["calib.dataset.limit=32"])
+    ]
+    assert [len(ids) for ids in sets] == [16, 4, 16]
+    assert sets[1] < sets[0] == sets[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [("dataset=local", "dataset.root"), ("dataset@calib.dataset=local", "calib.dataset.root")],
+)
+def test_an_error_says_which_of_the_two_sets_it_means(tmp_path: Path, change: str, field: str) -> None:
+    with pytest.raises(UserError) as caught:
+        _ = point(tmp_path, change).calibration
+    assert caught.value.field == field
+    assert f"Set {field} to" in caught.value.remedy

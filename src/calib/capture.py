@@ -1,4 +1,4 @@
-"""The calibration set: unlabelled clips, their features, and what the fp model transcribes them as."""
+"""The calibration set: clips, their features, and the text the decoder is fed on them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Calibration:
         ids: utterance id of each clip.
         seconds: length of each clip.
         features: model features of each clip, on the CPU.
-        tokens: decoder input of each clip: the prompt, then the fp model's tokens, without the end token.
+        tokens: decoder input of each clip: the prompt, then the fp model's tokens or those of the reference, without
+            the end token.
         batch_size: clips that go through a block together.
     """
 
@@ -67,19 +68,27 @@ class Calibration:
         (folder / FEATURES).write_bytes(save(features))
 
 
-def capture(speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int, suppress: bool) -> Calibration:
-    """Transcribes ``clips`` with the fp model and keeps features and tokens.
+def capture(
+    speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int, suppress: bool, references: bool = False
+) -> Calibration:
+    """Keeps features and tokens of ``clips``: the fp model's transcripts, or the ``references`` of the corpus.
 
-    Teacher forcing replays one window: of clips longer than the model's, the rest is left out, and the log says so.
+    Teacher forcing replays one window: of clips longer than the model's, the rest is left out, and the log says so. A
+    reference is cut where a transcript of the window would be, at the model's cap on tokens.
     """
     announce(speech, clips, truncate=True)
     clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))
     features, tokens = [], []
     for start in progress(range(0, len(clips), batch_size), "transcribe"):
         batch = clips[start : start + batch_size]
-        batch_features, generated = transcribe(speech, batch, suppress=suppress)
+        if references:
+            batch_features = speech.features([clip.waveform()[: speech.window] for clip in batch])
+            caps = [speech.max_new_tokens(min(clip.samples, speech.window)) for clip in batch]
+            spoken = [speech.tokens(clip.text)[:cap] for clip, cap in zip(batch, caps, strict=True)]
+        else:
+            batch_features, spoken = transcribe(speech, batch, suppress=suppress)
         features += batch_features
-        tokens += [[*speech.prompt, *ids] for ids in generated]
+        tokens += [[*speech.prompt, *ids] for ids in spoken]
     seconds = [min(clip.samples, speech.window) / speech.sampling_rate for clip in clips]
     return Calibration([clip.id for clip in clips], seconds, features, tokens, batch_size)
 

@@ -1,112 +1,168 @@
-"""Test and calibration sets in the Open ASR leaderboard's layout, from the hub or from a folder of that layout."""
+"""Test and calibration sets: what is drawn from a data set, inspected once, and then read clip by clip."""
 
 from __future__ import annotations
 
 import logging
-import re
-from pathlib import Path
-from typing import Final, NoReturn
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final, Literal
 
-from src.data.audio import AudioError, count_samples
-from src.data.folder import FolderRows, Layout, digest
-from src.data.hub import HubRows
-from src.data.rows import Rows, unique
-from src.data.utterance import Utterance, chosen, draw, undecodable
+from src.data.audio import SAMPLING_RATE
+from src.data.inventory import Clip, Inventory
+from src.data.parquet import HELD
+from src.data.selection import Selection
+from src.data.sources import dataset_identity, open_rows
+from src.data.utterance import Utterance
 from src.errors import UserError
-from src.evaluation.normalizers import is_scored
-from src.settings import ROOT, DatasetSettings
+from src.settings import DatasetSettings
+from src.store import Store
 
-__all__ = ["Utterance", "dataset_identity", "draw", "load_utterances", "require_dataset"]
+__all__ = [
+    "Corpus",
+    "Selection",
+    "Utterance",
+    "dataset_identity",
+    "load_utterances",
+    "open_corpus",
+    "require_dataset",
+    "require_disjoint",
+]
 
 log = logging.getLogger(__name__)
 
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+OnBadAudio = Literal["fail", "skip"]
+
+_WINDOW: Final = HELD // 2  # bytes of encoded audio in a window, which a reader can hold
+_NAMED: Final = 5  # ids shown in an error
 
 
-def dataset_identity(settings: DatasetSettings) -> dict[str, str]:
-    """What makes two test sets the same data: the files' digest for a folder, id and revision for the hub.
+class Corpus:
+    """The usable clips of a selection."""
 
-    Neither ``limit`` nor where a folder lies is part of it.
+    def __init__(self, selection: Selection, inventory: Inventory, on_bad_audio: OnBadAudio) -> None:
+        """Raises a :class:`UserError` where clips are bad and may not be skipped, or none is usable."""
+        self._selection, self._inventory = selection, inventory
+        self.bad = {clip.id: problem for clip in inventory.clips if (problem := self._problem(clip)) is not None}
+        self.clips = [clip for clip in inventory.clips if clip.id not in self.bad]
+        if self.bad and (on_bad_audio == "fail" or not self.clips):
+            raise self._bad_audio(on_bad_audio)
+        if self.bad:
+            log.warning("%s: left out %d clips with bad audio: %s", selection.dataset.name, len(self.bad), self._kinds)
+
+    def utterances(self) -> list[Utterance]:
+        """The clips in the order of their ids; their audio is read when it is asked for.
+
+        What was read lately is kept as long as these utterances are.
+        """
+        rows = open_rows(self._selection.dataset)
+        read = rows.reader(self._selection.dataset.columns.audio, [clip.row for clip in self.clips])
+        windows = dict(_windows(self.clips))
+        return [
+            Utterance(clip.id, clip.text, clip.samples, partial(read, clip.row), clip.speaker, windows[clip.row])
+            for clip in self.clips
+        ]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What a record says of the data: how much was used, and each clip that was not, with the reason."""
+        found = self._inventory
+        left = found.total - len(found.dropped) - found.set_aside
+        speakers = {clip.speaker for clip in self.clips if clip.speaker is not None}
+        return {
+            "utterances": len(self.clips),
+            "hours": round(sum(clip.samples for clip in self.clips) / SAMPLING_RATE / 3600, 4),
+            "speakers": len(speakers) or None,
+            "subset": len(found.clips) < left,
+            "drawn": {"clips": len(found.clips), "of": left, "seed": self._selection.seed},
+            "dropped_references": {"count": len(found.dropped), "ids": found.dropped},
+            "set_aside_for_testing": found.set_aside,
+            "bad_audio": {"count": len(self.bad), "kinds": self._kinds, "clips": self.bad},
+        }
+
+    @property
+    def _kinds(self) -> dict[str, int]:
+        return dict(sorted(Counter(problem.partition(":")[0] for problem in self.bad.values()).items()))
+
+    def _problem(self, clip: Clip) -> str | None:
+        limit = self._selection.dataset.max_seconds
+        seconds = clip.samples / SAMPLING_RATE
+        if clip.problem is None and limit is not None and seconds > limit:
+            return f"over-long: it lasts {seconds:.1f} s, more than dataset.max_seconds={limit:g}"
+        return clip.problem
+
+    def _bad_audio(self, policy: OnBadAudio) -> UserError:
+        shown = "; ".join(f"{name!r} ({problem})" for name, problem in list(self.bad.items())[:_NAMED])
+        more = f"; and {len(self.bad) - _NAMED} more" if len(self.bad) > _NAMED else ""
+        every = f"{len(self.bad)} of {len(self._inventory.clips)} clips of {self._selection.dataset.name}"
+        remedy = "Repair or remove them"
+        if policy == "fail":
+            remedy += ", or leave them out with on_bad_audio=skip, which the record then tells"
+        return UserError("dataset", f"{every} have audio that is of no use: {shown}{more}", remedy)
+
+    def overlap(self, other: Corpus) -> dict[str, str]:
+        """Clips of this corpus that ``other`` holds too: id, and whether its ``id`` or its ``audio`` says so."""
+        names = {clip.id for clip in other.clips} if self._inventory.named and other._inventory.named else set()
+        sounds = {clip.sha256 for clip in other.clips}
+        return {
+            clip.id: "audio" if clip.sha256 in sounds else "id"
+            for clip in self.clips
+            if clip.sha256 in sounds or clip.id in names
+        }
+
+
+def _windows(clips: list[Clip]) -> Iterator[tuple[int, int]]:
+    """Row and window of every clip: consecutive rows share one as long as their audio is not too large."""
+    window, filled = 0, 0
+    for clip in sorted(clips, key=lambda clip: clip.row):
+        if filled and filled + clip.size > _WINDOW:
+            window, filled = window + 1, 0
+        filled += clip.size
+        yield clip.row, window
+
+
+def open_corpus(selection: Selection, store: Store | None, on_bad_audio: OnBadAudio) -> Corpus:
+    """The selected clips, inspected; the inventory is kept in ``store`` where there is one.
+
+    References that are empty after normalisation, or marked as not scored, are dropped and reported.
 
     Raises:
-        UserError: the folder, config or split does not exist.
+        UserError: absent data, config, split or column, no network, nothing left to score, or bad audio that may not
+            be skipped.
     """
-    part = {"config": settings.config, "split": settings.split}
-    folder = _folder(settings)
-    if folder is None:
-        return {"source": settings.source, "revision": settings.revision or "main", **part}
-    return {"sha256": digest(Layout(folder).files(settings.config, settings.split)), **part}
+    return Corpus(selection, selection.inventory(store), on_bad_audio)
 
 
 def load_utterances(settings: DatasetSettings, seed: int) -> list[Utterance]:
     """The split's utterances in the order of their ids, or a random ``limit`` of them drawn by ``seed``.
 
-    References that are empty after normalisation, or marked as not scored, are dropped and counted in the log.
-
     Raises:
-        UserError: absent data, config, split or column, no network, undecodable audio, or nothing left to score.
+        UserError: as :func:`open_corpus`; also where audio is bad.
     """
-    rows = _rows(settings)
-    texts = rows.strings("text")
-    scored = [row for row, text in enumerate(texts) if is_scored(text)]
-    _report_dropped(settings, len(texts), len(scored))
-    names = unique(rows.strings("id"))
-    keep = [scored[index] for index in chosen([names[row] for row in scored], settings.limit, seed)]
-    audio = rows.audio(keep)
-    return [_utterance(names[row], texts[row], audio[row]) for row in keep]
+    return open_corpus(Selection(settings, settings.limit, seed), None, "fail").utterances()
 
 
 def require_dataset(settings: DatasetSettings) -> None:
-    """Checks that the data can be read; what lies on the hub is downloaded now.
+    """Checks that the data is there; what lies on the hub is downloaded now.
 
     Raises:
         UserError: absent data, config, split or column, or no network.
     """
-    _rows(settings)
+    open_rows(settings)
 
 
-def _utterance(name: str, text: str, audio: bytes | None) -> Utterance:
-    if audio is None:
-        raise undecodable(name, AudioError("the row holds a path and no bytes"))
-    try:
-        return Utterance(id=name, text=text, samples=count_samples(audio), audio=audio)
-    except AudioError as error:
-        raise undecodable(name, error) from error
+def require_disjoint(calibration: Corpus, test: Corpus) -> None:
+    """Checks that no clip is in both, by id and by the sound itself.
 
+    Ids are compared where both corpora have ids of their own.
 
-def _report_dropped(settings: DatasetSettings, total: int, scored: int) -> None:
-    if not scored:
-        problem = f"none of the {total} references of {settings.name} has words left after normalisation"
-        raise UserError("dataset", problem, "Check the text column of this data set")
-    if scored < total:
-        log.info("%s: dropped %d of %d references with nothing to score", settings.name, total - scored, total)
-    if settings.limit is not None and settings.limit > scored:
-        log.info("%s: limit=%d, but the set has %d utterances: all are used", settings.name, settings.limit, scored)
-
-
-def _rows(settings: DatasetSettings) -> Rows:
-    folder = _folder(settings)
-    if folder is None:
-        return HubRows(settings.source, settings.revision, settings.config, settings.split)
-    return FolderRows(Layout(folder).files(settings.config, settings.split))
-
-
-def _folder(settings: DatasetSettings) -> Path | None:
-    """The folder the data is read from, or None where it comes from the hub."""
-    if settings.root is not None:
-        return _existing(settings.root) or _absent("dataset.root", settings.root)
-    folder = _existing(settings.source)
-    if folder is None and not _HUB_ID.fullmatch(settings.source):
-        _absent("dataset.source", settings.source)
-    return folder
-
-
-def _existing(path: str) -> Path | None:
-    """``path`` as a folder: from the working directory, then from the project's root."""
-    given = Path(path).expanduser()
-    return next((folder for folder in (given, ROOT / given) if folder.is_dir()), None)
-
-
-def _absent(field: str, path: str) -> NoReturn:
-    remedy = f"Set {field} to a folder in the hub's layout, e.g. one made by `hf download --repo-type dataset`"
-    raise UserError(field, f"there is no folder {path!r} here or under {ROOT}", remedy)
+    Raises:
+        UserError: some are; says how many.
+    """
+    shared = calibration.overlap(test)
+    if not shared:
+        return
+    shown = ", ".join(f"{name!r} (same {what})" for name, what in list(shared.items())[:_NAMED])
+    problem = f"{len(shared)} of {len(calibration.clips)} calibration clips are in the test set too: {shown}"
+    remedy = "Choose other clips with dataset@calib.dataset=NAME, or a folder of your own, or remove these from it"
+    raise UserError("calib.dataset", problem, remedy)

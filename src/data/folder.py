@@ -1,69 +1,17 @@
-"""A corpus in a folder of the hub's layout: parquet files per config and split, listed by the README's header.
-
-Read with pyarrow alone: the same files ``datasets.load_dataset(folder, config, split=split)`` would read, without the
-seconds that importing it takes.
-"""
+"""A folder of the hub's layout: parquet files per config and split, listed by the README's header."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from src.data.rows import check_columns
 from src.digest import sha256_once
 from src.errors import UserError, did_you_mean
-
-_BATCH = 64  # rows of audio decoded from parquet at a time
-
-
-class FolderRows:
-    """The rows of a split's parquet files, in file order (:class:`src.data.rows.Rows`)."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = files
-        for file in files:
-            check_columns(_open(file).schema_arrow.names, str(file))
-
-    def strings(self, column: str) -> list[str]:
-        """The values of a text column."""
-        values: list[str] = []
-        for file in self.files:
-            found = _open(file).read(columns=[column]).column(column).to_pylist()
-            values += ["" if value is None else str(value) for value in found]
-        return values
-
-    def audio(self, wanted: Sequence[int]) -> dict[int, bytes | None]:
-        """Encoded audio by row; row groups without a wanted row are not read."""
-        keep = set(wanted)
-        return {row: audio["bytes"] if audio else None for row, audio in self._audio_of(keep)}
-
-    def _audio_of(self, keep: set[int]) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        start = 0
-        for file in self.files:
-            parquet = _open(file)
-            for group in range(parquet.num_row_groups):
-                stop = start + parquet.metadata.row_group(group).num_rows
-                if not keep.isdisjoint(range(start, stop)):
-                    yield from _group_audio(parquet, group, start, keep)
-                start = stop
-
-
-def _group_audio(
-    parquet: pq.ParquetFile, group: int, start: int, keep: set[int]
-) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    for batch in parquet.iter_batches(batch_size=_BATCH, row_groups=[group], columns=["audio"]):
-        column = batch.column("audio")
-        for offset in range(len(column)):
-            if start + offset in keep:
-                yield start + offset, column[offset].as_py()
-        start += len(column)
 
 
 class Layout:
@@ -109,13 +57,6 @@ def digest(files: Sequence[Path]) -> str:
     for file in files:
         whole.update(bytes.fromhex(sha256_once(file)))
     return whole.hexdigest()
-
-
-def _open(file: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError("dataset", f"{file} is not a readable parquet file ({error})", "Download it again") from error
 
 
 def _declared(readme: Path) -> dict[str, dict[str, list[str]]]:

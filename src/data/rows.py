@@ -1,33 +1,50 @@
-"""What a corpus is to the loader, wherever it lives: ids and texts at once, audio only for the rows asked for."""
+"""What a corpus is to the loader, wherever it lives: ids and texts at once, audio row by row when asked for."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Protocol
 
-from src.errors import UserError
+from src.errors import UserError, did_you_mean
 
-COLUMNS: Final = ("id", "text", "audio")
+AudioReader = Callable[[int], bytes | None]
 
 
 class Rows(Protocol):
     """One split. Row numbers count from 0 in the order of the data set."""
 
+    @property
+    def columns(self) -> Collection[str]:
+        """What a row holds."""
+
+    def __len__(self) -> int: ...
+
     def strings(self, column: str) -> list[str]:
-        """The ``id`` or ``text`` of every row; "" where it is null."""
+        """The values of a text column, one a row; "" where it is null."""
 
-    def audio(self, wanted: Sequence[int]) -> dict[int, bytes | None]:
-        """Encoded audio of the ``wanted`` rows by row number; None where the row holds no bytes."""
+    def label(self, row: int) -> str:
+        """What a row is called where the corpus has no ids."""
+
+    def reader(self, column: str, wanted: Sequence[int]) -> AudioReader:
+        """Reads the encoded audio of single rows among the ``wanted``; None where a row holds no bytes.
+
+        It may be called from several threads, and is fast where neighbouring rows are asked for together.
+        """
+
+    def files(self, wanted: Sequence[int]) -> list[Path]:
+        """Files beside the data set that hold the audio of the ``wanted`` rows; none where the rows hold it."""
 
 
-def check_columns(found: Iterable[str], where: str) -> None:
+def check_columns(found: Collection[str], needed: Sequence[str], where: str) -> None:
     """Raises a :class:`UserError` that names the columns ``where`` lacks."""
-    have = set(found)
-    missing = [column for column in COLUMNS if column not in have]
+    missing = [column for column in needed if column not in found]
     if missing:
-        problem = f"{where} has no column {', '.join(missing)} (found: {', '.join(sorted(have))})"
-        raise UserError("dataset", problem, f"Test sets need the columns {', '.join(COLUMNS)}")
+        problem = f"{where} has no column {', '.join(missing)} (found: {', '.join(sorted(found))})"
+        hint = did_you_mean(missing[0], found)
+        remedy = f"Say which column it is with dataset.columns.text=NAME (audio, id, speaker likewise). {hint}"
+        raise UserError("dataset", problem, remedy)
 
 
 def unique(ids: Sequence[str]) -> list[str]:

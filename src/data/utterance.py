@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from src.data.audio import SAMPLING_RATE, AudioError, Waveform, decode
@@ -12,26 +12,39 @@ from src.errors import UserError
 
 @dataclass(frozen=True)
 class Utterance:
-    """A clip as the data set stores it; audio stays encoded until it is asked for.
+    """A clip as the data set stores it; audio stays where it is, and encoded, until it is asked for.
 
     Attributes:
         id: unique in its split.
         text: the reference as published, not normalised.
         samples: length of :meth:`waveform`.
-        audio: the encoded file (wav, flac, ogg, mp3).
+        audio: the encoded file (wav, flac, ogg, mp3), or what reads it.
         speaker: who speaks, where the corpus tells.
+        window: clips of one window lie together on disk and are read together; a corpus is evaluated window by window.
     """
 
     id: str
     text: str
     samples: int
-    audio: bytes = field(repr=False)
+    audio: bytes | Callable[[], bytes | None] = field(repr=False)
     speaker: str | None = None
+    window: int = 0
 
     @property
     def seconds(self) -> float:
         """Duration of the audio."""
         return self.samples / SAMPLING_RATE
+
+    def encoded(self) -> bytes:
+        """The audio file's bytes.
+
+        Raises:
+            UserError: they are gone; names this utterance.
+        """
+        found = self.audio if isinstance(self.audio, bytes) else self.audio()
+        if found is None:
+            raise undecodable(self.id, AudioError("the row holds no audio bytes"))
+        return found
 
     def waveform(self) -> Waveform:
         """Decodes the audio: float32 ``[samples]``, mono, 16 kHz.
@@ -40,7 +53,7 @@ class Utterance:
             UserError: the audio is damaged; names this utterance.
         """
         try:
-            return decode(self.audio)
+            return decode(self.encoded())
         except AudioError as error:
             raise undecodable(self.id, error) from error
 
@@ -49,12 +62,6 @@ def undecodable(utterance_id: str, error: Exception) -> UserError:
     """The error of an utterance whose audio cannot be read."""
     problem = f"the audio of utterance {utterance_id!r} cannot be decoded ({error})"
     return UserError("dataset", problem, "Repair or remove this clip, or download the data set again")
-
-
-def draw(utterances: Sequence[Utterance], n: int, seed: int) -> list[Utterance]:
-    """A random ``n`` of the utterances (all, where there are fewer), in the order of their ids; see :func:`chosen`."""
-    keep = chosen([utterance.id for utterance in utterances], n, seed)
-    return [utterances[index] for index in keep]
 
 
 def chosen(ids: Sequence[str], n: int | None, seed: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -19,9 +20,19 @@ from src.quant.fake import tell_frames
 
 
 def batches(utterances: Sequence[Utterance], batch_size: int) -> list[list[int]]:
-    """Positions of the utterances in batches of similar length, longest first; the same for any order of the list."""
-    order = sorted(range(len(utterances)), key=lambda index: (-utterances[index].samples, utterances[index].id))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    """Positions of the utterances in batches of similar length; the same for any order of the list.
+
+    Window by window, so that audio is read in the order in which it lies on disk; longest first in each.
+    """
+
+    def key(index: int) -> tuple[int, int, str]:
+        return utterances[index].window, -utterances[index].samples, utterances[index].id
+
+    plan = []
+    for _, group in groupby(sorted(range(len(utterances)), key=key), lambda index: utterances[index].window):
+        window = list(group)
+        plan += [window[start : start + batch_size] for start in range(0, len(window), batch_size)]
+    return plan
 
 
 @dataclass(frozen=True)

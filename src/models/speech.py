@@ -159,6 +159,16 @@ class SpeechModel(ABC):
             return " ".join(str(token) for token in ids)
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a transcript, without prompt and end token: what :meth:`text` turns back into it.
+
+        Raises:
+            ValueError: the model was made without a tokenizer.
+        """
+        if self._tokenizer is None:
+            raise ValueError(f"{self.name} has no tokenizer")
+        return list(self._tokenizer(text.strip(), add_special_tokens=False).input_ids)
+
     def _head(self, states: Tensor) -> Tensor:
         logits: Tensor = self.module.get_submodule(self.graph.head)(states)
         return logits

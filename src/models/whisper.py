@@ -212,6 +212,12 @@ class WhisperSpeech(SpeechModel):
         limit = getattr(self.module.generation_config, "max_length", None) or positions
         return min(positions - len(prompt), int(limit))
 
+    def tokens(self, text: str) -> list[int]:
+        """As every transcript Whisper was trained on, it begins with a space."""
+        if self._tokenizer is None:
+            return super().tokens(text)
+        return list(self._tokenizer(f" {text.strip()}", add_special_tokens=False).input_ids)
+
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         output = self.module.model.decoder(
             input_ids=tokens,

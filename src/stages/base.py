@@ -43,6 +43,9 @@ class Stage(ABC):
     def check(self, point: Point) -> None:  # noqa: B027 - a hook that some stages leave empty
         """Finds what would make :meth:`build` fail, before any stage runs. Raises UserError."""
 
+    def check_data(self, point: Point) -> None:  # noqa: B027 - a hook that some stages leave empty
+        """Finds what only reading the clips tells, once every stage's :meth:`check` has passed. Raises UserError."""
+
     def require(self, point: Point, made: Collection[str] = ()) -> None:
         """Checks that the entries this stage reads are there, or will be ``made`` by a stage of the same run.
 

@@ -1,4 +1,4 @@
-"""Calibrate: transcribe unlabelled clips with the fp model and measure what its linears are fed."""
+"""Calibrate: feed clips to the fp model and measure what its linears are fed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
-from src.data.corpora import draw, load_utterances, require_dataset
-from src.errors import within
+from src.data.corpora import require_dataset
+from src.errors import UserError, within
 from src.models.loading import load
 from src.point import Point
 from src.stages.base import Stage
@@ -29,29 +29,41 @@ class Calibrate(Stage):
         return point.calibration
 
     def check(self, point: Point) -> None:
-        """The calibration set can be read. Raises UserError."""
+        """The calibration set can be read, and its text encoded where that is asked for. Raises UserError."""
+        if point.settings.calib.decoder_inputs == "reference" and point.settings.model.random_weights:
+            problem = "a model with random weights has no tokenizer that could encode a reference"
+            raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
         with within("calib"):
             require_dataset(point.settings.calib.dataset)
+
+    def check_data(self, point: Point) -> None:
+        """The calibration clips can be heard. Raises UserError."""
+        _ = point.calibration_corpus
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Clips, features, teacher tokens, and per-channel statistics of every link's input."""
         settings = point.settings
         log.info("calibrate: %d clips of %s on %s", settings.calib.n, settings.calib.dataset.name, settings.model.name)
-        with within("calib"):
-            clips = draw(load_utterances(settings.calib.dataset, settings.seed), settings.calib.n, settings.seed)
+        corpus = point.calibration_corpus
         speech = load(settings.model, settings.device, settings.seed)
-        suppress = settings.evaluate.suppress_tokens
-        calibration = capture(speech, clips, batch_size=settings.calib.batch_size, suppress=suppress)
+        calibration = capture(
+            speech,
+            corpus.utterances(),
+            batch_size=settings.calib.batch_size,
+            suppress=settings.evaluate.suppress_tokens,
+            references=settings.calib.decoder_inputs == "reference",
+        )
         calibration.save(folder)
         statistics = measure(speech, calibration, gram=False)
         save_statistics(statistics, folder / FILE)
         return {
             "clips": len(calibration.ids),
-            "truncated": sum(clip.samples > speech.window for clip in clips),
+            "truncated": sum(clip.samples > speech.window for clip in corpus.clips),
             "seconds": round(sum(calibration.seconds), 3),
             "tokens": sum(map(len, calibration.tokens)),
             "rows": {name: item.count for name, item in statistics.items()},
             "abs_max": {name: float(item.abs_max.max()) for name, item in statistics.items()},
+            "data": corpus.report,
         }
 
     def log(self, point: Point, tracker: Tracker) -> None:
@@ -62,4 +74,5 @@ class Calibrate(Stage):
         tracker.table(self.name, "links", ["link", "rows", "abs_max"], rows)
         entry = self.entry(point)
         files = {name: entry.path / name for name in (CLIPS, FILE)}
-        tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, result)
+        figures = {name: value for name, value in result.items() if name != "data"}  # ids of a corpus are too many
+        tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, figures)

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from src.data.corpora import load_utterances
 from src.data.utterance import Utterance
 from src.errors import UserError
 from src.evaluation import probe
@@ -85,9 +84,10 @@ def _restored(point: Point) -> _Ready:
 
 
 def _test_set(point: Point, model: _Ready, folder: Path) -> dict[str, Any]:
-    utterances = load_utterances(point.settings.dataset, point.settings.seed)
+    corpus = point.test_corpus
+    utterances = corpus.utterances()
     log.info("evaluate: %d utterances of %s with %s", len(utterances), point.settings.dataset.name, point.label)
-    return _transcribe(point, model, utterances, folder)
+    return {**_transcribe(point, model, utterances, folder), "data": corpus.report}
 
 
 def _probe(point: Point, model: _Ready, folder: Path) -> dict[str, Any]:

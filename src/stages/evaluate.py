@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from src.data.audio import SAMPLING_RATE
-from src.data.corpora import load_utterances, require_dataset
+from src.data.corpora import require_dataset, require_disjoint
 from src.evaluation import probe
 from src.evaluation.comparison import WORST_COLUMNS, changes, difference, scored, worst
 from src.evaluation.failures import Failures, failures
 from src.evaluation.transcribe import Transcript, load_transcripts
 from src.point import Point
-from src.stages.base import TIMES, Stage, obtain, read_json
+from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS, decode, require_decoded, speed
 from src.store import Entry, write_json
 from src.tracking import MAX_CLIP_SECONDS, MAX_CLIPS, Tracker
@@ -48,6 +48,14 @@ class Evaluate(Stage):
         """Scores are stored, and not to be computed again."""
         return not point.settings.evaluate.rescore and super().is_done(point)
 
+    def check_data(self, point: Point) -> None:
+        """The test clips can be heard, and no calibration clip is among them. Raises UserError."""
+        if point.settings.evaluate.rescore:
+            return
+        test = point.test_corpus
+        if point.uses_calibration:
+            require_disjoint(point.calibration_corpus, test)
+
     def run(self, point: Point) -> None:
         """Also makes sure that the transcripts behind stored scores are intact. Raises UserError."""
         if point.settings.evaluate.rescore:
@@ -67,6 +75,7 @@ class Evaluate(Stage):
         return {
             **own.figures(samples, seed),
             "long_form": dict(Counter(item.long_form for item in own.transcripts if item.long_form)),
+            "data": read_json(point.transcripts.path / RESULT)["data"],
             "fp_wer": fp.scores.wer,
             "fp_failures": asdict(failures(fp.transcripts, fp.scores)[0]),
             "versus_fp": asdict(difference(own, fp, samples, seed)),
@@ -137,7 +146,7 @@ def _by_kind(own: list[dict[str, Any]], fp: list[dict[str, Any]]) -> tuple[list[
 def _log_worst(point: Point, tracker: Tracker) -> None:
     """The utterances that lost most words against full precision, with both transcripts and the start of the audio."""
     rows = read_json(point.evaluation.path / WORST)["rows"]
-    utterances = {item.id: item for item in load_utterances(point.settings.dataset, point.settings.seed)}
+    utterances = {item.id: item for item in point.test_corpus.utterances()}
     longest = MAX_CLIP_SECONDS * SAMPLING_RATE
     audio = [(utterances[row["id"]].waveform()[:longest].copy(), SAMPLING_RATE) for row in rows]
     captions = [row["reference"] for row in rows]

@@ -7,14 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from src.data.corpora import dataset_identity, load_utterances
+from src.data.corpora import Selection, dataset_identity, load_utterances, open_corpus
 from src.errors import UserError
-from src.settings import ROOT, DatasetSettings
+from src.settings import ROOT
 from tests.data.clips import clip, tone, write
+from tests.data.sets import dataset as settings
 
 README = """---
 license: cc-by-4.0
@@ -30,12 +29,6 @@ configs:
 ---
 # A corpus
 """
-
-
-def settings(folder: Path | None, **changes: object) -> DatasetSettings:
-    fields: dict[str, object] = {"name": "own", "source": "nobody/nothing", "revision": None, "config": "own"}
-    fields |= {"split": "test", "root": None if folder is None else str(folder), "limit": None}
-    return DatasetSettings.model_validate(fields | changes)
 
 
 def make(tmp_path: Path, rows: list[dict[str, object]]) -> Path:
@@ -77,7 +70,9 @@ def test_the_datasets_library_reads_the_same_rows(tmp_path: Path) -> None:
     make_with_readme(tmp_path)
     table = datasets.load_dataset(str(tmp_path), "own", split="test.clean", cache_dir=str(tmp_path / "cache"))
     ours = load_utterances(settings(tmp_path, split="test.clean"), seed=0)
-    assert [(row["id"], row["text"], row["audio"]["bytes"]) for row in table] == [(u.id, u.text, u.audio) for u in ours]
+    assert [(row["id"], row["text"], row["audio"]["bytes"]) for row in table] == [
+        (u.id, u.text, u.encoded()) for u in ours
+    ]
 
 
 def test_source_may_be_a_folder_relative_to_the_working_directory(
@@ -94,6 +89,7 @@ def test_limit_draws_by_seed_and_reads_the_right_audio(tmp_path: Path) -> None:
 
     def ids(limit: int, seed: int) -> list[str]:
         drawn = load_utterances(settings(folder, limit=limit), seed)
+        assert all(len(utterance.waveform()) == utterance.samples for utterance in drawn)
         assert all(utterance.samples == 160 * (int(utterance.id) + 1) for utterance in drawn)
         return [utterance.id for utterance in drawn]
 
@@ -106,17 +102,17 @@ def test_limit_draws_by_seed_and_reads_the_right_audio(tmp_path: Path) -> None:
 def test_a_limit_beyond_the_set_uses_all_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert len(load_utterances(settings(make(tmp_path, [clip("a")]), limit=5), seed=0)) == 1
-    assert "limit=5, but the set has 1 utterances" in caplog.text
+    assert "own: 5 clips are asked for, but it has 1: all are used" in caplog.text
 
 
-def test_references_with_nothing_to_score_are_dropped_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_references_with_nothing_to_score_are_dropped_and_told(tmp_path: Path) -> None:
     texts = ["kept", "", "  ", "?!", "ignore_time_segment_in_scoring", "Ignore time segment in scoring", "(um)"]
     folder = make(tmp_path, [clip(str(number), text) for number, text in enumerate(texts)])
-    with caplog.at_level(logging.INFO):
-        assert [utterance.text for utterance in load_utterances(settings(folder), seed=0)] == ["kept"]
-    assert "dropped 6 of 7 references" in caplog.text
+    corpus = open_corpus(Selection(settings(folder), None, 0), None, "fail")
+    assert [utterance.text for utterance in corpus.utterances()] == ["kept"]
+    assert corpus.report["dropped_references"] == {"count": 6, "ids": ["1", "2", "3", "4", "5", "6"]}
+    assert corpus.report["utterances"] == 1
+    assert not corpus.report["subset"]
 
 
 def test_repeated_ids_are_told_apart(tmp_path: Path) -> None:
@@ -201,30 +197,15 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
         load_utterances(settings(folder), seed=0)
 
 
-def test_a_set_without_any_reference_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none of the 2 references of own has words"):
-        load_utterances(settings(make(tmp_path, [clip("a", ""), clip("b", "?!")])), seed=0)
-
-
-def test_undecodable_audio_names_the_utterance(tmp_path: Path) -> None:
-    folder = make(tmp_path, [clip("good"), clip("bad", audio=b"RIFF but no more")])
-    with pytest.raises(UserError, match="utterance 'bad' cannot be decoded"):
+def test_a_file_damaged_behind_its_footer_is_named(tmp_path: Path) -> None:
+    folder = make(tmp_path, [clip(str(number)) for number in range(8)])
+    file = folder / "own" / "test-00000-of-00001.parquet"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    with pytest.raises(UserError, match=r"test-00000-of-00001\.parquet is not a readable parquet file"):
         load_utterances(settings(folder), seed=0)
 
 
-def test_a_row_without_bytes_names_the_utterance(tmp_path: Path) -> None:
-    row = clip("linked")
-    row["audio"] = {"bytes": None, "path": "elsewhere.wav"}
-    table = pa.Table.from_pylist([row, clip("good")])
-    (tmp_path / "own").mkdir()
-    pq.write_table(table, tmp_path / "own" / "test-0.parquet")
-    with pytest.raises(UserError, match="utterance 'linked' cannot be decoded"):
-        load_utterances(settings(tmp_path), seed=0)
-
-
-def test_audio_damaged_behind_its_header_names_the_utterance(tmp_path: Path) -> None:
-    whole = tone(1.0, 440, file="FLAC")
-    damaged = whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)
-    (utterance,) = load_utterances(settings(make(tmp_path, [clip("torn", audio=damaged)])), seed=0)
-    with pytest.raises(UserError, match="utterance 'torn' cannot be decoded"):
-        utterance.waveform()
+def test_a_set_without_any_reference_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none of the 2 references of own has words"):
+        load_utterances(settings(make(tmp_path, [clip("a", ""), clip("b", "?!")])), seed=0)

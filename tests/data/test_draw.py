@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.data.utterance import Utterance, chosen, draw
+from src.data.utterance import chosen
 
 IDS = [f"clip-{number:03d}" for number in range(200)]
 
@@ -44,10 +44,3 @@ def test_every_utterance_is_equally_likely() -> None:
         counts[chosen(IDS, 40, seed)] += 1
     expected, spread = 500 * 0.2, np.sqrt(500 * 0.2 * 0.8)
     assert np.abs(counts - expected).max() < 4.5 * spread
-
-
-def test_drawing_keeps_whole_utterances() -> None:
-    utterances = [Utterance(id=name, text=name, samples=1, audio=b"") for name in IDS]
-    drawn = draw(utterances, 5, seed=0)
-    assert len(drawn) == 5
-    assert all(utterance in utterances for utterance in drawn)

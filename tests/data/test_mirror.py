@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from src.data.corpora import load_utterances
-from src.settings import ROOT, DatasetSettings
+from src.settings import ROOT
+from tests.data.sets import dataset
 
 MIRROR = Path(os.environ.get("EDGE_ASR_ESB_MIRROR", ROOT.parent / "shared" / "data" / "esb-mirror"))
 
@@ -20,10 +21,7 @@ pytestmark = pytest.mark.skipif(not MIRROR.is_dir(), reason="no copy of the lead
     ("config", "split"), [("librispeech", "test.clean"), ("librispeech", "test.other"), ("ami", "test")]
 )
 def test_recordings_load_at_their_published_length(config: str, split: str) -> None:
-    settings = DatasetSettings(
-        name=config, source="unused/unused", revision=None, config=config, split=split, root=str(MIRROR), limit=5
-    )
-    utterances = load_utterances(settings, seed=0)
+    utterances = load_utterances(dataset(MIRROR, config=config, split=split, limit=5), seed=0)
     assert len(utterances) == 5
     for utterance in utterances:
         waveform = utterance.waveform()

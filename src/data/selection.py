@@ -1,0 +1,133 @@
+"""Which clips of a data set are used: dropped references, the draw by seed, clips set aside for testing."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from src.data.folder import digest
+from src.data.inventory import Clip, Inventory, inspected, load_inventory
+from src.data.rows import Rows, unique
+from src.data.sources import dataset_identity, open_rows
+from src.data.utterance import chosen
+from src.errors import UserError
+from src.evaluation.normalizers import NORMALIZER, is_scored
+from src.settings import DatasetSettings
+from src.store import Store
+
+log = logging.getLogger(__name__)
+
+_SCHEMA: Final = 1  # raise when the meaning of a stored inventory changes
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which clips of a data set are used.
+
+    Attributes:
+        dataset: the data set; its ``limit`` is not read here.
+        n: how many clips are drawn at random; None for all.
+        seed: of the draw.
+        aside: a selection of the same data set whose clips are not to be drawn.
+    """
+
+    dataset: DatasetSettings
+    n: int | None
+    seed: int
+    aside: Selection | None = None
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """What the selected clips depend on; the normalizer is left out, so that it can change and texts stay stored.
+
+        Raises:
+            UserError: the data set is not there or cannot be read.
+        """
+        dataset = self.dataset
+        drawn = {} if self.n is None else {"n": self.n, "seed": self.seed}
+        aside = {} if self.aside is None else {"aside": self.aside.key}
+        fields = {"columns": dataset.columns.model_dump(), "speaker_pattern": dataset.speaker_pattern}
+        return {**dataset_identity(dataset), **fields, **drawn, **aside, **self._audio}
+
+    @property
+    def _audio(self) -> dict[str, str]:
+        """Digest of audio that lies beside the data set, in files of its own."""
+        if self.dataset.source is not None:
+            return {}
+        rows = open_rows(self.dataset)
+        files = rows.files(_Draw(rows, self).rows) if rows.files([0]) else []  # most forms need no draw here
+        return {"audio": digest(files)} if files else {}
+
+    def inventory(self, store: Store | None) -> Inventory:
+        """The clips and what is wrong with them: from the store, or inspected now.
+
+        Raises:
+            UserError: the data set cannot be read, has nothing to score, or nothing is left to draw from.
+        """
+        if store is None:
+            return self._inspect()
+        entry = store.entry("corpus", {"schema": _SCHEMA, "normalizer": NORMALIZER, **self.key})
+        return load_inventory(entry.obtain(lambda folder: self._inspect().save(folder)))
+
+    def _inspect(self) -> Inventory:
+        rows = open_rows(self.dataset)
+        draw = _Draw(rows, self)
+        log.info("%s: reading %d of %d clips", self.dataset.name, len(draw.rows), len(rows))
+        read = rows.reader(self.dataset.columns.audio, draw.rows)
+        found = {row: (size, sound) for row, size, sound in inspected(draw.rows, read)}
+        clips = [
+            Clip(row, draw.names[row], draw.texts[row], draw.speaker(row), found[row][0], **vars(found[row][1]))
+            for row in draw.rows
+        ]
+        dropped = [name for row, name in enumerate(draw.names) if row not in draw.scored]
+        return Inventory(len(rows), dropped, len(draw.aside), draw.named, clips)
+
+
+class _Draw:
+    """Ids and texts of a split, and the rows that a selection draws, in the order of their ids."""
+
+    def __init__(self, rows: Rows, selection: Selection) -> None:
+        self._rows, self._selection = rows, selection
+        columns = selection.dataset.columns
+        self.texts = rows.strings(columns.text)
+        self.named = columns.id is not None and columns.id in rows.columns
+        self.names = unique(rows.strings(str(columns.id)) if self.named else list(map(rows.label, range(len(rows)))))
+        self.scored = {row: None for row, text in enumerate(self.texts) if is_scored(text)}
+        self.aside = frozenset(self._chosen(selection.aside, ()) if selection.aside is not None else ())
+        self.rows = self._chosen(selection, self.aside)
+        self._require_some()
+
+    def speaker(self, row: int) -> str | None:
+        """Who speaks, from the speaker column or by the pattern in the id."""
+        return self._speakers[row] or None
+
+    @cached_property
+    def _speakers(self) -> list[str]:
+        dataset = self._selection.dataset
+        if dataset.columns.speaker is not None and dataset.columns.speaker in self._rows.columns:
+            return self._rows.strings(dataset.columns.speaker)
+        if dataset.speaker_pattern is None:
+            return [""] * len(self.names)
+        found = (re.match(dataset.speaker_pattern, name) for name in self.names)
+        return [match.group(1) if match else "" for match in found]
+
+    def _chosen(self, selection: Selection, without: Collection[int]) -> list[int]:
+        left = [row for row in self.scored if row not in without]
+        return [left[index] for index in chosen([self.names[row] for row in left], selection.n, selection.seed)]
+
+    def _require_some(self) -> None:
+        name = self._selection.dataset.name
+        if not self.scored:
+            problem = f"none of the {len(self.texts)} references of {name} has words left after normalisation"
+            raise UserError("dataset", problem, "Check the text column of this data set")
+        if not self.rows:
+            problem = f"all {len(self.aside)} clips of {name} are in the test set, which leaves none to calibrate on"
+            remedy = "Calibrate on another data set, or limit the test set so that some clips are left"
+            raise UserError("dataset", problem, remedy)
+        n = self._selection.n
+        if n is not None and n > len(self.rows):
+            log.info("%s: %d clips are asked for, but it has %d: all are used", name, n, len(self.rows))

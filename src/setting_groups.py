@@ -1,0 +1,136 @@
+"""The groups of settings, each a frozen section of the composed configuration; see :mod:`src.settings`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
+Count = Annotated[Integer, Field(ge=1)]
+
+
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"it is no regular expression: {error}") from None
+    if not groups:
+        raise ValueError("it has no group (...) around the speaker")
+    return pattern
+
+
+class Frozen(BaseModel):
+    """Unknown keys are errors, and nothing changes after the check."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSettings(Frozen):
+    """Which recogniser, and where its weights come from.
+
+    ``source`` is a hub id (``openai/whisper-tiny``) or a folder; relative folders are looked up from the working
+    directory, then from the project's root. ``architecture`` holds the family's config fields, needed only to build
+    the model with ``random_weights``.
+    """
+
+    name: str
+    family: Literal["whisper", "moonshine"]
+    source: str
+    revision: str | None
+    random_weights: bool
+    language: str | None
+    architecture: dict[str, Any]
+
+
+class ScopeSettings(Frozen):
+    """Which linears of the blocks are quantized; what is left out keeps 16 bits and is listed in the layer table."""
+
+    encoder: bool
+    decoder: bool
+    cross_attention: bool
+
+
+BLOCKS = ScopeSettings(encoder=True, decoder=True, cross_attention=True)
+
+
+class ActivationSettings(Frozen):
+    """Grids of quantized activations: with a zero-point or without; one a token, or one a tensor from calibration."""
+
+    symmetric: bool
+    range: Literal["token", "static"]
+
+
+class CacheSettings(Frozen):
+    """Grids of quantized keys: one a token and head, or one a channel and ``group`` tokens (KIVI, arXiv 2402.02750)."""
+
+    keys: Literal["token", "channel"]
+    group: Annotated[Integer, Field(ge=2)]
+
+
+class ColumnSettings(Frozen):
+    """What the columns of a data set are called; ``id`` and ``speaker`` may be null where there is none."""
+
+    id: str | None
+    text: str
+    audio: str
+    speaker: str | None
+
+
+class DatasetSettings(Frozen):
+    """One test or calibration set: on the hub, in a folder of the hub's layout, or (``source`` null) a user's own.
+
+    ``root`` says where it lies on this machine. ``speaker_pattern`` finds the speaker in an id, as its first group;
+    the speaker column is read instead where it is there. Clips beyond ``max_seconds`` count as bad audio.
+    """
+
+    name: str
+    source: str | None
+    revision: str | None
+    config: str | None
+    split: str | None
+    root: str | None
+    limit: Count | None
+    columns: ColumnSettings
+    speaker_pattern: Annotated[str, AfterValidator(_one_group)] | None
+    max_seconds: Annotated[float, Field(gt=0)] | None
+
+
+class CalibSettings(Frozen):
+    """Calibration clips, what the decoder is fed on them, and whether blocks see fp or quantized predecessors."""
+
+    dataset: DatasetSettings
+    n: Count
+    seed: Annotated[Integer, Field(ge=0, lt=2**63)]
+    decoder_inputs: Literal["generate", "reference"]
+    batch_size: Count
+    propagate: Literal["quantized", "fp"]
+
+
+class EvaluateSettings(Frozen):
+    """Greedy decoding, the bootstrap, the hallucination probe, and whether only stored transcripts are scored."""
+
+    batch_size: Count
+    suppress_tokens: bool
+    bootstrap_samples: Annotated[Integer, Field(ge=100)]
+    probe_clips: Annotated[Integer, Field(ge=0, le=1000)]
+    rescore: bool
+    long_form: Literal["sequential", "truncate"]
+
+
+class ProfileSettings(Frozen):
+    """The reference utterance whose cost is reported."""
+
+    seconds: Annotated[float, Field(gt=0)]
+    tokens: Count
+    repeats: Count
+
+
+class TrackingSettings(Frozen):
+    """Weights & Biases: where runs go, if anywhere."""
+
+    mode: Literal["offline", "online", "none"]
+    project: str
+    entity: str | None
+    group: str | None
