@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from src.calib.capture import Calibration
 from src.calib.observe import observe, valid_rows
@@ -20,6 +21,7 @@ from src.calib.task import BlockInput, BlockTask
 from src.methods.base import LinkStatistics
 from src.models.graph import Block, Link, Rows
 from src.models.speech import Encoded, SpeechModel
+from src.quant.forced_cache import ForcedCache
 from src.runtime import progress
 
 
@@ -32,11 +34,14 @@ class WalkOptions:
         refresh: run a block again after ``on_block`` changed it, so that its successors see inputs from quantized
             predecessors.
         targets: carry a second, full-precision stream along and give every task its targets.
+        kv_layer: makes a layer of the quantized key-value cache, which decoder blocks read, but for the targets; None
+            where the cache has 16 bits.
     """
 
     gram: bool
     refresh: bool = False
     targets: bool = False
+    kv_layer: Callable[[], DynamicLayer] | None = None
 
 
 class Walker:
@@ -71,10 +76,10 @@ class Walker:
             self._step(block, stream, reference, {}, on_block)
         encoded = self._encoded(stream)
         shared = self._encoder_output_statistics(encoded)
-        stream = self._decoder_inputs(encoded)
+        stream = self._decoder_inputs(encoded, self._options.kv_layer)
         if reference is not None:
             with self._unrounded():
-                reference = self._decoder_inputs(self._encoded(reference))
+                reference = self._decoder_inputs(self._encoded(reference), None)
         for block in progress(graph.decoder, "decoder blocks"):
             self._step(block, stream, reference, shared, on_block)
 
@@ -123,11 +128,13 @@ class Walker:
         statistics = running.finish()
         return {link.name: statistics for link in links}
 
-    def _decoder_inputs(self, encoded: list[Encoded]) -> list[BlockInput]:
+    def _decoder_inputs(self, encoded: list[Encoded], kv_layer: Callable[[], DynamicLayer] | None) -> list[BlockInput]:
         stream = []
         for (_, tokens), each in zip(self._calibration.batches(), encoded, strict=True):
             padded, valid = self._calibration.pad(tokens, self._speech.eos, self._speech.device)
             hidden, kwargs = self._speech.decoder_inputs(padded, each)
+            if kv_layer is not None:
+                kwargs["past_key_values"] = ForcedCache(kv_layer, each.mask)
             stream.append(BlockInput(hidden, kwargs, valid))
         return stream
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from src.calib.capture import Calibration
 from src.calib.task import BlockTask
@@ -21,11 +21,11 @@ from src.models.graph import Linear, ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import load_weights, round_to_storage
 from src.quant.ends import RoundedEnds, chosen_ends, write_weight
-from src.quant.fake import check_key_rotation
+from src.quant.fake import check_key_rotation, kv_layer_factory
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
 from src.quant.linear import install
-from src.quant.loss import output_error
+from src.quant.loss import relative_output_error
 from src.quant.plan import in_scope, uniform_plan
 from src.quant.structure import Edit, apply_edit, key_rotation
 from src.runtime import progress
@@ -168,10 +168,15 @@ class Quantizer:
         if bench.calibration is None:
             raise ValueError("the method, or activation.range=static, needs calibration data")
         gram = "gram" in method.statistics
-        options = WalkOptions(gram=gram, refresh=self._sees_quantized, targets=method.uses_targets)
+        quantized = self._sees_quantized
+        options = WalkOptions(gram, quantized, method.uses_targets, self._kv_layer() if quantized else None)
 
         weigh = partial(method.token_weights, bench)
         Walker(self._speech, bench.calibration, options, weigh, ends.unrounded).walk(self._round_block)
+
+    def _kv_layer(self) -> Callable[[], DynamicLayer] | None:
+        bits, rotation = self._settings.kvbits, key_rotation(self._speech.module)
+        return None if bits == FULL_PRECISION else kv_layer_factory(bits, rotation, self._settings.key_group)
 
     def _statistics(self) -> Mapping[str, LinkStatistics]:
         return self._bench.statistics(gram="gram" in self._method.statistics)
@@ -239,9 +244,3 @@ class Quantizer:
 def _divided(statistics: Mapping[str, LinkStatistics], scales: Mapping[str, Tensor]) -> dict[str, LinkStatistics]:
     """``statistics`` by link name after the inputs of the links in ``scales`` were divided by these."""
     return {name: each.divided(scales[name]) if name in scales else each for name, each in statistics.items()}
-
-
-def relative_output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:
-    """``||(W - Q) X|| / ||W X||`` for ``W``, ``Q`` [out, in] and inputs with Gram matrix ``H = X X^T`` [in, in]."""
-    power = output_error(W, torch.zeros_like(W), H)
-    return math.sqrt(max(output_error(W, Q, H), 0.0) / power) if power > 0 else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, EncoderDecoderCache
 
 from src.errors import UserError
 from src.quant.rotation import Rotation
@@ -85,8 +85,6 @@ class QuantizedKVLayer(DynamicLayer):  # type: ignore[misc]  # transformers is u
     Serves self-attention (one new token at a time) and cross-attention (all encoder frames at once) alike; what is
     already stored is never rounded again. With a ``rotation`` of the head, keys are rounded in the rotated basis and
     rotated back: the scores are those of rotated queries and rotated keys, as in QuaRot (arXiv 2404.00456, stage 2c).
-
-    This is about generation. Teacher forcing, with which calibration walks the blocks, has no cache and rounds none.
     """
 
     def __init__(self, bits: int, rotation: Rotation | None = None, **kwargs: Any) -> None:
@@ -116,7 +114,6 @@ class ChannelKVLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unt
 
     Two things differ from KIVI. Values are rounded as they are written, where KIVI keeps the latest ones at 16 bits;
     and the step that completes a group already reads it rounded, so that what is read is always what is stored.
-    Teacher forcing has no cache and rounds none.
 
     Attributes:
         frames: bool [batch, frames], False where a frame is padding; None in self-attention.
@@ -151,8 +148,13 @@ class ChannelKVLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unt
 def tell_frames(cache: EncoderDecoderCache, frames: Tensor) -> None:
     """Tells the cross-attention layers of an empty ``cache`` which frames [batch, frames] are real (True)."""
     for layer in cache.cross_attention_cache.layers:
-        if isinstance(layer, ChannelKVLayer):
-            layer.frames = frames
+        tell_layer(layer, frames)
+
+
+def tell_layer(layer: CacheLayerMixin, frames: Tensor) -> None:
+    """Makes an empty ``layer`` one of cross-attention, of which ``frames`` [batch, frames] are real (True)."""
+    if isinstance(layer, ChannelKVLayer):
+        layer.frames = frames
 
 
 def check_key_rotation(rotation: Rotation | None, key_group: int | None) -> None:

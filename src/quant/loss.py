@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 
@@ -12,3 +15,9 @@ def output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:
     """
     D = (W - Q).double()
     return float(((D @ H.double()) * D).sum())
+
+
+def relative_output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:
+    """``||(W - Q) X|| / ||W X||`` for ``W``, ``Q`` [out, in] and inputs with Gram matrix ``H = X X^T`` [in, in]."""
+    power = output_error(W, torch.zeros_like(W), H)
+    return math.sqrt(max(output_error(W, Q, H), 0.0) / power) if power > 0 else 0.0

@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from src.calib.task import BlockInput, BlockTask
 from src.errors import UserError
+from src.quant.forced_cache import ForcedCache
 
 Tensors = Callable[[], Mapping[str, Tensor]]
 
@@ -53,6 +54,8 @@ def _slice(batch: BlockInput, target: Tensor, chosen: slice) -> Minibatch:
 
     def pick(value: Any) -> Any:
         """The chosen clips of what has one entry a clip; position embeddings and flags serve all clips."""
+        if isinstance(value, ForcedCache):
+            return value.clips(chosen)
         if isinstance(value, tuple | list):
             return type(value)(pick(item) for item in value)
         return value[chosen] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
