@@ -32,7 +32,7 @@ def run(settings: Settings) -> float | None:
     prepare(settings.device, settings.seed)
     versions = provenance()
     point = open_point(settings)
-    stages = [stage for stage in ALL_STAGES if stage.name in settings.stages]
+    stages = [stage for stage in ALL_STAGES if stage.wanted(point)]
     _check(stages, point)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     with open_tracker(settings.tracking, _run_info(point, job_dir, versions)) as tracker:

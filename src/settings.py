@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from src.errors import UserError, did_you_mean
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ("calibrate", "quantize", "evaluate", "profile")
 FULL_PRECISION = 16
+NO_EXPORT = "none"
+EXPORTED_WEIGHTS: dict[str, tuple[str | None, ...]] = {
+    NO_EXPORT: (None,),
+    "compressed_tensors": ("codes",),
+    "onnx": ("codes", "int8_dynamic", "float32"),
+    "ggml": ("auto", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"),
+}
 
 
 def _bit_width(bits: int) -> int:
@@ -124,6 +131,21 @@ class ProfileSettings(_Frozen):
     repeats: Count
 
 
+class ExportSettings(_Frozen):
+    """Files for another runtime: which, and in what form they hold the weights."""
+
+    runtime: Literal["none", "compressed_tensors", "onnx", "ggml"]
+    weights: str | None
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        known = EXPORTED_WEIGHTS[info.data.get("runtime", NO_EXPORT)]
+        if weights not in known:
+            raise ValueError(f"this runtime knows {', '.join(map(str, known))}")
+        return weights
+
+
 class TrackingSettings(_Frozen):
     """Weights & Biases: where runs go, if anywhere."""
 
@@ -150,6 +172,7 @@ class Settings(_Frozen):
     calib: CalibSettings
     evaluate: EvaluateSettings
     profile: ProfileSettings
+    export: ExportSettings
     tracking: TrackingSettings
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     device: str
@@ -188,6 +211,7 @@ class Settings(_Frozen):
 _REMEDIES = {
     "stages": f"Choose from {', '.join(STAGES)}, e.g. stages=[evaluate,profile]",
     "device": "Use device=cpu, device=cuda or device=cuda:0",
+    "export": "Use export.weights=codes, or leave it to the yaml",
     "method": "Choose a yaml of conf/method, e.g. method=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
 }

@@ -15,7 +15,7 @@ from src.settings import ROOT, ModelSettings, Settings, from_config
 from tests.composed import composed
 
 CONF = ROOT / "conf"
-GROUPS = ("model", "method", "bits", "dataset", "calib", "tracking", "experiment")
+GROUPS = ("model", "method", "bits", "dataset", "calib", "export", "tracking", "experiment")
 NAMED = ("model", "method", "dataset")  # groups whose choice is written into records
 
 
