@@ -14,7 +14,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.models.graph import Linear, ModelGraph
-from src.models.loading import load_config, load_graph
+from src.models.loading import load, load_config, load_graph
 from src.models.source import CHECKPOINT_FILES, checkpoint_folder
 from src.quant.checkpoint import StoredModel
 from src.quant.extras import Extra, extras_of_edits, extras_of_weight
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from src.methods.base import Method
+    from src.models.speech import SpeechModel
 
 NEAREST = {
     Extra.ROTATIONS: "Use a method whose transforms fold into the weights, e.g. method=gptq or method=awq_gptq",
@@ -38,10 +39,12 @@ NEAREST = {
 
 @dataclass(frozen=True, eq=False)
 class Exportable:
-    """A stored quantized model and the recogniser it belongs to."""
+    """A stored quantized model, the width of its linears' inputs, and the recogniser it belongs to."""
 
     settings: ModelSettings
     stored: StoredModel
+    abits: int
+    seed: int
 
     @cached_property
     def config(self) -> PreTrainedConfig:
@@ -52,6 +55,11 @@ class Exportable:
     def graph(self) -> ModelGraph:
         """The declared structure."""
         return load_graph(self.settings)
+
+    @cached_property
+    def speech(self) -> SpeechModel:
+        """The recogniser at full precision: what it knows beside its weights."""
+        return load(self.settings, "cpu", self.seed)
 
     def tensor(self, name: str) -> Tensor:
         """A parameter as the quantized model has it, float32: ``<linear>.weight`` dequantized, others as stored.
@@ -140,8 +148,11 @@ def check_settings(runtime: Runtime, settings: Settings, method: Method) -> None
         UserError: the runtime's files cannot hold it.
     """
     if settings.abits not in runtime.abits:
-        grid = "static ranges" if settings.static_inputs else "a grid for every token"
-        raise runtime.refuse(f"cannot hold activations of {settings.abits} bits on {grid}", _offer(runtime.abits))
+        raise runtime.refuse(f"cannot hold activations of {settings.abits} bits{_form(runtime)}", _offer(runtime.abits))
+    if settings.abits != FULL_PRECISION and settings.static_inputs:
+        raise runtime.refuse("cannot hold static ranges of activations", "Use activation.range=token")
+    if settings.abits != FULL_PRECISION and settings.activation.symmetric:
+        raise runtime.refuse("cannot hold symmetric grids of activations", "Use activation.symmetric=false")
     if settings.kvbits != FULL_PRECISION:
         raise runtime.refuse(f"cannot hold a key-value cache of {settings.kvbits} bits", "Use kvbits=16")
     scattered = {Extra.ORDER} if settings.group_size == -1 else frozenset[Extra]()
@@ -182,5 +193,10 @@ def _check_extras(runtime: Runtime, extras: frozenset[Extra], who: str) -> None:
         raise runtime.refuse(f"cannot hold what {who}: {extra}", NEAREST[extra])
 
 
+def _form(runtime: Runtime) -> str:
+    return f" with weights as {runtime.weights}"
+
+
 def _offer(widths: frozenset[int]) -> str:
-    return "Use " + " or ".join(f"abits={width}" for width in sorted(widths))
+    integers = "" if len(widths) > 1 else ", or export=onnx export.weights=int8_dynamic for up to 8 bits"
+    return f"Use abits={max(widths)}{integers}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from src.export.base import Runtime
 from src.export.compressed_tensors import CompressedTensors
+from src.export.onnx import Onnx
 from src.settings import ExportSettings
 
-RUNTIMES: dict[str, type[Runtime]] = {"compressed_tensors": CompressedTensors}
+RUNTIMES: dict[str, type[Runtime]] = {each.name: each for each in (CompressedTensors, Onnx)}
 
 
 def build_runtime(chosen: ExportSettings) -> Runtime:

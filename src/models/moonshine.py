@@ -143,6 +143,10 @@ class MoonshineSpeech(SpeechModel):
             tokenizer=tokenizer,
         )
         self._shortest = _receptive_field(module.model.encoder)
+        self._rate: float = getattr(module.config, "max_tokens_per_second", _TOKENS_PER_SECOND)
+        positions = module.config.max_position_embeddings
+        limit = getattr(module.generation_config, "max_length", None) or positions
+        self._most: int = min(positions, limit) - len(self.prompt)
 
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
         """Waveforms ``[samples]``, zero-padded to the front-end's receptive field where they are shorter."""
@@ -191,11 +195,11 @@ class MoonshineSpeech(SpeechModel):
         A checkpoint with a smaller vocabulary, hence more tokens a second, states its bound as
         ``max_tokens_per_second`` in config.json.
         """
-        config = self.module.config
-        rate = getattr(config, "max_tokens_per_second", _TOKENS_PER_SECOND)
-        limit = getattr(self.module.generation_config, "max_length", None) or config.max_position_embeddings
-        positions: int = min(config.max_position_embeddings, limit)
-        return min(int(samples * rate // self.sampling_rate + 2), positions - len(self.prompt))
+        return min(int(samples * self._rate // self.sampling_rate + 2), self._most)
+
+    def limits(self) -> dict[str, Any]:
+        """See :meth:`SpeechModel.limits`."""
+        return {"max_tokens": self._most, "tokens_per_second": self._rate, "shortest": self._shortest}
 
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         output = self.module.model.decoder(

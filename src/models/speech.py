@@ -105,6 +105,14 @@ class SpeechModel(ABC):
         """Most tokens a transcript of ``samples`` audio samples may have after the prompt."""
 
     @abstractmethod
+    def limits(self) -> dict[str, Any]:
+        """What :meth:`features` and :meth:`max_new_tokens` rest on, as plain data for other runtimes.
+
+        ``max_tokens``, ``tokens_per_second`` (or None); Whisper: ``window`` in samples and ``mel_filters`` as
+        [frequencies, mels]; Moonshine: ``shortest``, the samples that shorter clips are padded to.
+        """
+
+    @abstractmethod
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         """Output of the decoder's final norm ``[batch, length, d]``; writes to ``cache`` if there is one."""
 

@@ -57,7 +57,8 @@ class Export(Stage):
         """The runtime's files, their sizes, and in words what differs from the quantized model."""
         runtime, entry = build_runtime(point.settings.export), self.entry(point)
         log.info("export: %s for %s", point.label, runtime.name)
-        model = Exportable(point.settings.model, load_weights(point.quantized.path / CHECKPOINT))
+        settings, stored = point.settings, load_weights(point.quantized.path / CHECKPOINT)
+        model = Exportable(settings.model, stored, settings.abits, settings.seed)
         check_stored(runtime, model.graph, model.stored)
         files = folder / FOLDER
         files.mkdir()
