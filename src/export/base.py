@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,24 +15,14 @@ from src.models.graph import Linear, ModelGraph
 from src.models.loading import load, load_config, load_graph
 from src.models.source import CHECKPOINT_FILES, checkpoint_folder
 from src.quant.checkpoint import StoredModel
-from src.quant.extras import Extra, extras_of_edits, extras_of_weight
-from src.quant.granularity import QuantizedWeight, WeightSpec
-from src.settings import FULL_PRECISION, ExportSettings, ModelSettings, Settings
+from src.quant.extras import Extra
+from src.quant.granularity import WeightSpec
+from src.settings import FULL_PRECISION, ExportSettings, ModelSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from src.methods.base import Method
     from src.models.speech import SpeechModel
-
-NEAREST = {
-    Extra.ROTATIONS: "Use a method whose transforms fold into the weights, e.g. method=gptq or method=awq_gptq",
-    Extra.BIASES: "Use a method that does not shift, e.g. method=smoothquant, or method.shift=false",
-    Extra.SPARSE: "Use a method without outliers, e.g. method=gptq",
-    Extra.DENSE: "Use a method without outliers, e.g. method=gptq",
-    Extra.REAL_ZEROS: "Use a method with integer zero points, e.g. method=rtn_mse or method=gptq",
-    Extra.ORDER: "Use method.static_groups=true, which keeps the benefit of the order, or group_size=-1",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +100,11 @@ class Runtime(ABC):
         """Whether a model without any quantized weight can be written."""
         return False
 
-    @abstractmethod
-    def check_weight(self, linear: Linear, spec: WeightSpec, weight: QuantizedWeight | None) -> None:
-        """Checks that one weight can be written without rounding it again; before quantizing, without ``weight``.
+    def check_model(self, model: ModelSettings) -> None:  # noqa: B027 - a hook that some runtimes leave empty
+        """Checks that the runtime knows the architecture. Raises UserError."""
+
+    def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:  # noqa: B027 - likewise
+        """Checks that one weight on this grid (None: at 16 bits) can be written without rounding it again.
 
         Raises:
             UserError: it cannot.
@@ -127,76 +117,3 @@ class Runtime(ABC):
     def refuse(self, reason: str, nearest: str) -> UserError:
         """The error that says why not, and what is possible instead."""
         return UserError("export", f"{self.name} {reason}", nearest)
-
-
-def check_packages(runtime: Runtime) -> None:
-    """Checks that what writes the files is installed.
-
-    Raises:
-        UserError: it is not.
-    """
-    missing = [package for package in runtime.packages if find_spec(package) is None]
-    if missing:
-        names = " and ".join(missing)
-        raise UserError("export", f"{runtime.name} needs {names}", "Install them with `pip install -e '.[export]'`")
-
-
-def check_settings(runtime: Runtime, settings: Settings, method: Method) -> None:
-    """What can be refused before anything is quantized, from bits and method alone.
-
-    Raises:
-        UserError: the runtime's files cannot hold it.
-    """
-    if settings.abits not in runtime.abits:
-        raise runtime.refuse(f"cannot hold activations of {settings.abits} bits{_form(runtime)}", _offer(runtime.abits))
-    if settings.abits != FULL_PRECISION and settings.static_inputs:
-        raise runtime.refuse("cannot hold static ranges of activations", "Use activation.range=token")
-    if settings.abits != FULL_PRECISION and settings.activation.symmetric:
-        raise runtime.refuse("cannot hold symmetric grids of activations", "Use activation.symmetric=false")
-    if settings.kvbits != FULL_PRECISION:
-        raise runtime.refuse(f"cannot hold a key-value cache of {settings.kvbits} bits", "Use kvbits=16")
-    scattered = {Extra.ORDER} if settings.group_size == -1 else frozenset[Extra]()
-    _check_extras(runtime, method.stores - scattered, f"{method.name} leaves")
-
-
-def check_plan(runtime: Runtime, graph: ModelGraph, plan: Mapping[str, WeightSpec | None]) -> None:
-    """The planned grids, before anything is quantized.
-
-    Raises:
-        UserError: no weight is to be quantized, or as :meth:`Runtime.check_weight`.
-    """
-    if not any(plan.values()) and not runtime.holds_floats:
-        nearest = "Use a method and wbits below 16; the original checkpoint is the full-precision model"
-        raise runtime.refuse("holds quantized weights, and none would be quantized", nearest)
-    for linear in graph.linears:
-        spec = plan[linear.path]
-        if spec is not None:
-            runtime.check_weight(linear, spec, None)
-
-
-def check_stored(runtime: Runtime, graph: ModelGraph, stored: StoredModel) -> None:
-    """The quantized model as it came out: structural changes, outliers, zero points, each weight's own grid.
-
-    Raises:
-        UserError: the runtime's files cannot hold it.
-    """
-    _check_extras(runtime, extras_of_edits(stored.edits), "the quantized model has")
-    for linear in graph.linears:
-        weight = stored.weights.get(linear.path)
-        if weight is not None:
-            _check_extras(runtime, extras_of_weight(weight), f"{linear.path} has")
-            runtime.check_weight(linear, weight.spec, weight)
-
-
-def _check_extras(runtime: Runtime, extras: frozenset[Extra], who: str) -> None:
-    for extra in sorted(extras - runtime.holds):
-        raise runtime.refuse(f"cannot hold what {who}: {extra}", NEAREST[extra])
-
-
-def _form(runtime: Runtime) -> str:
-    return f" with weights as {runtime.weights}"
-
-
-def _offer(widths: frozenset[int]) -> str:
-    integers = "" if len(widths) > 1 else ", or export=onnx export.weights=int8_dynamic for up to 8 bits"
-    return f"Use abits={max(widths)}{integers}"

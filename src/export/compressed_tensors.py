@@ -21,7 +21,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from src.export.base import Exportable, Runtime
-from src.models.graph import Linear
 from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.store import write_json
 
@@ -31,9 +30,6 @@ class CompressedTensors(Runtime):
 
     name = "compressed_tensors"
     packages: ClassVar[tuple[str, ...]] = ("compressed_tensors",)
-
-    def check_weight(self, linear: Linear, spec: WeightSpec, weight: QuantizedWeight | None) -> None:
-        """Every grid fits; see :meth:`Runtime.check_weight`."""
 
     def write(self, model: Exportable, folder: Path) -> list[str]:
         """``config.json``, ``model.safetensors`` and the checkpoint's processors."""

@@ -9,15 +9,18 @@ The folder holds ``encoder.onnx`` and ``decoder.onnx`` (:mod:`src.export.onnx_wh
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from src.errors import UserError
 from src.export.base import Exportable, Runtime
 from src.models.graph import Linear
+from src.models.loading import load_config
 from src.quant.extras import Extra
-from src.quant.granularity import QuantizedWeight, WeightSpec
-from src.settings import FULL_PRECISION
+from src.quant.granularity import WeightSpec
+from src.settings import FULL_PRECISION, ModelSettings
 from src.store import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _BLOCK = 16  # groups have to be made of blocks of so many columns
 _FOLDED = frozenset({Extra.BIASES, Extra.ORDER, Extra.REAL_ZEROS, Extra.SPARSE, Extra.DENSE})
@@ -45,8 +48,16 @@ class Onnx(Runtime):
         """The integer graph rounds its inputs, the others do not."""
         return frozenset(range(2, 9) if self.weights == "int8_dynamic" else {FULL_PRECISION})
 
-    def check_weight(self, linear: Linear, spec: WeightSpec, weight: QuantizedWeight | None) -> None:  # noqa: ARG002
+    def check_model(self, model: ModelSettings) -> None:
+        """Refuses what the graphs do not express; no published checkpoint has any of it. Raises UserError."""
+        if not _is_usual(load_config(model)):
+            problem = f"knows {model.family} with its published activations, heads and positions only"
+            raise self.refuse(problem, "Use export=compressed_tensors")
+
+    def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:
         """Blocks of columns for MatMulNBits, one scale per channel for MatMulInteger; see the base."""
+        if spec is None:
+            return
         columns = spec.columns_per_group(linear.in_features)
         if self.weights == "codes" and columns % _BLOCK:
             problem = f"has blocks of {_BLOCK} or 32 columns, of which {columns} in {linear.path} are no multiple"
@@ -61,7 +72,6 @@ class Onnx(Runtime):
 
         from src.export import onnx_generate, onnx_moonshine, onnx_whisper
 
-        _check_architecture(model)
         family = onnx_whisper if model.settings.family == "whisper" else onnx_moonshine
         form = str(self.weights)
         onnx.save(family.encoder(model, form), str(folder / "encoder.onnx"))
@@ -72,20 +82,14 @@ class Onnx(Runtime):
         return []
 
 
-def _check_architecture(model: Exportable) -> None:
-    """Refuses what the graphs do not express; no published checkpoint has any of it."""
-    config = model.config
-    if model.settings.family == "whisper":
-        usual = config.activation_function == "gelu" and not config.scale_embedding
-    else:
-        heads = ("encoder_num_attention_heads", "decoder_num_attention_heads")
-        shared = ("encoder_num_key_value_heads", "decoder_num_key_value_heads")
-        usual = all(getattr(config, a) == getattr(config, b) for a, b in zip(heads, shared, strict=True))
-        usual &= (config.encoder_hidden_act, config.decoder_hidden_act) == ("gelu", "silu")
-        usual &= config.rope_parameters.get("rope_type", "default") == "default"
-    if not usual:
-        problem = f"onnx knows {model.settings.family} with its published activations, heads and positions only"
-        raise UserError("export", problem, "Use export=compressed_tensors")
+def _is_usual(config: PreTrainedConfig) -> bool:
+    """GELU throughout in Whisper; in Moonshine also a gated SiLU, a key head per query head, and default positions."""
+    if config.model_type == "whisper":
+        return bool(config.activation_function == "gelu" and not config.scale_embedding)
+    sides = ("encoder", "decoder")
+    heads = [(getattr(config, f"{side}_num_{kind}_heads")) for kind in ("attention", "key_value") for side in sides]
+    functions = (config.encoder_hidden_act, config.decoder_hidden_act) == ("gelu", "silu")
+    return heads[:2] == heads[2:] and functions and config.rope_parameters.get("rope_type", "default") == "default"
 
 
 def _told(model: Exportable) -> dict[str, Any]:

@@ -81,10 +81,10 @@ def _integers(graph: Graph, x: str, path: str, weight: QuantizedWeight) -> str:
     """
     codes, scale, zero = graph.once(("rounded", x), lambda: _rounded_tokens(graph, x))
     W = weight.codes.numpy().T
-    columns = W.astype(np.int32).sum(axis=0) - len(W) * weight.zero.numpy()[:, 0].astype(np.int32)
+    sums = (W.astype(np.int32).sum(axis=0) - len(W) * weight.zero.numpy()[:, 0].astype(np.int32)).astype(np.int32)
     stored = graph.tensor(f"{path}.codes", W), graph.tensor(f"{path}.zero", weight.zero.numpy()[:, 0])
     product = graph.op("MatMulInteger", codes, stored[0], "", stored[1])
-    shift = graph.op("Mul", zero, graph.tensor(f"{path}.sums", columns))
+    shift = graph.op("Mul", zero, graph.tensor(f"{path}.sums", sums))
     steps = graph.op("Mul", scale, graph.tensor(f"{path}.scale", weight.scale.float().numpy()[:, 0]))
     return graph.op("Mul", graph.op("Cast", graph.op("Sub", product, shift), to=TensorProto.FLOAT), steps)
 

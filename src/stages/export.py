@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from src.export.base import Exportable, check_packages, check_plan, check_settings, check_stored
+from src.export.base import Exportable
 from src.export.build import build_runtime
+from src.export.checks import check_packages, check_plan, check_settings, check_stored
 from src.models.loading import load_graph
 from src.point import Point
 from src.quant.apply import weight_plan
@@ -44,6 +45,7 @@ class Export(Stage):
         """Whether the runtime can hold what will be made, as far as settings and method tell. Raises UserError."""
         runtime, settings = build_runtime(point.settings.export), point.settings
         check_packages(runtime)
+        runtime.check_model(settings.model)
         check_settings(runtime, settings, point.method)
         graph = load_graph(settings.model)
         check_plan(runtime, graph, weight_plan(graph, settings))
