@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from src.export.base import Runtime
 from src.export.compressed_tensors import CompressedTensors
+from src.export.ggml import Ggml
 from src.export.onnx import Onnx
 from src.settings import ExportSettings
 
-RUNTIMES: dict[str, type[Runtime]] = {each.name: each for each in (CompressedTensors, Onnx)}
+RUNTIMES: dict[str, type[Runtime]] = {each.name: each for each in (CompressedTensors, Onnx, Ggml)}
 
 
 def build_runtime(chosen: ExportSettings) -> Runtime:

@@ -22,6 +22,18 @@ from src.data.audio import SAMPLING_RATE
 from src.models.graph import Block, ModelGraph
 
 
+def _byte_alphabet() -> dict[str, int]:
+    """The characters that byte-level vocabularies (GPT-2's, and so Whisper's) write bytes as: printable ones as
+    themselves, the others, in order, from 256 on.
+    """
+    shown = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + index): byte for index, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_alphabet()
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What the decoder attends to.
@@ -160,6 +172,13 @@ class SpeechModel(ABC):
         if self._tokenizer is None:
             return " ".join(str(token) for token in ids)
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def token_bytes(self) -> list[bytes]:
+        """The bytes that each token before the end token stands for, by a byte-level vocabulary; none without one."""
+        if self._tokenizer is None:
+            return []
+        known = self._tokenizer.convert_ids_to_tokens(list(range(self.eos)))
+        return [bytes(map(_BYTES.__getitem__, token or "")) for token in known]
 
     def _head(self, states: Tensor) -> Tensor:
         logits: Tensor = self.module.get_submodule(self.graph.head)(states)

@@ -21,8 +21,8 @@ from tests.composed import composed
 
 
 def opened(folder: Path, *overrides: str) -> Point:
-    """A point whose results go below ``folder``; twelve test clips, eight calibration clips."""
-    plain = (f"output_dir={folder}", "dataset=embedded_other", "dataset.limit=12", "calib.n=8")
+    """A point whose results go below ``folder``; twelve test clips, four calibration clips."""
+    plain = (f"output_dir={folder}", "dataset=embedded_other", "dataset.limit=12", "calib.n=4")
     return open_point(composed(*plain, *overrides))
 
 

@@ -15,10 +15,10 @@ from tests.export.exporting import export, opened, quantized, tokens, utterances
 
 POINTS = {
     "4 bits, asymmetric groups": ["model=embedded_whisper", "method=rtn", "wbits=4", "group_size=32"],
-    "3 bits, order of activations": ["model=embedded_moonshine", "method=gptq", "wbits=3", "group_size=48"],
-    "2 bits, one column order": [
-        *("model=embedded_whisper", "method=gptq", "wbits=2", "method.static_groups=false", "scope.decoder=false")
+    "3 bits, order of activations": [
+        *("model=embedded_moonshine", "method=gptq", "wbits=3", "group_size=48", "scope.encoder=false")
     ],
+    "2 bits, one scale a channel": ["model=embedded_moonshine", "method=rtn", "wbits=2"],
     "8 bits, symmetric": ["model=embedded_moonshine", "method=rtn", "wbits=8", "symmetric=true"],
     "mixed widths": ["model=embedded_whisper", "method=myqasr", "method.budget_bits=4"],
 }

@@ -30,9 +30,11 @@ POINTS = {
     "real zero points": ["model=embedded_moonshine", "method=hqq", "wbits=4", "group_size=16", "scope.encoder=false"],
     "groups in the order of activations": [
         *("model=embedded_whisper", "method=gptq", "method.static_groups=false", "group_size=32"),
-        "scope.decoder=false",
+        "scope.encoder=false",
     ],
-    "outliers as float32": ["model=embedded_moonshine", "method=quik", "wbits=4", "export.weights=float32"],
+    "outliers as float32": [
+        *("model=embedded_moonshine", "method=quik", "wbits=4", "export.weights=float32", "scope.encoder=false")
+    ],
     "full precision": ["model=embedded_whisper", "method=fp", "export.weights=float32"],
 }
 
@@ -46,11 +48,10 @@ def test_onnxruntime_writes_the_same_tokens(name: str, tmp_path: Path) -> None:
     assert agreement(tokens(point, quantized(point)), together) >= 0.99
 
 
-@pytest.mark.parametrize("bits", ["w8a8", "w4a6"])
-def test_integer_products_are_those_that_were_simulated(bits: str, tmp_path: Path) -> None:
+def test_integer_products_are_those_that_were_simulated(tmp_path: Path) -> None:
     """To float rounding in one linear. Over layers an input that falls on another code moves many more, hence clips
     whose best two tokens are nearly tied may go another way: one in twelve is granted."""
-    wbits, abits = int(bits[1]), int(bits[3])
+    wbits, abits = 4, 6
     chosen = ("model=embedded_moonshine", "method=rtn", "export.weights=int8_dynamic")
     point = opened(tmp_path, "export=onnx", *chosen, f"wbits={wbits}", f"abits={abits}")
     folder, speech = export(point), quantized(point)
@@ -96,7 +97,7 @@ def held(folder: Path) -> dict[str, tuple[Any, list[np.ndarray]]]:
     return found
 
 
-@pytest.mark.parametrize("grid", [["wbits=4", "symmetric=true"], ["wbits=3", "group_size=48"], ["wbits=6"]])
+@pytest.mark.parametrize("grid", [["wbits=4", "symmetric=true"], ["wbits=3", "group_size=48"]])
 def test_the_file_holds_the_codes_that_were_evaluated(grid: list[str], tmp_path: Path) -> None:
     point = opened(tmp_path, "export=onnx", "model=embedded_whisper", "method=rtn", *grid)
     operands = held(export(point))
