@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
 from src.errors import UserError
 from src.models.graph import Linear, ModelGraph
 from src.models.loading import load, load_config, load_graph
@@ -48,17 +46,6 @@ class Exportable:
     def speech(self) -> SpeechModel:
         """The recogniser at full precision: what it knows beside its weights."""
         return load(self.settings, "cpu", self.seed)
-
-    def tensor(self, name: str) -> Tensor:
-        """A parameter as the quantized model has it, float32: ``<linear>.weight`` dequantized, others as stored.
-
-        Raises:
-            KeyError: there is none of this name.
-        """
-        path, _, part = name.rpartition(".")
-        if part == "weight" and path in self.stored.weights:
-            return self.stored.weights[path].dequantize()
-        return self.stored.leftovers[name].float()
 
     def copy_processors(self, folder: Path) -> None:
         """Copies tokenizer, feature extractor and generation settings of the checkpoint; random weights have none."""

@@ -86,8 +86,9 @@ def check_stored(runtime: Runtime, graph: ModelGraph, stored: StoredModel) -> No
 
 
 def _check_extras(runtime: Runtime, extras: frozenset[Extra], who: str) -> None:
-    for extra in sorted(extras - runtime.holds):
-        raise runtime.refuse(f"cannot hold what {who}: {extra}", NEAREST[extra])
+    for extra in Extra:  # the gravest first
+        if extra in extras - runtime.holds:
+            raise runtime.refuse(f"cannot hold what {who}: {extra}", NEAREST[extra])
 
 
 def _offer(widths: frozenset[int]) -> str:

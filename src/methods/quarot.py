@@ -49,8 +49,8 @@ class QuaRot(Composed):
 
     @property
     def stores(self) -> frozenset[Extra]:
-        """What the rounder's may hold, and rotations that no weight absorbs."""
-        return super().stores | {Extra.ROTATIONS}
+        """What the rounder's may hold, rotations that no weight absorbs, and what centring moves into biases."""
+        return super().stores | {Extra.ROTATIONS, Extra.BIASES}
 
     def transform(self, bench: Workbench) -> Transformed:
         """Rotates streams, heads, inputs of fc2 and o, and keys. See :meth:`Method.transform`."""

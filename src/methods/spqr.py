@@ -60,8 +60,8 @@ class SpQR(Method):
 
     @property
     def stores(self) -> frozenset[Extra]:
-        """Sparse outliers, and statistics that are quantized themselves."""
-        return frozenset({Extra.SPARSE, Extra.REAL_ZEROS})
+        """Sparse outliers, statistics that are quantized themselves, and a column order."""
+        return frozenset({Extra.SPARSE, Extra.REAL_ZEROS, Extra.ORDER})
 
     @property
     def statistics(self) -> frozenset[str]:

@@ -54,7 +54,7 @@ def logits(speech: SpeechModel) -> Tensor:
 
 
 def declared(settings: Settings) -> frozenset[Extra]:
-    """What the method says its model may hold; OmniQuant cannot tell of shifts where it decides itself to learn them."""
+    """What the method says its model may hold; OmniQuant cannot tell of shifts where it decides on them itself."""
     decides = settings.method.get("let") == "auto" or settings.method.get("start", {}).get("let") == "auto"
     return build_method(settings.method).stores | ({Extra.BIASES} if decides else frozenset())
 
