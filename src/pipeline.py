@@ -67,7 +67,7 @@ def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any],
 def _run_point(point: Point, versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
     """Runs the chosen stages of one point; returns its record."""
     with open_tracker(point.settings.tracking, _run_info(point, job_dir, versions)) as tracker:
-        for stage in _stages(point.settings):
+        for stage in _stages(point):
             if not stage.entry(point).path.exists():
                 tracker.start()  # a long stage is visible before its first figure
             stage.run(point)
@@ -75,8 +75,8 @@ def _run_point(point: Point, versions: dict[str, Any], job_dir: Path) -> dict[st
     return build_record(point, versions)
 
 
-def _stages(settings: Settings) -> list[Stage]:
-    return [stage for stage in ALL_STAGES if stage.name in settings.stages]
+def _stages(point: Point) -> list[Stage]:
+    return [stage for stage in ALL_STAGES if stage.wanted(point)]
 
 
 def _checked(members: Sequence[Settings]) -> list[Point]:
@@ -85,7 +85,7 @@ def _checked(members: Sequence[Settings]) -> list[Point]:
     for settings in members:
         try:
             point = open_point(settings)
-            check(_stages(settings), point)
+            check(_stages(point), point)
             points.append(point)
         except UserError as error:
             if len(members) == 1 or not error.field.startswith("dataset"):

@@ -143,6 +143,11 @@ class Point:
         )
 
     @cached_property
+    def exported(self) -> Entry:
+        """The quantized model as another runtime's files."""
+        return self._entry("export", quantized=self.quantized.fingerprint, **self.settings.export.model_dump())
+
+    @cached_property
     def latency(self) -> Entry:
         """Measured speed of the fp path on this kind of model; shared by all methods."""
         return self._entry("latency", device=self.settings.device, **self.settings.profile.model_dump())

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+NO_EXPORT: Final = "none"
+_EXPORTED_WEIGHTS: Final[dict[str, tuple[str | None, ...]]] = {
+    NO_EXPORT: (None,),
+    "compressed_tensors": ("codes",),
+    "onnx": ("codes", "int8_dynamic", "float32"),
+    "ggml": ("auto", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"),
+}
 
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
 Count = Annotated[Integer, Field(ge=1)]
@@ -125,6 +133,21 @@ class ProfileSettings(Frozen):
     seconds: Annotated[float, Field(gt=0)]
     tokens: Count
     repeats: Count
+
+
+class ExportSettings(Frozen):
+    """Files for another runtime: which, and in what form they hold the weights."""
+
+    runtime: Literal["none", "compressed_tensors", "onnx", "ggml"]
+    weights: str | None
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        known = _EXPORTED_WEIGHTS[info.data.get("runtime", NO_EXPORT)]
+        if weights not in known:
+            raise ValueError(f"this runtime knows {', '.join(map(str, known))}")
+        return weights
 
 
 class TrackingSettings(Frozen):

@@ -16,12 +16,14 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 from src.errors import UserError, did_you_mean
 from src.setting_groups import (
     BLOCKS,
+    NO_EXPORT,
     ActivationSettings,
     CacheSettings,
     CalibSettings,
     ColumnSettings,
     DatasetSettings,
     EvaluateSettings,
+    ExportSettings,
     Frozen,
     Integer,
     ModelSettings,
@@ -34,6 +36,7 @@ __all__ = [
     "BIT_WIDTHS",
     "BLOCKS",
     "FULL_PRECISION",
+    "NO_EXPORT",
     "ROOT",
     "STAGES",
     "ActivationSettings",
@@ -42,6 +45,7 @@ __all__ = [
     "ColumnSettings",
     "DatasetSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "ModelSettings",
     "ProfileSettings",
     "ScopeSettings",
@@ -105,6 +109,7 @@ class Settings(Frozen):
     calib: CalibSettings
     evaluate: EvaluateSettings
     profile: ProfileSettings
+    export: ExportSettings
     tracking: TrackingSettings
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     device: str
@@ -150,6 +155,7 @@ _REMEDIES = {
     "stages": f"Choose from {', '.join(STAGES)}, e.g. stages=[evaluate,profile]",
     "dtype": "Use dtype=float32 or dtype=bfloat16; on a CUDA device dtype=float16 too",
     "device": "Use device=cpu, device=cuda or device=cuda:0",
+    "export": "Use export.weights=codes, or leave it to the yaml",
     "method": "Choose a yaml of conf/method, e.g. method=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
     **dict.fromkeys(BIT_WIDTHS, "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"),

@@ -15,7 +15,7 @@ from src.settings import ROOT, ModelSettings, Settings, from_config
 from tests.composed import composed, composites
 
 CONF = ROOT / "conf"
-GROUPS = ("model", "method", "bits", "scope", "dataset", "calib", "tracking", "experiment")
+GROUPS = ("model", "method", "bits", "scope", "dataset", "calib", "export", "tracking", "experiment")
 NAMED = ("model", "method", "dataset")  # groups whose choice is written into records
 
 

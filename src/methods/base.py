@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from src.quant.extras import Extra
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 
@@ -136,6 +137,12 @@ class Method:
         """Whether it, or a method it is composed of, rounds inputs while it learns: per token, asymmetrically."""
         parts = (getattr(self, each.name) for each in fields(self))
         return any(part.simulates_inputs for part in parts if isinstance(part, Method))
+
+    @property
+    def stores(self) -> frozenset[Extra]:
+        """What its quantized model, or that of a method it is composed of, may hold beside codes on integer grids."""
+        parts = (getattr(self, each.name) for each in fields(self))
+        return frozenset(extra for part in parts if isinstance(part, Method) for extra in part.stores)
 
     @property
     def weighs_tokens(self) -> bool:

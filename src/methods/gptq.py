@@ -18,6 +18,7 @@ from src.methods.base import LinkStatistics, Method, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
 from src.methods.parts.compensation import round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
+from src.quant.extras import Extra
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import Range, nearest_codes, weight_range
 
@@ -39,6 +40,11 @@ class GPTQ(Method):
     act_order: bool
     static_groups: bool
     range: Range
+
+    @property
+    def stores(self) -> frozenset[Extra]:
+        """A column order, where groups follow the order of rounding."""
+        return frozenset({Extra.ORDER}) if self.act_order and not self.static_groups else frozenset()
 
     @property
     def statistics(self) -> frozenset[str]:

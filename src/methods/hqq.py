@@ -17,6 +17,7 @@ from torch import Tensor
 from src.errors import UserError
 from src.methods.base import LinkStatistics, Method, Rounded
 from src.methods.checks import check_fraction, check_positive_integer
+from src.quant.extras import Extra
 from src.quant.granularity import QuantizedWeight, WeightSpec
 
 # As in the authors' code (hqq/core/quantize.py): groups narrower than this get scale 1, and no scale is smaller.
@@ -45,6 +46,11 @@ class HQQ(Method):
         _check_above("beta", self.beta, 0)
         _check_above("kappa", self.kappa, 1)
         check_positive_integer("iterations", self.iterations)
+
+    @property
+    def stores(self) -> frozenset[Extra]:
+        """Real zero points."""
+        return frozenset({Extra.REAL_ZEROS})
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:  # noqa: ARG002  a hook
         """Codes and real zero points of ``W``; ``stats`` is not used. See :meth:`Method.round`.

@@ -30,6 +30,7 @@ from src.methods.parts.learned_scale import (
     why_not,
 )
 from src.methods.parts.straight_through import quantized_inputs
+from src.quant.extras import Extra
 from src.settings import FULL_PRECISION
 
 if TYPE_CHECKING:
@@ -79,6 +80,11 @@ class OmniQuant(Method):
         check_positive_integer("epochs", self.epochs)
         check_positive_integer("best_of", self.best_of)
         check_positive_integer("batch_size", self.batch_size)
+
+    @property
+    def stores(self) -> frozenset[Extra]:
+        """What a learned shift leaves behind."""
+        return frozenset({Extra.BIASES}) if self.let is True and self.shift else frozenset()
 
     @property
     def fits_blocks(self) -> bool:

@@ -30,6 +30,7 @@ from src.methods.parts.links import check_feeds, choose_links
 from src.methods.parts.trial import Probe, Trial, inner_probe, losses_by_link
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Link
+from src.quant.extras import Extra
 from src.quant.fake import fake_quantize_tokens
 from src.settings import FULL_PRECISION
 
@@ -71,6 +72,11 @@ class OutlierSuppressionPlus(Equalisation):
         check_positive_integer("steps", self.steps)
         check_positive_integer("clips", self.clips)
         check_feeds(self.links)
+
+    @property
+    def stores(self) -> frozenset[Extra]:
+        """What the rounder's may hold, and what a shift leaves behind."""
+        return super().stores | ({Extra.BIASES} if self.shift else frozenset())
 
     @property
     def simulates_inputs(self) -> bool:

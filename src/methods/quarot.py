@@ -27,6 +27,7 @@ from src.methods.parts.rotate import (
     without_online_rotations,
 )
 from src.methods.workbench import Workbench
+from src.quant.extras import Extra
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class QuaRot(Composed):
         super().__post_init__()
         check_flag("online", self.online)
         check_flag("keys", self.keys)
+
+    @property
+    def stores(self) -> frozenset[Extra]:
+        """What the rounder's may hold, rotations that no weight absorbs, and what centring moves into biases."""
+        return super().stores | {Extra.ROTATIONS, Extra.BIASES}
 
     def transform(self, bench: Workbench) -> Transformed:
         """Rotates streams, heads, inputs of fc2 and o, and keys. See :meth:`Method.transform`."""

@@ -15,6 +15,7 @@ from src.methods.base import LinkStatistics, Method, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
 from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
+from src.quant.extras import Extra
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import Range, nearest_codes, weight_range
 from src.quant.outliers import DenseColumns, index_dtype
@@ -45,6 +46,11 @@ class QUIK(Method):
         check_positive_integer("block_size", self.block_size)
         check_flag("act_order", self.act_order)
         check_range(self.range)
+
+    @property
+    def stores(self) -> frozenset[Extra]:
+        """Dense outlier columns."""
+        return frozenset({Extra.DENSE})
 
     @property
     def statistics(self) -> frozenset[str]:

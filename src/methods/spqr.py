@@ -19,6 +19,7 @@ from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.methods.parts.spqr_grid import Grid, fit_grid, nearest
 from src.methods.workbench import Workbench
+from src.quant.extras import Extra
 from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.quant.outliers import SparseOutliers
 from src.quant.second_level import QuantizedStatistic, QuantizedStatistics, StatisticsSpec
@@ -56,6 +57,11 @@ class SpQR(Method):
         if type(self.statistics_bits) is not int or not 2 <= self.statistics_bits <= 8:
             problem = f"{self.statistics_bits!r} is not a width of codes"
             raise UserError("method.statistics_bits", problem, "Use 2 to 8, e.g. method.statistics_bits=3")
+
+    @property
+    def stores(self) -> frozenset[Extra]:
+        """Sparse outliers, statistics that are quantized themselves, and a column order."""
+        return frozenset({Extra.SPARSE, Extra.REAL_ZEROS, Extra.ORDER})
 
     @property
     def statistics(self) -> frozenset[str]:

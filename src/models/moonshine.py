@@ -145,11 +145,15 @@ class MoonshineSpeech(SpeechModel):
             tokenizer=tokenizer,
         )
         self._shortest = _receptive_field(module.model.encoder)
+        self._rate: float = getattr(module.config, "max_tokens_per_second", _TOKENS_PER_SECOND)
+        positions = module.config.max_position_embeddings
+        limit = getattr(module.generation_config, "max_length", None) or positions
+        self._most: int = min(positions, limit) - len(self.prompt)
 
     @property
     def window(self) -> int:
         """What the models were trained on, or less where the decoder's positions hold fewer tokens than its bound."""
-        held = math.ceil((self._positions - 1) * self.sampling_rate / self._rate) - 1
+        held = math.ceil((self._most - 1) * self.sampling_rate / self._rate) - 1
         return min(held, _SECONDS * self.sampling_rate)
 
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
@@ -199,19 +203,11 @@ class MoonshineSpeech(SpeechModel):
         A checkpoint with a smaller vocabulary, hence more tokens a second, states its bound as
         ``max_tokens_per_second`` in config.json.
         """
-        return min(int(samples * self._rate // self.sampling_rate + 2), self._positions)
+        return min(int(samples * self._rate // self.sampling_rate + 2), self._most)
 
-    @property
-    def _rate(self) -> float:
-        """Most tokens a second."""
-        return float(getattr(self.module.config, "max_tokens_per_second", _TOKENS_PER_SECOND))
-
-    @property
-    def _positions(self) -> int:
-        """Decoder positions after the prompt."""
-        positions: int = self.module.config.max_position_embeddings
-        limit = getattr(self.module.generation_config, "max_length", None) or positions
-        return min(positions, int(limit)) - len(self.prompt)
+    def limits(self) -> dict[str, Any]:
+        """See :meth:`SpeechModel.limits`."""
+        return {"max_tokens": self._most, "tokens_per_second": self._rate, "shortest": self._shortest}
 
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         output = self.module.model.decoder(

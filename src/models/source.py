@@ -81,6 +81,18 @@ def model_identity(settings: ModelSettings) -> dict[str, str]:
     return identity | {"id": settings.source, "revision": resolve_revision(settings.source, settings.revision)}
 
 
+def checkpoint_folder(settings: ModelSettings) -> Path | None:
+    """The folder of a checkpoint, fetched if need be; ``None`` for random weights, which come from no file.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be fetched.
+    """
+    if settings.random_weights:
+        return None
+    folder = resolve_source(settings.source)
+    return folder or download(settings.source, resolve_revision(settings.source, settings.revision))
+
+
 @lru_cache
 def resolve_revision(source: str, revision: str | None) -> str:
     """The commit that ``revision`` of a hub checkpoint stands for; the newest one where it is ``None``.

@@ -22,6 +22,18 @@ from src.data.audio import SAMPLING_RATE
 from src.models.graph import Block, ModelGraph
 
 
+def _byte_alphabet() -> dict[str, int]:
+    """The characters that byte-level vocabularies (GPT-2's, and so Whisper's) write bytes as: printable ones as
+    themselves, the others, in order, from 256 on.
+    """
+    shown = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + index): byte for index, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_alphabet()
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What the decoder attends to.
@@ -106,6 +118,14 @@ class SpeechModel(ABC):
         """Most tokens a transcript of ``samples`` audio samples may have after the prompt."""
 
     @abstractmethod
+    def limits(self) -> dict[str, Any]:
+        """What :meth:`features` and :meth:`max_new_tokens` rest on, as plain data for other runtimes.
+
+        ``max_tokens``, ``tokens_per_second`` (or None); Whisper: ``window`` in samples and ``mel_filters`` as
+        [frequencies, mels]; Moonshine: ``shortest``, the samples that shorter clips are padded to.
+        """
+
+    @abstractmethod
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         """Output of the decoder's final norm ``[batch, length, d]``; writes to ``cache`` if there is one."""
 
@@ -168,6 +188,13 @@ class SpeechModel(ABC):
         if self._tokenizer is None:
             raise ValueError(f"{self.name} has no tokenizer")
         return list(self._tokenizer(text.strip(), add_special_tokens=False).input_ids)
+
+    def token_bytes(self) -> list[bytes]:
+        """The bytes that each token before the end token stands for, by a byte-level vocabulary; none without one."""
+        if self._tokenizer is None:
+            return []
+        known = self._tokenizer.convert_ids_to_tokens(list(range(self.eos)))
+        return [bytes(map(_BYTES.__getitem__, token or "")) for token in known]
 
     def _head(self, states: Tensor) -> Tensor:
         logits: Tensor = self.module.get_submodule(self.graph.head)(states)

@@ -1,11 +1,12 @@
-"""The four stages, in the order they run."""
+"""The stages, in the order they run; export only where a runtime is chosen."""
 
 from __future__ import annotations
 
 from src.stages.base import Stage
 from src.stages.calibrate import Calibrate
 from src.stages.evaluate import Evaluate
+from src.stages.export import Export
 from src.stages.profile import Profile
 from src.stages.quantize import Quantize
 
-ALL_STAGES: tuple[Stage, ...] = (Calibrate(), Quantize(), Evaluate(), Profile())
+ALL_STAGES: tuple[Stage, ...] = (Calibrate(), Quantize(), Export(), Evaluate(), Profile())

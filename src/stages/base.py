@@ -20,7 +20,7 @@ TIMES = "times.json"
 
 
 class Stage(ABC):
-    """One of calibrate, quantize, evaluate, profile."""
+    """One of calibrate, quantize, export, evaluate, profile."""
 
     name: ClassVar[str]
 
@@ -35,6 +35,10 @@ class Stage(ABC):
     @abstractmethod
     def log(self, point: Point, tracker: Tracker) -> None:
         """Sends the stored result to the tracker."""
+
+    def wanted(self, point: Point) -> bool:
+        """Whether the point's settings ask for this stage."""
+        return self.name in point.settings.stages
 
     def needs(self, point: Point) -> dict[str, Entry]:  # noqa: ARG002 - a hook that most stages leave empty
         """Entries of other stages that this one reads, by the name of the stage that makes them."""

@@ -14,6 +14,7 @@ from src.methods.build import build_method
 from src.models.speech import SpeechModel
 from src.quant.apply import Quantizer, input_bits, restore
 from src.quant.checkpoint import leftover_tensors, load_weights, save_weights
+from src.quant.extras import Extra, extras_of_edits, extras_of_weight
 from src.quant.fake import kv_layer_factory
 from src.settings import ROOT, Settings
 from tests.calib.clips import LENGTHS, noise_calibration
@@ -52,6 +53,12 @@ def logits(speech: SpeechModel) -> Tensor:
     return speech.forward_tokens(torch.tensor(calibration.tokens[:1]), speech.encode(calibration.features[:1]))
 
 
+def declared(settings: Settings) -> frozenset[Extra]:
+    """What the method says its model may hold; OmniQuant cannot tell of shifts where it decides on them itself."""
+    decides = settings.method.get("let") == "auto" or settings.method.get("start", {}).get("let") == "auto"
+    return build_method(settings.method).stores | ({Extra.BIASES} if decides else frozenset())
+
+
 def check(family: str, settings: Settings, folder: Path) -> None:
     """Finite, deterministic, the same file twice, and the same model again when it is loaded."""
     build = BUILDERS[family]
@@ -59,6 +66,8 @@ def check(family: str, settings: Settings, folder: Path) -> None:
     ours = logits(speech)
     assert torch.isfinite(ours).all()
     assert [row["linear"] for row in quantizer.rows] == [linear.path for linear in speech.graph.linears]
+    held = [*map(extras_of_weight, quantizer.weights.values()), extras_of_edits(quantizer.edits)]
+    assert frozenset().union(*held) <= declared(settings)
     save(speech, quantizer, folder / "first")
     save(*quantize(build, settings), folder / "second")
     assert (folder / "first").read_bytes() == (folder / "second").read_bytes()

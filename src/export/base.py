@@ -1,0 +1,106 @@
+"""What a runtime's exporter is, and how it says no: a reason and the nearest thing that can be exported."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from src.errors import UserError
+from src.models.graph import Linear, ModelGraph
+from src.models.loading import load, load_config, load_graph
+from src.models.source import CHECKPOINT_FILES, checkpoint_folder
+from src.quant.checkpoint import StoredModel
+from src.quant.extras import Extra
+from src.quant.granularity import WeightSpec
+from src.settings import FULL_PRECISION, ExportSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from src.models.speech import SpeechModel
+
+
+@dataclass(frozen=True, eq=False)
+class Exportable:
+    """A stored quantized model, the width of its linears' inputs, and the recogniser it belongs to."""
+
+    settings: ModelSettings
+    stored: StoredModel
+    abits: int
+    seed: int
+
+    @cached_property
+    def config(self) -> PreTrainedConfig:
+        """The transformers configuration."""
+        return load_config(self.settings)
+
+    @cached_property
+    def graph(self) -> ModelGraph:
+        """The declared structure."""
+        return load_graph(self.settings)
+
+    @cached_property
+    def speech(self) -> SpeechModel:
+        """The recogniser at full precision: what it knows beside its weights."""
+        return load(self.settings, "cpu", self.seed)
+
+    def copy_processors(self, folder: Path) -> None:
+        """Copies tokenizer, feature extractor and generation settings of the checkpoint; random weights have none."""
+        source = checkpoint_folder(self.settings)
+        for pattern in () if source is None else CHECKPOINT_FILES:
+            if pattern != "config.json" and not pattern.startswith("model"):
+                for file in source.glob(pattern) if source else ():
+                    (folder / file.name).write_bytes(file.read_bytes())
+
+
+class Runtime(ABC):
+    """Writes files for one runtime.
+
+    Attributes:
+        name: as in ``conf/export``.
+        packages: what has to be importable to write the files.
+        holds: what its files can hold beside codes on integer grids.
+        abits: widths of activations it can hold, 16 for not quantized.
+    """
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, chosen: ExportSettings) -> None:
+        self.weights = chosen.weights
+
+    @property
+    def holds(self) -> frozenset[Extra]:
+        """See the class."""
+        return frozenset()
+
+    @property
+    def abits(self) -> frozenset[int]:
+        """See the class."""
+        return frozenset({FULL_PRECISION})
+
+    @property
+    def holds_floats(self) -> bool:
+        """Whether a model without any quantized weight can be written."""
+        return False
+
+    def check_model(self, model: ModelSettings) -> None:  # noqa: B027 - a hook that some runtimes leave empty
+        """Checks that the runtime knows the architecture. Raises UserError."""
+
+    def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:  # noqa: B027 - likewise
+        """Checks that one weight on this grid (None: at 16 bits) can be written without rounding it again.
+
+        Raises:
+            UserError: it cannot.
+        """
+
+    @abstractmethod
+    def write(self, model: Exportable, folder: Path) -> list[str]:
+        """Writes the files into ``folder``; returns, in words, everything that differs from the quantized model."""
+
+    def refuse(self, reason: str, nearest: str) -> UserError:
+        """The error that says why not, and what is possible instead."""
+        return UserError("export", f"{self.name} {reason}", nearest)

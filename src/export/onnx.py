@@ -1,0 +1,106 @@
+"""Encoder and decoder as ONNX graphs that run in onnxruntime alone, with a generate loop beside them.
+
+The folder holds ``encoder.onnx`` and ``decoder.onnx`` (:mod:`src.export.onnx_whisper`,
+:mod:`src.export.onnx_moonshine`, :mod:`src.export.onnx_decoder` tell inputs and outputs), ``generate.py``
+(:mod:`src.export.onnx_generate`) with what it needs to know in ``generate.json``, and the tokenizer.
+:mod:`src.export.onnx_linear` tells the forms of the weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from src.export.base import Exportable, Runtime
+from src.models.graph import Linear
+from src.models.loading import load_config
+from src.quant.extras import Extra
+from src.quant.granularity import WeightSpec
+from src.settings import FULL_PRECISION, ModelSettings
+from src.store import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+_BLOCK = 16  # groups have to be made of blocks of so many columns
+_FOLDED = frozenset({Extra.BIASES, Extra.ORDER, Extra.REAL_ZEROS, Extra.SPARSE, Extra.DENSE})
+
+
+class Onnx(Runtime):
+    """See the module docstring; ``weights`` is the form."""
+
+    name = "onnx"
+    packages: ClassVar[tuple[str, ...]] = ("onnx",)
+
+    @property
+    def holds(self) -> frozenset[Extra]:
+        """A dense weight holds whatever it was dequantized from; MatMulNBits also takes real zero points."""
+        held = {"codes": {Extra.BIASES, Extra.ORDER, Extra.REAL_ZEROS}, "int8_dynamic": {Extra.BIASES}}
+        return frozenset(held[self.weights]) if self.weights in held else _FOLDED
+
+    @property
+    def holds_floats(self) -> bool:
+        """Only as float32 weights."""
+        return self.weights == "float32"
+
+    @property
+    def abits(self) -> frozenset[int]:
+        """The integer graph rounds its inputs, the others do not."""
+        return frozenset(range(2, 9) if self.weights == "int8_dynamic" else {FULL_PRECISION})
+
+    def check_model(self, model: ModelSettings) -> None:
+        """Refuses what the graphs do not express; no published checkpoint has any of it. Raises UserError."""
+        if not _is_usual(load_config(model)):
+            problem = f"knows {model.family} with its published activations, heads and positions only"
+            raise self.refuse(problem, "Use export=compressed_tensors")
+
+    def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:
+        """Blocks of columns for MatMulNBits, one scale per channel for MatMulInteger; see the base."""
+        if spec is None:
+            return
+        columns = spec.columns_per_group(linear.in_features)
+        if self.weights == "codes" and columns % _BLOCK:
+            problem = f"has blocks of {_BLOCK} or 32 columns, of which {columns} in {linear.path} are no multiple"
+            raise self.refuse(problem, "Use group_size=32, or export.weights=float32")
+        if self.weights == "int8_dynamic" and columns != linear.in_features:
+            problem = f"has one scale per output channel in integer products, and groups of {columns} would need more"
+            raise self.refuse(problem, "Use group_size=-1, or export.weights=codes with abits=16")
+
+    def write(self, model: Exportable, folder: Path) -> list[str]:
+        """See the module docstring."""
+        import onnx
+
+        from src.export import onnx_generate, onnx_moonshine, onnx_whisper
+
+        family = onnx_whisper if model.settings.family == "whisper" else onnx_moonshine
+        form = str(self.weights)
+        onnx.save(family.encoder(model, form), str(folder / "encoder.onnx"))
+        onnx.save(family.decoder(model, form), str(folder / "decoder.onnx"))
+        (folder / "generate.py").write_bytes(Path(onnx_generate.__file__).read_bytes())
+        write_json(folder / "generate.json", _told(model))
+        model.copy_processors(folder)
+        return []
+
+
+def _is_usual(config: PreTrainedConfig) -> bool:
+    """GELU throughout in Whisper; in Moonshine also a gated SiLU, a key head per query head, and default positions."""
+    if config.model_type == "whisper":
+        return bool(config.activation_function == "gelu" and not config.scale_embedding)
+    sides = ("encoder", "decoder")
+    heads = [(getattr(config, f"{side}_num_{kind}_heads")) for kind in ("attention", "key_value") for side in sides]
+    functions = (config.encoder_hidden_act, config.decoder_hidden_act) == ("gelu", "silu")
+    return heads[:2] == heads[2:] and functions and config.rope_parameters.get("rope_type", "default") == "default"
+
+
+def _told(model: Exportable) -> dict[str, Any]:
+    """What the generate loop has to know."""
+    speech = model.speech
+    told: dict[str, Any] = {
+        "family": model.settings.family,
+        "prompt": list(speech.prompt),
+        "eos": speech.eos,
+        "suppress": speech.suppressed(first_step=False).tolist(),
+        "suppress_first": speech.suppressed(first_step=True).tolist(),
+        "sampling_rate": speech.sampling_rate,
+    }
+    return {**told, **speech.limits()}

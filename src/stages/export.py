@@ -1,0 +1,76 @@
+"""Export: the quantized model as files for another runtime, without rounding anything again in silence."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from src.export.base import Exportable
+from src.export.build import build_runtime
+from src.export.checks import check_packages, check_plan, check_settings, check_stored
+from src.models.loading import load_graph
+from src.point import Point
+from src.quant.apply import weight_plan
+from src.quant.checkpoint import load_weights
+from src.settings import NO_EXPORT
+from src.stages.base import Stage
+from src.stages.quantize import CHECKPOINT
+from src.store import Entry
+from src.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+FOLDER = "model"  # inside the entry: all that a user copies away
+
+
+class Export(Stage):
+    """See the module docstring. It runs where ``export`` is chosen; ``stages`` does not name it."""
+
+    name = "export"
+
+    def wanted(self, point: Point) -> bool:
+        """Whether a runtime was chosen."""
+        return point.settings.export.runtime != NO_EXPORT
+
+    def entry(self, point: Point) -> Entry:
+        """One entry per quantized model, runtime and its options."""
+        return point.exported
+
+    def needs(self, point: Point) -> dict[str, Entry]:
+        """The quantized model."""
+        return {"quantize": point.quantized}
+
+    def check(self, point: Point) -> None:
+        """Whether the runtime can hold what will be made, as far as settings and method tell. Raises UserError."""
+        runtime, settings = build_runtime(point.settings.export), point.settings
+        check_packages(runtime)
+        runtime.check_model(settings.model)
+        check_settings(runtime, settings, point.method)
+        graph = load_graph(settings.model)
+        check_plan(runtime, graph, weight_plan(graph, settings))
+
+    def run(self, point: Point) -> None:
+        """Also says where the files are. Raises UserError."""
+        super().run(point)
+        log.info("export: %s", self.entry(point).path / FOLDER)
+
+    def build(self, point: Point, folder: Path) -> dict[str, Any]:
+        """The runtime's files, their sizes, and in words what differs from the quantized model."""
+        runtime, entry = build_runtime(point.settings.export), self.entry(point)
+        log.info("export: %s for %s", point.label, runtime.name)
+        settings, stored = point.settings, load_weights(point.quantized.path / CHECKPOINT)
+        model = Exportable(settings.model, stored, settings.abits, settings.seed)
+        check_stored(runtime, model.graph, model.stored)
+        files = folder / FOLDER
+        files.mkdir()
+        notes = runtime.write(model, files)
+        for note in notes:
+            log.warning("export: %s", note)
+        sizes = {file.name: file.stat().st_size for file in sorted(files.iterdir())}
+        where = (entry.path / FOLDER).relative_to(entry.root.parent)
+        return {**point.settings.export.model_dump(), "folder": str(where), "files": sizes, "notes": notes}
+
+    def log(self, point: Point, tracker: Tracker) -> None:
+        """Size of the files."""
+        tracker.log(self.name, {"bytes": sum(self.result(point)["files"].values())})
