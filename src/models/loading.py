@@ -76,8 +76,8 @@ def load_config(settings: ModelSettings) -> PreTrainedConfig:
 
 
 def _declared_graph(settings: ModelSettings, config: PreTrainedConfig) -> ModelGraph:
-    from src.models.moonshine import moonshine_graph
-    from src.models.whisper import whisper_graph
+    from src.models.moonshine_graph import moonshine_graph
+    from src.models.whisper_graph import whisper_graph
 
     return whisper_graph(config) if settings.family == "whisper" else moonshine_graph(config)
 

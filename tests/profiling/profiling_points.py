@@ -8,7 +8,7 @@ from transformers import MoonshineConfig
 
 from src.methods.build import build_method
 from src.models.graph import ModelGraph
-from src.models.moonshine import moonshine_graph
+from src.models.moonshine_graph import moonshine_graph
 from src.models.speech import SpeechModel
 from src.profiling.point import LinearBits, Point, Workload
 from src.profiling.shapes import Dimensions

@@ -7,7 +7,7 @@ import torch
 from transformers import BertConfig
 
 from src.errors import UserError
-from src.models.moonshine import moonshine_graph
+from src.models.moonshine_graph import moonshine_graph
 from src.profiling.point import LinearBits, Point, Workload
 from src.profiling.shapes import Dimensions
 from tests.profiling.profiling_points import THREE_FRAMES, page_config, point_of
