@@ -85,7 +85,7 @@ def _checked(members: Sequence[Settings]) -> list[Point]:
     for settings in members:
         try:
             point = open_point(settings)
-            check(_stages(point), point)
+            check(_due(point), point)
             points.append(point)
         except UserError as error:
             if len(members) == 1 or not error.field.startswith("dataset"):
@@ -96,18 +96,22 @@ def _checked(members: Sequence[Settings]) -> list[Point]:
         problem = f"{len(absent)} of {len(members)} sets cannot be read: {', '.join(absent)} ({first.problem})"
         name = next(iter(absent))
         raise UserError(first.field, problem, f"Download them, or leave each out as in ~dataset.members.{name}")
+    for point in points:  # clips are read when nothing else can be wrong
+        for stage in _due(point):
+            stage.check_data(point)
     return points
 
 
-def check(stages: Sequence[Stage], point: Point) -> None:
-    """What can be found wrong before the first stage runs. Raises UserError."""
-    made = {stage.name for stage in stages}
-    due = [stage for stage in stages if not stage.is_done(point)]
+def _due(point: Point) -> list[Stage]:
+    return [stage for stage in _stages(point) if not stage.is_done(point)]
+
+
+def check(due: Sequence[Stage], point: Point) -> None:
+    """What can be found wrong without reading a clip, before the first of the stages runs. Raises UserError."""
+    made = {stage.name for stage in _stages(point)}
     for stage in due:
         stage.require(point, made)
         stage.check(point)
-    for stage in due:
-        stage.check_data(point)
 
 
 def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:

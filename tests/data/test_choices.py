@@ -8,9 +8,9 @@ from functools import cache
 import pytest
 
 from src.settings import ROOT, DatasetSettings
-from tests.composed import composed
+from tests.composed import composed, composites
 
-NAMES = sorted(path.stem for path in (ROOT / "conf" / "dataset").glob("*.yaml"))
+NAMES = sorted({path.stem for path in (ROOT / "conf" / "dataset").glob("*.yaml")} - composites())
 LEADERBOARD = {
     "ami": ("ami", "test"),
     "earnings22": ("earnings22", "test"),

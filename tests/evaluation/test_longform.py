@@ -189,8 +189,13 @@ def test_the_record_says_what_was_done_with_long_audio(long_form: str, told: str
     settings = composed("model=embedded_whisper", "dataset.limit=4")
     parts = load_utterances(settings.dataset, seed=0)
     whole = encoded(np.concatenate([part.waveform() for part in parts]))
-    write(tmp_path / "own/test-0.parquet", [clip("whole", audio=whole), clip("part", audio=parts[0].audio)])
-    own = ("dataset.config=own", f"dataset.root={tmp_path}", f"output_dir={tmp_path / 'output'}")
+    write(tmp_path / "own/test-0.parquet", [clip("whole", audio=whole), clip("part", audio=parts[0].encoded())])
+    own = (
+        "dataset.config=own",
+        "dataset.columns.speaker=null",
+        f"dataset.root={tmp_path}",
+        f"output_dir={tmp_path / 'output'}",
+    )
     point = open_point(composed("model=embedded_whisper", "method=fp", f"evaluate.long_form={long_form}", *own))
     Evaluate().run(point)
     assert build_record(point, {})["results"]["evaluate"]["long_form"] == {told: 1}
