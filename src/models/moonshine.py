@@ -45,10 +45,6 @@ class MoonshineSpeech(SpeechModel):
             tokenizer=tokenizer,
         )
         self._shortest = _receptive_field(module.model.encoder)
-        self._rate: float = getattr(module.config, "max_tokens_per_second", _TOKENS_PER_SECOND)
-        positions = module.config.max_position_embeddings
-        limit = getattr(module.generation_config, "max_length", None) or positions
-        self._most: int = min(positions, limit) - len(self.prompt)
 
     @property
     def window(self) -> int:
@@ -104,6 +100,18 @@ class MoonshineSpeech(SpeechModel):
         ``max_tokens_per_second`` in config.json.
         """
         return min(int(samples * self._rate // self.sampling_rate + 2), self._most)
+
+    @property
+    def _rate(self) -> float:
+        """Most tokens a second."""
+        return float(getattr(self.module.config, "max_tokens_per_second", _TOKENS_PER_SECOND))
+
+    @property
+    def _most(self) -> int:
+        """Decoder positions after the prompt."""
+        positions: int = self.module.config.max_position_embeddings
+        limit = getattr(self.module.generation_config, "max_length", None) or positions
+        return min(positions, int(limit)) - len(self.prompt)
 
     def limits(self) -> dict[str, Any]:
         """See :meth:`SpeechModel.limits`."""
