@@ -32,7 +32,7 @@ from src.data.corpora import Utterance, load_utterances
 from src.evaluation.transcribe import journal_seconds, transcribe_corpus
 from src.models.loading import load
 from src.models.speech import SpeechModel
-from src.settings import DatasetSettings, ModelSettings
+from src.settings import ModelSettings
 from tests.composed import composed
 
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -117,9 +117,9 @@ def _now(device: torch.device) -> float:
 
 def _clips(root: str, name: str, limit: int | None, order: str) -> list[Utterance]:
     config, split = name.split("/")
-    settings = DatasetSettings(
-        name=config, source="unused/unused", revision=None, config=config, split=split, root=root, limit=limit
-    )
+    limited = "null" if limit is None else limit
+    chosen = (f"dataset.config={config}", f"dataset.split={split}", f"dataset.root={root}", f"dataset.limit={limited}")
+    settings = composed("dataset=librispeech_clean", *chosen).dataset
     clips = [clip for clip in load_utterances(settings, seed=0) if clip.seconds <= 30]  # one window
     return clips if order == "id" else sorted(clips, key=lambda clip: -clip.samples)
 
