@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
 from src.errors import UserError, did_you_mean
@@ -52,7 +51,6 @@ __all__ = [
     "Settings",
     "TrackingSettings",
     "from_config",
-    "from_hydra",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -197,10 +195,3 @@ def from_config(config: dict[str, Any]) -> Settings:
         return _canonical(Settings.model_validate(known))
     except ValidationError as error:
         raise _to_user_error(error) from None
-
-
-def from_hydra(config: DictConfig) -> Settings:
-    """:func:`from_config` of a composed Hydra configuration."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    return from_config({str(key): value for key, value in plain.items()})

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from hydra import compose, initialize_config_dir
 
-from src.settings import ROOT, Settings, from_hydra
+from src.composite import from_hydra
+from src.settings import ROOT, Settings
 
 
 def composed(*overrides: str) -> Settings:
     """Checked settings of ``python -m src.main`` with the given overrides."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", list(overrides)))
+        settings = from_hydra(compose("config", list(overrides)))
+    assert isinstance(settings, Settings)
+    return settings
 
 
 def composites() -> set[str]:

@@ -5,9 +5,7 @@ Each command is a process of its own; two run at a time, and the tests look at w
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,10 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from src.errors import UserError
-from src.settings import ROOT, STAGES, Settings
+from src.settings import STAGES, Settings
 from src.store import write_json
 from src.sweep import SweepTable, show_sweep
+from tests import commands
 
 HUB_SET = "dataset@calib.dataset=librispeech_clean"
 
@@ -76,16 +75,7 @@ def run(folder: Path, *arguments: str) -> Outcome:
     given = [argument.replace("{file}", str(folder / "file")) for argument in arguments]
     if not any(argument.startswith("output_dir=") for argument in given):
         given.append(f"output_dir={output}")
-    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(
-        [sys.executable, "-m", "src.main", *given],
-        cwd=ROOT,
-        env={**os.environ, **offline},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    process = commands.run("src.main", *given, HF_HUB_OFFLINE="1", HF_HOME=str(folder / "hub"))
     return Outcome(process, output, folder / "file")
 
 

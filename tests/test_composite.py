@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from src.composite import Composite, from_hydra
 from src.errors import UserError
 from src.settings import ROOT, Settings
+from tests import commands
 from tests.composed import composed, composites
 from tests.wandb_reader import read_runs
 
@@ -39,16 +38,7 @@ def members(*overrides: str) -> dict[str, Settings]:
 
 
 def run(output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "src.main", *overrides, f"output_dir={output}"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    return commands.run("src.main", *overrides, f"output_dir={output}", HF_HUB_OFFLINE="1")
 
 
 def records(output: Path) -> dict[str, dict[str, Any]]:
@@ -135,8 +125,7 @@ def test_a_mean_is_not_compared_utterance_by_utterance_but_its_members_are_offer
     output, _ = single
     found = records(output)
     mean, member = found["gptq-embedded"]["fingerprint"], found["gptq-embedded_clean"]["fingerprint"]
-    command = [sys.executable, "-m", "src.compare", member, mean, "--output-dir", str(output)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = commands.run("src.compare", member, mean, "--output-dir", output)
     assert done.returncode == 1
     assert f"is a mean over test sets. Compare its members: {member}" in " ".join(done.stderr.split())
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from src.errors import UserError
 from src.point import open_point
 from src.settings import ROOT
 from src.stages.evaluate import Evaluate
+from tests import commands
 from tests.composed import composed
 from tests.data.clips import tone
 
@@ -42,11 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(root: Path, output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     fast = ("tracking=none", "method=fp", "stages=[quantize,evaluate]", "evaluate.bootstrap_samples=100")
-    command = [sys.executable, "-m", "src.main", "dataset=local", f"dataset.root={root}", f"output_dir={output}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *fast, *overrides], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    return commands.run("src.main", "dataset=local", f"dataset.root={root}", f"output_dir={output}", *fast, *overrides)
 
 
 def test_bad_audio_stops_the_run_before_anything_is_done(folder: Path, tmp_path: Path) -> None:

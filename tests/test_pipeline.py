@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,8 @@ from typing import Any
 import pytest
 
 from src.settings import ROOT
+from tests import commands
+from tests.commands import environment
 from tests.wandb_reader import read_runs
 
 SMALL = ("dataset.limit=12", "calib.n=6", "evaluate.bootstrap_samples=200", "profile.repeats=2")
@@ -24,22 +25,8 @@ def command(output: Path, *overrides: str) -> list[str]:
     return [sys.executable, "-m", "src.main", *overrides, f"output_dir={output}", *SMALL]
 
 
-def environment() -> dict[str, str]:
-    """One thread, so that several jobs do not fight over two cores; nothing a tracker in this process left behind."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    return {**inherited, "OMP_NUM_THREADS": "1"}
-
-
 def run(output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(output, *overrides),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    return commands.run(*command(output, *overrides)[2:])
 
 
 def records(output: Path) -> dict[str, dict[str, Any]]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,9 @@ from src.pipeline import check
 from src.point import Point, open_point
 from src.records import build_record, save_record
 from src.reporting.stored import find, require_comparable
-from src.settings import ROOT
 from src.stages.evaluate import Evaluate
 from src.stages.quantize import Quantize
+from tests import commands
 from tests.composed import composed
 
 SMALL = ("dataset=embedded_other", "dataset.limit=16", "evaluate.bootstrap_samples=200", "evaluate.probe_clips=4")
@@ -43,18 +40,6 @@ def recorded(point: Point, output: Path) -> dict[str, Any]:
     path = save_record(build_record(point, {}), output, output / "job")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
-
-
-def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def decoded(output: Path) -> dict[Path, tuple[int, bytes]]:
@@ -114,7 +99,7 @@ def test_rescoring_needs_transcripts_and_no_model(
     shutil.rmtree(output / "cache" / "quantize")
     before = decoded(output)
     overrides = ("method=rtn", "wbits=2", "stages=[evaluate]", "evaluate.rescore=true", "tracking=none")
-    finished = command("src.main", *SMALL, *overrides, "evaluate.bootstrap_samples=300", f"output_dir={output}")
+    finished = commands.run("src.main", *SMALL, *overrides, "evaluate.bootstrap_samples=300", f"output_dir={output}")
     assert finished.returncode == 0, finished.stderr
     assert decoded(output) == before
     assert not (output / "cache" / "quantize").exists()
@@ -176,7 +161,7 @@ def test_comparing_with_full_precision_gives_what_the_record_says(
     runs: tuple[Path, dict[str, Any], dict[str, Any]],
 ) -> None:
     output, fp, rtn = runs
-    finished = command("src.compare", "--output-dir", str(output), fp["fingerprint"][:8], rtn["fingerprint"])
+    finished = commands.run("src.compare", "--output-dir", str(output), fp["fingerprint"][:8], rtn["fingerprint"])
     assert finished.returncode == 0, finished.stderr
     told = {line[:22].strip(): line[22:].strip() for line in finished.stdout.splitlines()}
     result = rtn["results"]["evaluate"]

@@ -58,21 +58,16 @@ def transcribe(
     suppress: bool,
     kv_bits: int = FULL_PRECISION,
     key_group: int | None = None,
-    features: list[Tensor] | None = None,
-    clock: Clock | None = None,
 ) -> tuple[list[Tensor], list[list[int]]]:
     """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances.
 
-    Only the first window of longer utterances is heard.
-
-    ``kv_bits`` and ``key_group`` say how the cache is rounded: see :func:`~src.quant.fake.kv_layer_factory`.
-    ``features`` are those of the utterances where they are at hand. ``clock`` is told the seconds of each part.
+    Only the first window of longer utterances is heard. ``kv_bits`` and ``key_group`` say how the cache is rounded: see
+    :func:`~src.quant.fake.kv_layer_factory`.
     """
-    if features is None:
-        features = speech.features([utterance.waveform()[: speech.window] for utterance in utterances])
+    features = speech.features([utterance.waveform()[: speech.window] for utterance in utterances])
     samples = [min(utterance.samples, speech.window) for utterance in utterances]
     kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
-    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer, clock=clock)
+    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer)
     return features, tokens
 
 

@@ -1,11 +1,12 @@
 """The model graph as data: which linears share an input, what feeds them, and what may be folded into what.
 
-Declared once per family (:mod:`src.models.whisper`, :mod:`src.models.moonshine`) by exact module paths, checked
-against the loaded module, and used by every method. There is no pattern matching and no tracing.
+Declared once per family (:mod:`src.models.whisper_graph`, :mod:`src.models.moonshine_graph`) by exact module paths,
+checked against the loaded module, and used by every method. There is no pattern matching and no tracing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -123,3 +124,13 @@ class ModelGraph:
             if path in link.linears:
                 return link
         raise KeyError(path)
+
+
+def cross_kv_link(decoder: Sequence[str]) -> Link:
+    """The one link across blocks: the encoder's final norm feeds k and v of the cross-attention of all of ``decoder``.
+
+    The names are those that transformers gives both families.
+    """
+    norm = "model.encoder.layer_norm"
+    linears = tuple(f"{path}.encoder_attn.{name}" for path in decoder for name in ("k_proj", "v_proj"))
+    return Link(f"{norm}.cross_kv", linears, norm, Feed.NORM, Rows.FRAME)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import MoonshineConfig
 
-from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows
+from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows, cross_kv_link
 
 
 def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
@@ -12,15 +12,7 @@ def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
     encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_num_hidden_layers)]
     decoder = [f"model.decoder.layers.{i}" for i in range(config.decoder_num_hidden_layers)]
     links = [link for path in encoder for link in _encoder_links(config, path)]
-    links.append(
-        Link(
-            name="model.encoder.layer_norm.cross_kv",
-            linears=tuple(f"{path}.encoder_attn.{name}" for path in decoder for name in ("k_proj", "v_proj")),
-            source="model.encoder.layer_norm",
-            feed=Feed.NORM,
-            rows=Rows.FRAME,
-        )
-    )
+    links.append(cross_kv_link(decoder))
     links += [link for path in decoder for link in _decoder_links(config, path)]
     return ModelGraph(
         encoder=tuple(_block(config, path, Component.ENCODER) for path in encoder),

@@ -22,18 +22,6 @@ from src.data.audio import SAMPLING_RATE
 from src.models.graph import Block, ModelGraph
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """The characters that byte-level vocabularies (GPT-2's, and so Whisper's) write bytes as: printable ones as
-    themselves, the others, in order, from 256 on.
-    """
-    shown = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    hidden = [byte for byte in range(256) if byte not in shown]
-    return {chr(byte): byte for byte in shown} | {chr(256 + index): byte for index, byte in enumerate(hidden)}
-
-
-_BYTES = _byte_alphabet()
-
-
 @dataclass(frozen=True)
 class Encoded:
     """What the decoder attends to.
@@ -193,8 +181,11 @@ class SpeechModel(ABC):
         """The bytes that each token before the end token stands for, by a byte-level vocabulary; none without one."""
         if self._tokenizer is None:
             return []
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+        bytes_of = {character: byte for byte, character in bytes_to_unicode().items()}
         known = self._tokenizer.convert_ids_to_tokens(list(range(self.eos)))
-        return [bytes(map(_BYTES.__getitem__, token or "")) for token in known]
+        return [bytes(map(bytes_of.__getitem__, token or "")) for token in known]
 
     def _head(self, states: Tensor) -> Tensor:
         logits: Tensor = self.module.get_submodule(self.graph.head)(states)

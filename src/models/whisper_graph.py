@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import WhisperConfig
 
-from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows
+from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows, cross_kv_link
 
 
 def whisper_graph(config: WhisperConfig) -> ModelGraph:
@@ -12,15 +12,7 @@ def whisper_graph(config: WhisperConfig) -> ModelGraph:
     encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_layers)]
     decoder = [f"model.decoder.layers.{i}" for i in range(config.decoder_layers)]
     links = [link for path in encoder for link in _block_links(path, Rows.FRAME, cross=False)]
-    links.append(
-        Link(
-            name="model.encoder.layer_norm.cross_kv",
-            linears=tuple(f"{path}.encoder_attn.{name}" for path in decoder for name in ("k_proj", "v_proj")),
-            source="model.encoder.layer_norm",
-            feed=Feed.NORM,
-            rows=Rows.FRAME,
-        )
-    )
+    links.append(cross_kv_link(decoder))
     links += [link for path in decoder for link in _block_links(path, Rows.TOKEN, cross=True)]
     d = config.d_model
     return ModelGraph(

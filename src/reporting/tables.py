@@ -85,7 +85,7 @@ def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
 
 
 def _cell(point: pd.Series[Any]) -> str:
-    star = "*" if not point["diff_low"] <= 0 <= point["diff_high"] else ""
+    star = "*" if point["diff_significant"] else ""
     return f"{point['wer']:.2f}{star} ({point['wer_low']:.1f}-{point['wer_high']:.1f})"
 
 

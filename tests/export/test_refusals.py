@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,8 @@ from src.export.checks import check_stored
 from src.models.loading import load_graph
 from src.quant.checkpoint import StoredModel
 from src.quant.structure import Edit
-from src.settings import ROOT
 from src.stages.export import Export
+from tests import commands
 from tests.composed import composed
 from tests.export.exporting import opened
 
@@ -30,6 +28,8 @@ REFUSED = {  # what is asked for, and what the sentence says: why, and what woul
     ),
     "rounded activations": (["export=compressed_tensors", "bits=w8a8"], ["8 bits", "abits=16", "int8_dynamic"]),
     "a rounded cache": (["export=onnx", "kvbits=4"], ["key-value cache", "kvbits=16"]),
+    "a rounded head": (["export=compressed_tensors", "head_bits=4"], ["embedding and head", "head_bits=16"]),
+    "a rounded front-end": (["export=onnx", "scope=everything"], ["head", "head_bits=16"]),
     "real zero points": (["export=compressed_tensors", "method=hqq"], ["between two codes", "rtn_mse"]),
     "a column order": (
         ["export=compressed_tensors", "method=gptq", "method.static_groups=false", "group_size=32"],
@@ -63,8 +63,7 @@ def test_what_cannot_be_exported_is_refused_with_the_nearest_that_can(name: str,
 
 
 def test_the_command_refuses_before_it_quantizes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "src.main", "export=onnx", "method=quarot", f"output_dir={tmp_path / 'outputs'}"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    process = commands.run("src.main", "export=onnx", "method=quarot", f"output_dir={tmp_path / 'outputs'}")
     assert process.returncode == 1
     [sentence] = [line for line in process.stderr.splitlines() if line.startswith("Error:")]
     assert sentence.startswith("Error: export: onnx cannot hold what quarot leaves: rotations")
@@ -75,8 +74,8 @@ def test_the_command_refuses_before_it_quantizes(tmp_path: Path) -> None:
 
 def test_the_command_leaves_a_folder_and_says_where(tmp_path: Path) -> None:
     asked = ["export=compressed_tensors", "method=rtn", "bits=w4a16", "group_size=32", "stages=[quantize]"]
-    command = [sys.executable, "-m", "src.main", *asked, "tracking=none", f"output_dir={tmp_path}"]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    process = commands.run("src.main", *asked, "tracking=none", f"output_dir={tmp_path}")
+    assert process.returncode == 0, process.stderr
     [folder] = (tmp_path / "cache/export").glob("*/model")
     assert f"export: {folder}" in process.stderr
     [record] = (tmp_path / "records").glob("*.json")

@@ -14,25 +14,12 @@ from src.quant.apply import Quantizer, input_bits, restore
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.linear import QuantLinear
 from src.quant.loss import relative_output_error
-from src.settings import Settings
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
+from tests.quant.quantized import logits, quantized
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 BUILDERS = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
-
-
-def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
-    quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))
-    quantizer.run()
-    return quantizer
-
-
-@torch.inference_mode()
-def logits(speech: SpeechModel) -> torch.Tensor:
-    calibration = noise_calibration(speech, 5)
-    encoded = speech.encode(calibration.features[:1])
-    return speech.forward_tokens(torch.tensor(calibration.tokens[:1]), encoded)
 
 
 @BUILDERS

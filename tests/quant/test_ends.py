@@ -13,31 +13,18 @@ from torch import Tensor
 
 from src.calib.task import BlockTask
 from src.methods.base import Method, Rounded
-from src.methods.build import build_method
 from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
 from src.quant.apply import Quantizer, input_bits, restore
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.ends import RoundedEnds, chosen_ends, flat_weight
-from src.settings import Settings
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
+from tests.quant.quantized import logits, quantized
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 BUILDERS = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
 BOTH = ("head_bits=3", "frontend_bits=5")
-
-
-def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
-    quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))
-    quantizer.run()
-    return quantizer
-
-
-@torch.inference_mode()
-def logits(speech: SpeechModel) -> Tensor:
-    calibration = noise_calibration(speech, 5)
-    return speech.forward_tokens(torch.tensor(calibration.tokens[:1]), speech.encode(calibration.features[:1]))
 
 
 def is_tied(speech: SpeechModel) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from src.calib.statistics import measure
 from src.errors import UserError
@@ -23,23 +23,11 @@ from src.quant.rotation import Rotation
 from src.stages.quantize import Quantize
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
+from tests.quant.quantized import logits, quantized
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 BUILDERS = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
 STATIC = "activation.range=static"
-
-
-def quantized(speech: SpeechModel, *overrides: str) -> Quantizer:
-    settings = composed(*overrides)
-    quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))
-    quantizer.run()
-    return quantizer
-
-
-@torch.inference_mode()
-def logits(speech: SpeechModel) -> Tensor:
-    calibration = noise_calibration(speech, 5)
-    return speech.forward_tokens(torch.tensor(calibration.tokens[:1]), speech.encode(calibration.features[:1]))
 
 
 def ends(grid: InputGrid, bits: int) -> tuple[float, float]:
@@ -109,7 +97,7 @@ def test_static_ranges_are_the_extremes_of_the_calibration_inputs(build: Callabl
 @BUILDERS
 def test_static_ranges_are_those_of_rotated_inputs(build: Callable[[], SpeechModel]) -> None:
     speech = build()
-    quantizer = quantized(speech, "method=quarot_rtn", "bits=w8a8", STATIC)
+    quantizer = quantized(speech, composed("method=quarot_rtn", "bits=w8a8", STATIC))
     rotated = {p: m for p, m in speech.module.named_modules() if isinstance(m, QuantLinear) and m.rotation is not None}
     assert rotated
     seen = measure(speech, noise_calibration(speech, 2), gram=False)
@@ -126,7 +114,7 @@ def test_more_bits_lower_the_error(build: Callable[[], SpeechModel], options: tu
     errors = []
     for bits in (3, 5, 8):
         speech = build()
-        quantized(speech, "method=rtn", "wbits=16", f"abits={bits}", *options)
+        quantized(speech, composed("method=rtn", "wbits=16", f"abits={bits}", *options))
         errors.append(float((logits(speech) - exact).norm()))
     assert errors == sorted(errors, reverse=True)
 
@@ -138,7 +126,7 @@ def test_reloaded_models_equal_those_in_memory(
     build: Callable[[], SpeechModel], options: tuple[str, ...], method: str, tmp_path: Path
 ) -> None:
     speech = build()
-    quantizer = quantized(speech, f"method={method}", "bits=w4a8", *options)
+    quantizer = quantized(speech, composed(f"method={method}", "bits=w4a8", *options))
     path = tmp_path / "model"
     leftovers = leftover_tensors(speech.module, quantizer.weights)
     save_weights(path, quantizer.weights, leftovers, quantizer.edits, quantizer.inputs)
@@ -148,7 +136,7 @@ def test_reloaded_models_equal_those_in_memory(
 
 
 def test_the_default_stores_no_grids() -> None:
-    assert not quantized(tiny_whisper(), "method=rtn", "bits=w4a8").inputs
+    assert not quantized(tiny_whisper(), composed("method=rtn", "bits=w4a8")).inputs
 
 
 @pytest.mark.parametrize("method", ["omniquant", "tesseraq", "tesseraq_omniquant", "spinquant", "osplus"])

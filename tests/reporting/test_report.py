@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from src.errors import UserError
 from src.reporting.collect import choose, collect
 from src.reporting.tables import Format, Layout, render
-from src.settings import ROOT
+from tests import commands
 from tests.composed import composed
 
 WERS = {("rtn", "clean"): 12.0, ("rtn", "other"): 20.0, ("gptq", "clean"): 10.0, ("gptq", "other"): 30.0}
@@ -42,7 +41,7 @@ def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, A
                     "fp_wer": 9.0,
                     "utterances": 10,
                 },
-                "versus_fp": {"difference": wer - 9, "low": wer - 11, "high": wer - 7, "p_value": 0.5},
+                "versus_fp": {"difference": wer - 9, "low": wer - 11, "high": wer - 7, "significant": abs(wer - 9) > 2},
             },
             "profile": {"memory_io_bytes": 1.0, "bops": 2.0, "bits_per_weight": 4.1},
         },
@@ -64,8 +63,7 @@ def outputs(tmp_path: Path) -> Path:
 
 
 def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "src.report", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return commands.run("src.report", *arguments)
 
 
 def markdown(outputs: Path, rows: str = "method", columns: str = "dataset", *filters: str) -> list[list[str]]:
