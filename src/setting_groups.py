@@ -78,12 +78,13 @@ class CacheSettings(Frozen):
 
 
 class ColumnSettings(Frozen):
-    """What the columns of a data set are called; ``id`` and ``speaker`` may be null where there is none."""
+    """What the columns of a data set are called; all but ``text`` and ``audio`` may be null where there is none."""
 
     id: str | None
     text: str
     audio: str
     speaker: str | None
+    session: str | None
 
 
 class DatasetSettings(Frozen):

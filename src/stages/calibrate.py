@@ -37,8 +37,11 @@ class Calibrate(Stage):
             require_dataset(point.settings.calib.dataset)
 
     def check_data(self, point: Point) -> None:
-        """The calibration clips can be heard. Raises UserError."""
-        _ = point.calibration_corpus
+        """The calibration clips can be heard, and where references are fed they have their own. Raises UserError."""
+        clips = point.calibration_corpus.clips
+        if point.settings.calib.decoder_inputs == "reference" and any(clip.session for clip in clips):
+            problem = f"clips of {point.settings.calib.dataset.name} share the reference of their session"
+            raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Clips, features, teacher tokens, and per-channel statistics of every link's input."""
