@@ -45,6 +45,16 @@ def show_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str
     console.print(about, style="dim", highlight=False)
 
 
+def show_front(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints the best points of a search, lowest first objective first."""
+    table = Table(*header, box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    console = _stdout()
+    console.print(table)
+    console.print("Pareto front: no other point is as good in all objectives and better in one.", style="dim")
+
+
 def _stdout() -> Console:
     """As wide as the terminal; a file has no width."""
     console = Console(markup=False, emoji=False)

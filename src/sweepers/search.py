@@ -1,0 +1,230 @@
+"""A search by Optuna: it proposes points in batches, each launched as one sweep, until enough have been tried.
+
+Several objectives make a Pareto front. The study is a journal below ``output_dir``, so that the same command goes on
+where an interrupted one stopped, and a larger ``n_trials`` goes further.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock, Timeout
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from src import console
+from src.errors import UserError
+from src.records import RECORD
+from src.store import fingerprint
+from src.sweepers.space import Space, divided
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 100  # proposals in a row that bring nothing new: the search has converged
+Figures = tuple[float, ...]
+
+
+class SearchSweeper(Sweeper):
+    """``hydra/sweeper=optuna``; the arguments are the keys of its yaml, which says what they mean."""
+
+    def __init__(
+        self,
+        n_trials: int,
+        batch: int,
+        sampler: Literal["tpe", "nsga2", "random"],
+        seed: int,
+        folder: str,
+        params: Mapping[str, str],
+    ) -> None:
+        self._n_trials, self._batch, self._sampler, self._seed = n_trials, batch, sampler, seed
+        self._folder, self._params = Path(folder), params
+        self._failed: dict[str, JobReturn] = {}  # of this process: a later one may have more luck
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before :meth:`sweep`."""
+        self._loader, self._config = hydra_context.config_loader, config
+        self._objectives = [str(name) for name in config.sweep.objectives]
+        self.hydra_context, self.config = hydra_context, config  # what Hydra's check of a batch reads
+        self._launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Runs the search and prints its best points.
+
+        Raises:
+            UserError: nothing to search, Optuna is not installed, or another process runs the same search.
+            Exception: of the first point that failed, once the others are done.
+        """
+        parser = OverridesParser.create(config_loader=self._loader)
+        given: list[Override] = parser.parse_overrides([*(f"{k}={v}" for k, v in self._params.items()), *arguments])
+        fixed, space = divided(given)
+        self._save_config()
+        name = self._name(space)
+        with _alone(self._folder / f"{name}.lock"):
+            study = self._open(name)
+            log.info("search %s: %d points are known of %d", name, len(_known(study)), self._n_trials)
+            returned = list(self._rounds(study, fixed, space))
+            console.show_front(*self._front(study))
+        for failure in self._failed.values():
+            _ = failure.return_value  # raises
+        return returned
+
+    def _rounds(self, study: Study, fixed: list[str], space: Space) -> Iterator[Sequence[JobReturn]]:
+        number = 0
+        while proposed := self._proposals(study, space):
+            batch = [[*fixed, *space.overrides(trials[0].params)] for trials in proposed.values()]
+            self.validate_batch_is_legal(batch)
+            results = self._launcher.launch(batch, initial_job_idx=number)
+            for (point, trials), result in zip(proposed.items(), results, strict=True):
+                self._tell(study, point, trials, result)
+            number += len(batch)
+            yield results
+            if all(point in self._failed for point in proposed):
+                log.error("no point of this batch came to an end; the search stops here")
+                return
+
+    def _proposals(self, study: Study, space: Space) -> dict[str, list[Trial]]:
+        """New points, each with the trials that proposed it; what is known or failed before is told at once."""
+        known, proposed, repeats = _known(study), dict[str, list["Trial"]](), 0
+        wanted = min(self._batch, self._n_trials - len(known) - len(self._failed))
+        while len(proposed) < wanted and repeats < PATIENCE and len(known) + len(proposed) < space.size:
+            trial = study.ask()
+            point = _point(space.suggest(trial))
+            repeats = repeats + 1 if point in known or point in self._failed or point in proposed else 0
+            if point in known:
+                study.tell(trial, known[point])
+            elif point in self._failed:
+                _tell_failure(study, trial)
+            else:
+                proposed.setdefault(point, []).append(trial)
+        return proposed
+
+    def _tell(self, study: Study, point: str, trials: Sequence[Trial], result: JobReturn) -> None:
+        figures = _figures(result)
+        if figures is None:
+            self._failed[point] = result
+        for trial in trials:
+            if figures is None:
+                _tell_failure(study, trial)
+            else:
+                trial.set_user_attr("record", _record(result))
+                study.tell(trial, figures)
+
+    def _open(self, name: str) -> Study:
+        optuna = _optuna()
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+        from optuna.trial import TrialState
+
+        storage = JournalStorage(JournalFileBackend(str(self._folder / f"{name}.journal")))
+        directions = ["minimize"] * len(self._objectives)
+        study: Study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in interrupted:
+            study.tell(trial.number, state=TrialState.FAIL)
+            study.enqueue_trial(trial.params)  # the first to be proposed again
+        study.sampler = self._new_sampler(len(study.get_trials(deepcopy=False)))
+        return study
+
+    def _new_sampler(self, trials: int) -> Any:
+        samplers = _optuna().samplers
+        seed = self._seed + trials  # else a search that goes on would propose what it began with
+        if self._sampler == "tpe":
+            return samplers.TPESampler(seed=seed, n_startup_trials=2 * self._batch, constant_liar=True)
+        if self._sampler == "nsga2":
+            return samplers.NSGAIISampler(seed=seed, population_size=max(2, self._batch))
+        return samplers.RandomSampler(seed=seed)
+
+    def _name(self, space: Space) -> str:
+        """Names a search by all that its points have in common and by where they differ."""
+        plain: Any = OmegaConf.to_container(self._config, resolve=False)
+        common = {key: value for key, value in plain.items() if key not in ("hydra", "output_dir", "tracking", "sweep")}
+        return fingerprint({"common": common, "space": space.described, "objectives": self._objectives})
+
+    def _save_config(self) -> None:
+        folder = Path(self._config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self._config, folder / "multirun.yaml")
+
+    def _front(self, study: Study) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the points that no other point is better than in every objective."""
+        best = {_point(trial.params): trial for trial in study.best_trials}
+        trials = sorted(best.values(), key=lambda trial: trial.values)
+        swept = sorted({name for trial in trials for name in trial.params})
+        rows = [
+            [
+                *(str(trial.params.get(name, "-")) for name in swept),
+                *(f"{value:.10g}" for value in trial.values),
+                str(trial.user_attrs.get("record", "-")),
+            ]
+            for trial in trials
+        ]
+        return [*swept, *self._objectives, "record"], rows
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ModuleNotFoundError:
+        remedy = "Run pip install -e '.[search]'"
+        raise UserError("hydra/sweeper", "'optuna' needs a package that is not installed", remedy) from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _alone(path: Path) -> AbstractContextManager[Any]:
+    """A lock on the study, so that no trial of a running search is taken for an interrupted one."""
+    try:
+        return FileLock(path).acquire(timeout=0)
+    except Timeout:
+        problem = "another process runs the same search"
+        raise UserError("hydra/sweeper", problem, "Wait for it, or choose another output_dir") from None
+
+
+def _known(study: Study) -> dict[str, Figures]:
+    """The figures of every point that is finished."""
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return {_point(trial.params): tuple(trial.values) for trial in trials}
+
+
+def _point(params: Mapping[str, Any]) -> str:
+    return json.dumps(dict(params), sort_keys=True)
+
+
+def _tell_failure(study: Study, trial: Trial) -> None:
+    from optuna.trial import TrialState
+
+    study.tell(trial, state=TrialState.FAIL)
+
+
+def _figures(result: JobReturn) -> Figures | None:
+    """What a job returned; None where it failed or an objective is missing."""
+    if result.status is not JobStatus.COMPLETED:
+        return None
+    returned = result.return_value
+    figures = tuple(returned) if isinstance(returned, tuple) else (returned,)
+    return None if None in figures else figures
+
+
+def _record(result: JobReturn) -> str:
+    """Fingerprint of the job's record."""
+    path = Path(str(result.working_dir)) / RECORD
+    return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
