@@ -30,15 +30,13 @@ from src.sweepers.objectives import objectives
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pydantic.main import IncEx
-
     from src.point import Point
 
 log = logging.getLogger(__name__)
 
 NOTE = "note.json"
 # Where results and tracking go, and what of them a sweep is told: no result depends on it.
-APART: Final[IncEx] = {"output_dir": True, "sweep": True, "tracking": {"group": True}}
+APART: Final[dict[str, Any]] = {"output_dir": True, "sweep": True, "tracking": {"group": True}}
 SCORING = ("jiwer", "whisper-normalizer")  # packages whose versions are part of fingerprints
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PATIENCE = 100  # proposals in a row that bring nothing new: the search has converged
+LARGE = 1000  # figures beyond are shown without decimals
 Figures = tuple[float, ...]
 
 
@@ -164,13 +165,14 @@ class SearchSweeper(Sweeper):
 
     def _front(self, study: Study) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the points that no other point is better than in every objective."""
-        best = {_point(trial.params): trial for trial in study.best_trials}
+        newest_first = sorted(study.best_trials, key=lambda trial: -trial.number)
+        best = {_point(trial.params): trial for trial in newest_first}  # the oldest of equal ones ran
         trials = sorted(best.values(), key=lambda trial: trial.values)
         swept = sorted({name for trial in trials for name in trial.params})
         rows = [
             [
                 *(str(trial.params.get(name, "-")) for name in swept),
-                *(f"{value:.10g}" for value in trial.values),
+                *(f"{value:.2f}" if value < LARGE else f"{value:.0f}" for value in trial.values),
                 str(trial.user_attrs.get("record", "-")),
             ]
             for trial in trials
@@ -226,5 +228,6 @@ def _figures(result: JobReturn) -> Figures | None:
 
 def _record(result: JobReturn) -> str:
     """Fingerprint of the job's record."""
-    path = Path(str(result.working_dir)) / RECORD
+    assert result.hydra_cfg is not None  # set by whatever ran the job
+    path = Path(str(result.hydra_cfg.hydra.runtime.output_dir)) / RECORD
     return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
