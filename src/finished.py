@@ -22,7 +22,7 @@ from src.data.folder import Layout
 from src.digest import sha256_file
 from src.errors import UserError
 from src.models.source import CHECKPOINT_FILES, resolve_source
-from src.records import present, save_record
+from src.records import RECORD, present, save_record
 from src.settings import ROOT, DatasetSettings, ModelSettings, Settings
 from src.store import Entry, Store, damage, write_json
 from src.sweepers.objectives import objectives
@@ -86,6 +86,11 @@ def remember(study: Settings | Composite, points: Sequence[Point], record: dict[
     entries = sorted({str(entry.path.relative_to(note.root)) for point in points for entry in _entries(point)})
     made = {"record": record["fingerprint"], "records": records, "entries": entries}
     note.obtain(lambda folder: write_json(folder / NOTE, made), anew=True)
+
+
+def list_finished(sweep: Path, number: int, record: dict[str, Any]) -> None:
+    """Puts a record into the sweep's folder, so that its table shows a point that is not submitted again."""
+    write_json(sweep / f"finished_{number}" / RECORD, record)
 
 
 def _found_again(study: Settings | Composite) -> dict[str, Any] | None:

@@ -153,7 +153,7 @@ class ExportSettings(Frozen):
 class SweepSettings(Frozen):
     """Which points of a sweep are submitted, and the figures that each returns to the sweeper; lower is better."""
 
-    only_missing: bool
+    only_missing: Annotated[bool, Field(strict=True)]
     objectives: Annotated[tuple[Literal["wer", "disk_bytes", "memory_io_bytes", "bops"], ...], Field(min_length=1)]
 
 

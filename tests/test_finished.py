@@ -129,4 +129,5 @@ def test_a_sweep_submits_what_is_missing_and_a_search_ends_with_its_front(finish
     again = run(finished / "out", *arguments, *SEARCH)
     assert "2 points are known" in again.stderr
     assert "Launching" not in again.stderr
+    assert sorted(again.stdout.splitlines()) == sorted(searched.stdout.splitlines())
     assert again.stdout.partition("Pareto front")[0].splitlines() == front

@@ -16,9 +16,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from src.composite import from_hydra
 from src.errors import UserError
-from src.finished import stored_record
-from src.records import RECORD
-from src.store import write_json
+from src.finished import list_finished, stored_record
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +57,7 @@ class OnlyMissing(Launcher):
             if record is None:
                 missing.append(overrides)
             else:
-                write_json(Path(self._config.hydra.sweep.dir) / f"finished_{number}" / RECORD, record)
+                list_finished(Path(self._config.hydra.sweep.dir), number, record)
         finished = len(job_overrides) - len(missing)
         log.info("%d of %d points are finished and not submitted again", finished, len(job_overrides))
         return self._launcher.launch(missing, initial_job_idx) if missing else []

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,7 +24,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from src import console
-from src.errors import UserError
+from src.errors import UserError, did_you_mean
+from src.finished import list_finished
 from src.records import RECORD
 from src.store import fingerprint
 from src.sweepers.space import Space, divided
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SAMPLERS = ("tpe", "nsga2", "random")
 PATIENCE = 100  # proposals in a row that bring nothing new: the search has converged
 LARGE = 1000  # figures beyond are shown without decimals
 Figures = tuple[float, ...]
@@ -46,11 +48,16 @@ class SearchSweeper(Sweeper):
         self,
         n_trials: int,
         batch: int,
-        sampler: Literal["tpe", "nsga2", "random"],
+        sampler: str,
         seed: int,
         folder: str,
         params: Mapping[str, str],
     ) -> None:
+        for key, value in (("n_trials", n_trials), ("batch", batch)):
+            if value < 1:
+                raise UserError(f"hydra.sweeper.{key}", f"{value} is not a number of points", "Use 1 or more")
+        if sampler not in SAMPLERS:
+            raise UserError("hydra.sweeper.sampler", f"there is no {sampler!r}", did_you_mean(sampler, SAMPLERS))
         self._n_trials, self._batch, self._sampler, self._seed = n_trials, batch, sampler, seed
         self._folder, self._params = Path(folder), params
         self._failed: dict[str, JobReturn] = {}  # of this process: a later one may have more luck
@@ -79,6 +86,7 @@ class SearchSweeper(Sweeper):
         with _alone(self._folder / f"{name}.lock"):
             study = self._open(name)
             log.info("search %s: %d points are known of %d", name, len(_known(study)), self._n_trials)
+            self._list_known(study)
             returned = list(self._rounds(study, fixed, space))
             console.show_front(*self._front(study))
         for failure in self._failed.values():
@@ -156,6 +164,14 @@ class SearchSweeper(Sweeper):
         plain: Any = OmegaConf.to_container(self._config, resolve=False)
         common = {key: value for key, value in plain.items() if key not in ("hydra", "output_dir", "tracking", "sweep")}
         return fingerprint({"common": common, "space": space.described, "objectives": self._objectives})
+
+    def _list_known(self, study: Study) -> None:
+        """Puts what was found before into the table of the sweep."""
+        for trial in study.get_trials(deepcopy=False):
+            record = Path(self._config.output_dir) / "records" / f"{trial.user_attrs.get('record')}.json"
+            if record.exists():
+                found = json.loads(record.read_text(encoding="utf-8"))
+                list_finished(Path(self._config.hydra.sweep.dir), trial.number, found)
 
     def _save_config(self) -> None:
         folder = Path(self._config.hydra.sweep.dir)
