@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
@@ -29,16 +27,15 @@ from src.finished import list_finished
 from src.records import RECORD
 from src.store import fingerprint
 from src.sweepers.space import Space, divided
+from src.sweepers.study import SAMPLERS, Figures, alone, known, open_study, point_of, tell_failure
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
 log = logging.getLogger(__name__)
 
-SAMPLERS = ("tpe", "nsga2", "random")
 PATIENCE = 100  # proposals in a row that bring nothing new: the search has converged
 LARGE = 1000  # figures beyond are shown without decimals
-Figures = tuple[float, ...]
 
 
 class SearchSweeper(Sweeper):
@@ -53,17 +50,18 @@ class SearchSweeper(Sweeper):
         folder: str,
         params: Mapping[str, str],
     ) -> None:
-        for key, value in (("n_trials", n_trials), ("batch", batch)):
-            if value < 1:
-                raise UserError(f"hydra.sweeper.{key}", f"{value} is not a number of points", "Use 1 or more")
-        if sampler not in SAMPLERS:
-            raise UserError("hydra.sweeper.sampler", f"there is no {sampler!r}", did_you_mean(sampler, SAMPLERS))
         self._n_trials, self._batch, self._sampler, self._seed = n_trials, batch, sampler, seed
         self._folder, self._params = Path(folder), params
         self._failed: dict[str, JobReturn] = {}  # of this process: a later one may have more luck
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before :meth:`sweep`."""
+        """Called by Hydra before :meth:`sweep`. Raises UserError where a key of the yaml is out of range."""
+        for key, value in (("n_trials", self._n_trials), ("batch", self._batch)):
+            if value < 1:
+                raise UserError(f"hydra.sweeper.{key}", f"{value} is not a number of points", "Use 1 or more")
+        if self._sampler not in SAMPLERS:
+            remedy = did_you_mean(self._sampler, SAMPLERS)
+            raise UserError("hydra.sweeper.sampler", f"there is no {self._sampler!r}", remedy)
         self._loader, self._config = hydra_context.config_loader, config
         self._objectives = [str(name) for name in config.sweep.objectives]
         self.hydra_context, self.config = hydra_context, config  # what Hydra's check of a batch reads
@@ -83,14 +81,17 @@ class SearchSweeper(Sweeper):
         fixed, space = divided(given)
         self._save_config()
         name = self._name(space)
-        with _alone(self._folder / f"{name}.lock"):
-            study = self._open(name)
-            log.info("search %s: %d points are known of %d", name, len(_known(study)), self._n_trials)
+        journal = self._folder / f"{name}.journal"
+        with alone(journal):
+            study = open_study(journal, len(self._objectives), self._sampler, self._seed, self._batch)
+            log.info("search %s: %d points are known of %d", name, len(known(study)), self._n_trials)
             self._list_known(study)
             returned = list(self._rounds(study, fixed, space))
             console.show_front(*self._front(study))
         for failure in self._failed.values():
-            _ = failure.return_value  # raises
+            _ = failure.return_value  # raises where the job did
+            problem = f"a point came to an end without {' and '.join(self._objectives)}"
+            raise UserError("sweep.objectives", problem, "Add the stages that make them to stages")
         return returned
 
     def _rounds(self, study: Study, fixed: list[str], space: Space) -> Iterator[Sequence[JobReturn]]:
@@ -109,16 +110,16 @@ class SearchSweeper(Sweeper):
 
     def _proposals(self, study: Study, space: Space) -> dict[str, list[Trial]]:
         """New points, each with the trials that proposed it; what is known or failed before is told at once."""
-        known, proposed, repeats = _known(study), dict[str, list["Trial"]](), 0
-        wanted = min(self._batch, self._n_trials - len(known) - len(self._failed))
-        while len(proposed) < wanted and repeats < PATIENCE and len(known) + len(proposed) < space.size:
+        done, proposed, repeats = known(study), dict[str, list["Trial"]](), 0
+        wanted = min(self._batch, self._n_trials - len(done) - len(self._failed))
+        while len(proposed) < wanted and repeats < PATIENCE and len(done) + len(proposed) < space.size:
             trial = study.ask()
-            point = _point(space.suggest(trial))
-            repeats = repeats + 1 if point in known or point in self._failed or point in proposed else 0
-            if point in known:
-                study.tell(trial, known[point])
+            point = point_of(space.suggest(trial))
+            repeats = repeats + 1 if point in done or point in self._failed or point in proposed else 0
+            if point in done:
+                study.tell(trial, done[point])
             elif point in self._failed:
-                _tell_failure(study, trial)
+                tell_failure(study, trial)
             else:
                 proposed.setdefault(point, []).append(trial)
         return proposed
@@ -129,35 +130,10 @@ class SearchSweeper(Sweeper):
             self._failed[point] = result
         for trial in trials:
             if figures is None:
-                _tell_failure(study, trial)
+                tell_failure(study, trial)
             else:
                 trial.set_user_attr("record", _record(result))
                 study.tell(trial, figures)
-
-    def _open(self, name: str) -> Study:
-        optuna = _optuna()
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-        from optuna.trial import TrialState
-
-        storage = JournalStorage(JournalFileBackend(str(self._folder / f"{name}.journal")))
-        directions = ["minimize"] * len(self._objectives)
-        study: Study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-        interrupted = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in interrupted:
-            study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)  # the first to be proposed again
-        study.sampler = self._new_sampler(len(study.get_trials(deepcopy=False)))
-        return study
-
-    def _new_sampler(self, trials: int) -> Any:
-        samplers = _optuna().samplers
-        seed = self._seed + trials  # else a search that goes on would propose what it began with
-        if self._sampler == "tpe":
-            return samplers.TPESampler(seed=seed, n_startup_trials=2 * self._batch, constant_liar=True)
-        if self._sampler == "nsga2":
-            return samplers.NSGAIISampler(seed=seed, population_size=max(2, self._batch))
-        return samplers.RandomSampler(seed=seed)
 
     def _name(self, space: Space) -> str:
         """Names a search by all that its points have in common and by where they differ."""
@@ -182,7 +158,7 @@ class SearchSweeper(Sweeper):
     def _front(self, study: Study) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the points that no other point is better than in every objective."""
         newest_first = sorted(study.best_trials, key=lambda trial: -trial.number)
-        best = {_point(trial.params): trial for trial in newest_first}  # the oldest of equal ones ran
+        best = {point_of(trial.params): trial for trial in newest_first}  # the oldest of equal ones ran
         trials = sorted(best.values(), key=lambda trial: trial.values)
         swept = sorted({name for trial in trials for name in trial.params})
         rows = [
@@ -194,43 +170,6 @@ class SearchSweeper(Sweeper):
             for trial in trials
         ]
         return [*swept, *self._objectives, "record"], rows
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ModuleNotFoundError:
-        remedy = "Run pip install -e '.[search]'"
-        raise UserError("hydra/sweeper", "'optuna' needs a package that is not installed", remedy) from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def _alone(path: Path) -> AbstractContextManager[Any]:
-    """A lock on the study, so that no trial of a running search is taken for an interrupted one."""
-    try:
-        return FileLock(path).acquire(timeout=0)
-    except Timeout:
-        problem = "another process runs the same search"
-        raise UserError("hydra/sweeper", problem, "Wait for it, or choose another output_dir") from None
-
-
-def _known(study: Study) -> dict[str, Figures]:
-    """The figures of every point that is finished."""
-    from optuna.trial import TrialState
-
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return {_point(trial.params): tuple(trial.values) for trial in trials}
-
-
-def _point(params: Mapping[str, Any]) -> str:
-    return json.dumps(dict(params), sort_keys=True)
-
-
-def _tell_failure(study: Study, trial: Trial) -> None:
-    from optuna.trial import TrialState
-
-    study.tell(trial, state=TrialState.FAIL)
 
 
 def _figures(result: JobReturn) -> Figures | None:
