@@ -151,6 +151,13 @@ class ExportSettings(Frozen):
         return weights
 
 
+class SweepSettings(Frozen):
+    """Which points of a sweep are submitted, and the figures that each returns to the sweeper; lower is better."""
+
+    only_missing: Annotated[bool, Field(strict=True)]
+    objectives: Annotated[tuple[Literal["wer", "disk_bytes", "memory_io_bytes", "bops"], ...], Field(min_length=1)]
+
+
 class TrackingSettings(Frozen):
     """Weights & Biases: where runs go, if anywhere."""
 

@@ -28,6 +28,7 @@ from src.setting_groups import (
     ModelSettings,
     ProfileSettings,
     ScopeSettings,
+    SweepSettings,
     TrackingSettings,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "ProfileSettings",
     "ScopeSettings",
     "Settings",
+    "SweepSettings",
     "TrackingSettings",
     "from_config",
 ]
@@ -109,6 +111,7 @@ class Settings(Frozen):
     profile: ProfileSettings
     export: ExportSettings
     tracking: TrackingSettings
+    sweep: SweepSettings
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     device: str
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], AfterValidator(_on_device)]
