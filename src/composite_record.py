@@ -35,7 +35,7 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
     subsets = {record["subset"] for record in records}
     return {
         **{field: value for field, value in first.items() if field != "transcripts"},  # each member has its own
-        "fingerprint": fingerprint({"composite": name, "members": [point.fingerprint for point in points]}),
+        "fingerprint": composite_fingerprint(name, points),
         "dataset": name,
         "subset": subsets.pop() if len(subsets) == 1 else None,
         "results": results,
@@ -46,6 +46,11 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
             "dataset": {"name": name, "members": [record["dataset"] for record in records]},
         },
     }
+
+
+def composite_fingerprint(name: str, points: Sequence[Point]) -> str:
+    """Names the record of a composite."""
+    return fingerprint({"composite": name, "members": [point.fingerprint for point in points]})
 
 
 def log_composite(record: dict[str, Any], tracker: Tracker) -> None:
