@@ -57,7 +57,7 @@ PreemptMode=REQUEUE
 # A preempted job is warned by the signal it asked for, and killed after GraceTime.
 SlurmctldParameters=preempt_send_user_signal
 JobRequeue=1
-KillWait=3
+KillWait=2
 MinJobAge=300
 ReturnToService=2
 SlurmdTimeout=20

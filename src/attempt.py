@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -46,6 +47,7 @@ class Attempt:
         self._lock = FileLock(self._mark.with_suffix(".lock"))
 
     def __enter__(self) -> Attempt:
+        self._token = _current.set(self)
         with suppress(OSError, Timeout):  # a folder that cannot be written is what the point will fail of
             self._mark.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=_TAKEOVER_SECONDS)
@@ -55,6 +57,7 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _current.reset(self._token)
         if not isinstance(error, SystemExit):  # put back in the queue: the mark tells, should it never start again
             with suppress(OSError):
                 self._mark.unlink()
@@ -65,16 +68,11 @@ class Attempt:
             save(self._point, self.job, self._stage, End.of(error))
         self._lock.release()
 
-    def identify(self, name: str, settings: Settings, provenance: Mapping[str, Any]) -> None:
-        """Tells the fingerprint of the point's record, and what is known once its settings are checked."""
-        self._names.add(name)
-        known = {"fingerprint": name, "bits": settings.bits_name, "provenance": dict(provenance)}
-        self._point = {**self._point, **known}
-        self._write()
-
-    def enter(self, stage: str) -> None:
-        """Tells which stage comes now."""
+    def update(self, stage: str | None, **known: Any) -> None:
+        """Notes the stage that comes now, and what of the record is ``known`` by now."""
         self._stage = stage
+        self._point = {**self._point, **known}
+        self._names.add(self._point["fingerprint"])
         self._write()
 
     def _write(self) -> None:
@@ -83,6 +81,21 @@ class Attempt:
         text = json.dumps({"point": self._point, "stage": self._stage, "job": places})
         with suppress(OSError):
             write_atomic(self._mark, text + " " * _RESERVE)
+
+
+_current: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
+
+
+def identify(name: str, settings: Settings, provenance: Mapping[str, Any]) -> None:
+    """Tells the attempt that is under way, if any, the fingerprint of its record and what checked settings tell."""
+    if (attempt := _current.get()) is not None:
+        attempt.update(None, fingerprint=name, bits=settings.bits_name, provenance=dict(provenance))
+
+
+def enter(stage: str) -> None:
+    """Tells the attempt that is under way, if any, which stage comes now."""
+    if (attempt := _current.get()) is not None:
+        attempt.update(stage)
 
 
 def settle(output_dir: Path) -> None:

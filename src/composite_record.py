@@ -49,7 +49,7 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
 
 
 def composite_fingerprint(name: str, points: Sequence[Point]) -> str:
-    """Names the record of a composite."""
+    """Names the record."""
     return fingerprint({"composite": name, "members": [point.fingerprint for point in points]})
 
 

@@ -17,11 +17,11 @@ def run(config: DictConfig) -> float | None:
     from src.attempt import Attempt
     from src.composite import from_hydra
 
-    with Attempt(config) as attempt:
+    with Attempt(config):
         study = from_hydra(config)  # before the imports that take seconds
         from src.pipeline import run as run_study
 
-        return run_study(study, attempt)
+        return run_study(study)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from src import console
-from src.attempt import Attempt
+from src import attempt, console
 from src.composite import Composite
 from src.composite_record import build_composite_record, composite_fingerprint, log_composite
 from src.digest import sha256_file
@@ -30,10 +29,8 @@ from src.tracking import RunInfo, Tracker, open_tracker
 log = logging.getLogger(__name__)
 
 
-def run(study: Settings | Composite, attempt: Attempt) -> float | None:
+def run(study: Settings | Composite) -> float | None:
     """Runs one point, or one for each test set of a composite; returns its WER, or their mean, in percent.
-
-    ``attempt`` is told which point it is and which stage comes.
 
     Raises:
         UserError: a mistake in the settings, found before anything heavy where possible.
@@ -42,14 +39,13 @@ def run(study: Settings | Composite, attempt: Attempt) -> float | None:
     prepare(members[0].device, members[0].seed)
     versions = provenance()
     points = _checked(members)
-    composite = study.name if isinstance(study, Composite) else None
-    name = points[0].fingerprint if composite is None else composite_fingerprint(composite, points)
+    name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
     attempt.identify(name, members[0], versions)
-    job_dir = attempt.job.folder
-    if composite is None:
-        record = _run_point(points[0], versions, attempt)
+    job_dir = Path(HydraConfig.get().runtime.output_dir)
+    if isinstance(study, Composite):
+        record = _run_composite(study.name, points, versions, job_dir)
     else:
-        record = _run_composite(composite, points, versions, attempt)
+        record = _run_point(points[0], versions, job_dir)
     path = save_record(record, Path(members[0].output_dir), job_dir)
     if HydraConfig.get().mode is RunMode.RUN:
         console.show([record])
@@ -58,21 +54,21 @@ def run(study: Settings | Composite, attempt: Attempt) -> float | None:
     return float(evaluated["wer"]) if evaluated else None
 
 
-def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
+def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
     """Runs the members one after the other and saves their records; returns the record of their mean."""
-    records, job_dir = [], attempt.job.folder
+    records = []
     for point in points:
         prepare(point.settings.device, point.settings.seed)  # as if it ran alone
-        records.append(_run_point(point, versions, attempt))
+        records.append(_run_point(point, versions, job_dir))
         save_record(records[-1], Path(point.settings.output_dir), job_dir / point.settings.dataset.name)
     record = build_composite_record(name, points, records)
     _log_composite(record, points[0], _run_info(points[0], job_dir, versions))
     return record
 
 
-def _run_point(point: Point, versions: dict[str, Any], attempt: Attempt) -> dict[str, Any]:
+def _run_point(point: Point, versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
     """Runs the chosen stages of one point; returns its record."""
-    with open_tracker(point.settings.tracking, _run_info(point, attempt.job.folder, versions)) as tracker:
+    with open_tracker(point.settings.tracking, _run_info(point, job_dir, versions)) as tracker:
         for stage in _stages(point):
             attempt.enter(stage.name)
             if not stage.entry(point).path.exists():
