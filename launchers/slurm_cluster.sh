@@ -16,6 +16,7 @@ export SLURM_CONF=$dir/slurm.conf  # never empty: clients then look for a contro
 start() {
   local nodes=$1 cpus=$2 port=$3 host node
   host=$(hostname -s)
+  rm -rf "$dir"/{state,spool-*}  # of an earlier cluster, which may have had another name
   mkdir -p "$dir"/{munge,state,log}
   chmod 0711 "$dir/munge"  # munged refuses other modes
   (umask 077 && head -c 128 /dev/urandom > "$dir/munge/key")

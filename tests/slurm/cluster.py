@@ -36,13 +36,14 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 300.0) -
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster below ``folder``; every node has one processor, so one job of ours."""
+    """A running cluster below ``folder``."""
 
     folder: Path
 
     @classmethod
-    def start(cls, folder: Path, nodes: int) -> Cluster:
-        subprocess.run([SCRIPT, "start", folder, str(nodes), "1", str(_free_ports(nodes + 1))], check=True)
+    def start(cls, folder: Path, nodes: int, slots: int = 1) -> Cluster:
+        """A cluster whose nodes have room for so many jobs of one processor."""
+        subprocess.run([SCRIPT, "start", folder, str(nodes), str(slots), str(_free_ports(nodes + 1))], check=True)
         return cls(folder)
 
     def stop(self) -> None:
