@@ -59,7 +59,7 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 JobRequeue=1
 KillWait=2
-MinJobAge=300
+MinJobAge=7200
 ReturnToService=2
 SlurmdTimeout=20
 PartitionName=low Nodes=n[1-$nodes] Default=YES PriorityTier=1 GraceTime=20 MaxTime=INFINITE State=UP

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from src.settings import ROOT
@@ -82,7 +83,7 @@ def _parts(cluster: Cluster, log: Path) -> list[float]:
     lines = re.findall(r"^(\d{4}-\S+ \S+) ", (folder / "main.log").read_text(), flags=re.MULTILINE)
     first, last = (datetime.fromisoformat(line.replace(",", ".")) for line in (lines[0], lines[-1]))
     marks = (start, woken, composed, first, last, end)
-    spans = [(b - a).total_seconds() for a, b in zip(marks, marks[1:], strict=False)]
+    spans = [(b - a).total_seconds() for a, b in pairwise(marks)]
     return [*spans, start.timestamp(), end.timestamp()]
 
 
@@ -90,13 +91,10 @@ def _print(spans: list[list[float]], seconds: float) -> None:
     jobs, slots = len(spans), NODES * SLOTS
     print(f"{jobs} points in {seconds:.0f} s on {slots} slots; this machine has {os.cpu_count()} processors")
     print("| seconds a point | mean | median | most |\n|---|---|---|---|")
-    columns = dict(zip(PARTS, zip(*spans, strict=True), strict=False))
+    beside = [sum(span[: len(PARTS)]) - span[PARTS.index("stages")] for span in spans]
+    columns = dict(zip(PARTS, zip(*spans, strict=True), strict=False)) | {"**all but stages**": beside}
     for name, values in columns.items():
         print(f"| {name} | {statistics.fmean(values):.2f} | {statistics.median(values):.2f} | {max(values):.2f} |")
-    beside = [sum(span[: len(PARTS)]) - span[PARTS.index("stages")] for span in spans]
-    print(
-        f"| **all but stages** | {statistics.fmean(beside):.2f} | {statistics.median(beside):.2f} | {max(beside):.2f} |"
-    )
     held = sum(span[-1] - span[-2] for span in spans)
     idle = (max(span[-1] for span in spans) - min(span[-2] for span in spans)) * slots - held
     print(f"| slot empty between jobs | {idle / jobs:.2f} | | |")
@@ -107,7 +105,7 @@ def _check(sweep: Path, output: Path) -> None:
     logs = "\n".join(path.read_text() for path in sweep.glob("*/main.log"))
     announced = Counter(ANNOUNCED.findall(logs))
     twice = {what: count for what, count in announced.items() if count > 1 and what[0] in ("calibrate", "evaluate")}
-    entries = [key for key in (output / "cache").glob("*/*/key.json")]
+    entries = list((output / "cache").glob("*/*/key.json"))
     damaged = [
         str(path.parent)
         for path in entries
