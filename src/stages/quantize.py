@@ -65,6 +65,9 @@ class Quantize(Stage):
         calibration = _calibration(point) if point.uses_calibration else None
         at_full_precision = cache(partial(_fp_statistics, point, speech, calibration))
         journal = BlockJournal(folder) if calibration is not None else None  # without calibration, blocks take no time
+        blocks = speech.graph.blocks
+        if journal is not None and (done := sum(map(journal.holds, blocks))):
+            log.info("quantize: going on after %d of %d blocks", done, len(blocks))
         quantizer = Quantizer(speech, point.method, settings, calibration, at_full_precision, journal)
         quantizer.run()
         path = folder / CHECKPOINT
