@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,27 +92,36 @@ class Cluster:
 
     def lose_node(self, job: str) -> None:
         """The job's node dies with all that runs on it."""
-        node = self.node(job)
+        node, raw = self.node(job), self.ask("squeue", "--noheader", f"--jobs={job}", "--format=%A").strip()
         os.kill(int((self.folder / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
-        for pid in _processes(job, ""):
+        for pid in (*_watchers(raw), *_processes(job, "")):  # first those that would still tell the controller
             os.kill(pid, signal.SIGKILL)
         self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
 
 
 def _processes(job: str, program: str) -> list[int]:
-    """Processes of an array's job whose command line holds ``program``."""
+    """Processes of an array's job whose command line holds ``program``, but for SLURM's own."""
     array, _, task = job.partition("_")
     wanted = {f"SLURM_ARRAY_JOB_ID={array}".encode(), f"SLURM_ARRAY_TASK_ID={task}".encode()}
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if program in command and "srun" not in command:
+    for folder, command in _commands():
+        if program in command and not command.startswith("srun"):
+            with suppress(OSError):  # it has ended
                 inherited = set((folder / "environ").read_bytes().split(b"\0"))
                 found += [int(folder.name)] if wanted <= inherited else []
-        except OSError:
-            continue  # it has ended
     return found
+
+
+def _watchers(raw: str) -> list[int]:
+    """The node's daemons for a job and its steps, by the job's id outside of its array."""
+    return [int(folder.name) for folder, command in _commands() if command.startswith(f"slurmstepd: [{raw}.")]
+
+
+def _commands() -> Iterator[tuple[Path, str]]:
+    """Folder and command line of all processes."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            yield folder, (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def _free_ports(count: int) -> int:

@@ -124,18 +124,19 @@ class Outcomes:
 
 
 STAGES = {  # how a job is put back, by the folder of results that is being made when it happens
-    "calibrate": Cluster.requeue,
-    "quantize": Cluster.preempt,
-    "transcripts": Cluster.warn,
+    "calibrate": Cluster.warn,
+    "quantize": Cluster.requeue,
+    "transcripts": Cluster.preempt,
     "latency": Cluster.requeue,
 }
+FINISHED = {"calibrate": "batches", "quantize": "*.json", "transcripts": "batches"}  # files of finished parts
 
 
 def put_back(cluster: Cluster, sweep: Sweep, root: Path, number: int, stage: str) -> None:
-    """Waits until the job is in the stage; then it happens."""
+    """Waits until the job is in the stage and has finished a part of it; then it happens."""
     job, made = sweep.job(number), root / stage / "cache" / stage
-    begun = {"transcripts": "*.partial/batches.progress"}.get(stage, "*.partial")
-    wait_for(stage, lambda: any(path.is_dir() or path.stat().st_size for path in made.glob(begun)))
+    part = f"*.partial/{FINISHED[stage]}.progress" if stage in FINISHED else "*.partial"
+    wait_for(stage, lambda: any(path.stat().st_size for path in made.glob(part)))
     STAGES[stage](cluster, job)
 
 
@@ -182,13 +183,15 @@ def test_a_job_put_back_in_the_queue_ends_with_the_record_of_an_undisturbed_one(
     assert not list((outcomes.root / stage / "failures").glob("*.json"))
 
 
-def test_finished_stages_and_batches_are_not_made_again(outcomes: Outcomes) -> None:
+def test_finished_stages_and_blocks_are_not_made_again(outcomes: Outcomes) -> None:
     """Every stage but the interrupted one is announced once, also in a job that was started twice."""
     for number, stage in enumerate(STAGES):
         log = (outcomes.put_back.folder / str(number) / "main.log").read_text()
         announced = {each: len(re.findall(rf": {each}: \d* ?", log)) for each in ("calibrate", "profile")}
         interrupted = {"latency": "profile"}.get(stage, stage)
         assert {each for each, count in announced.items() if count > 1} <= {interrupted}
+        if log.count("quantize: embedded_moonshine-gptq") > 1:
+            assert re.search(r"going on after [1-9]\d* of \d+ blocks", log)
 
 
 def test_jobs_outlive_the_terminal_and_the_report_finds_their_results(outcomes: Outcomes) -> None:
