@@ -35,7 +35,8 @@ def main(application: Callable[[], Any]) -> None:
         application()
         show_sweep()
     except Exception as error:
-        show_sweep(failed=True)
+        if show_sweep(error):
+            sys.exit(1)
         sentence = explain(error)
         if sentence is None:
             raise

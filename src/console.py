@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -61,11 +62,32 @@ def show_front(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _stdout() -> Console:
+    return _wide(Console(markup=False, emoji=False))
+
+
+def _wide(console: Console) -> Console:
     """As wide as the terminal; a file has no width."""
-    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
         console.width = UNLIMITED
     return console
+
+
+def show_failures(records: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    """Prints one row per failure record, by the number of its job: which point, in which stage, why, and its log."""
+    table = Table(title="failed", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for name in ("#", *NAMES, "stage", "reason"):
+        table.add_column(name, overflow="fold")
+    for number, record in records.items():
+        names = (str(record[name] or "-") for name in NAMES)
+        table.add_row(number, *names, record["failure"]["stage"] or "-", record["failure"]["reason"])
+    console = _wide(Console(stderr=True, markup=False, emoji=False, highlight=False))
+    console.print(table)
+    console.print(f"Their logs and tracebacks: {folder}/#", style="dim", soft_wrap=True)
+
+
+def command(line: str) -> None:
+    """A command to be copied, on the error stream, whole and unwrapped."""
+    Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False).print(f"  {line}")
 
 
 def error(message: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from src import attempt
 from src.composite import Composite
 from src.composite_record import build_composite_record, composite_fingerprint, log_composite
 from src.digest import sha256_file
@@ -39,6 +40,8 @@ def run(study: Settings | Composite) -> dict[str, Any]:
     prepare(chosen[0].device, chosen[0].seed)
     versions = provenance()
     points = _checked(chosen)
+    name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
+    attempt.identify(name, chosen[0], versions)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     if isinstance(study, Composite):
         record = _run_composite(study.name, points, versions, job_dir)
@@ -86,6 +89,7 @@ def _run_point(point: Point, versions: dict[str, Any], job_dir: Path) -> dict[st
     """Runs the chosen stages of one point; returns its record."""
     with open_tracker(point.settings.tracking, _run_info(point, job_dir, versions)) as tracker:
         for stage in _stages(point):
+            attempt.enter(stage.name)
             if not stage.entry(point).path.exists():
                 tracker.start()  # a long stage is visible before its first figure
             stage.run(point)

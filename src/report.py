@@ -20,9 +20,11 @@ def main() -> None:
     """Command line; exits with 1 after a mistake that the user can mend."""
     arguments = _parser().parse_intermixed_args()
     from src import console
+    from src.attempt import settle
     from src.reporting.collect import choose, collect
     from src.reporting.tables import Layout, render
 
+    settle(arguments.outputs)  # jobs that died without a word, whose launcher may have died, too
     try:
         layout = Layout(arguments.rows, arguments.columns)
         points = choose(collect(arguments.outputs), arguments.filters)

@@ -1,9 +1,11 @@
-"""Hydra callback that keeps account of a sweep: failed points in their logs, and one table at the end."""
+"""Hydra callback that keeps account of a sweep: failed points in their logs, and the tables at the end."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,23 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.errors import UserError
+from src.failures import FAILURE, End
 
 log = logging.getLogger(__name__)
 
+_AGAIN = "sweep.only_missing=true"  # launches the points that have no record
+
 
 class SweepTable(Callback):
-    """Remembers where the sweep writes, so that its table can be printed even when a point failed."""
+    """Remembers where the sweep writes, so that its tables can be printed however it ends."""
 
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Called by Hydra in the process that launches the jobs."""
+        """Called by Hydra in the process that launches the jobs, before it looks for the launcher."""
+        from src.launching.slurm import register
+
+        register()
         type(self).folder = Path(config.hydra.sweep.dir)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
@@ -33,23 +41,46 @@ class SweepTable(Callback):
             log.error("failed: %s", error, exc_info=None if isinstance(error, UserError) else error)
 
 
-def show_sweep(*, failed: bool = False) -> None:
-    """Prints the points of the sweep this process launched, best first, and how many left no record.
+def show_sweep(error: Exception | None = None) -> bool:
+    """Prints the points of the sweep this process launched, best first, and those that failed, with the way to retry.
+
+    ``error`` is what ended the sweep; returns whether it is told thereby, as the failure of one of the points.
 
     Raises:
         UserError: the sweep had no point, because a pattern matched no choice.
     """
     folder = SweepTable.folder
     if folder is None or not folder.exists():
-        return
+        return False
     from src import console
     from src.records import RECORD
 
-    jobs = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    if not jobs and not failed:
+    jobs = sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_number)
+    if not jobs and error is None:
         raise UserError("command line", "the sweep has no points", "Check the patterns in glob(...): none matched")
     found = [json.loads((job / RECORD).read_text(encoding="utf-8")) for job in jobs if (job / RECORD).exists()]
+    failed = {job: json.loads((job / FAILURE).read_text(encoding="utf-8")) for job in jobs if (job / FAILURE).exists()}
     if found:
         console.show(found)
+    if failed:
+        console.show_failures({job.name: record for job, record in failed.items()}, folder)
     if len(found) < len(jobs):
-        console.error(f"{len(jobs) - len(found)} of {len(jobs)} points failed; their logs are in {folder}")
+        console.error(f"{len(jobs) - len(found)} of {len(jobs)} points left no record. To run just those again:")
+        console.command(_retry())
+    return error is not None and _is_told(error, [record["failure"] for record in failed.values()])
+
+
+def _is_told(error: Exception, failures: list[dict[str, Any]]) -> bool:
+    """Whether an exception is one of the failures: the launcher raises the first of them."""
+    end = End.of(error)
+    return any(failure["reason"] in (end.reason, str(error)) for failure in failures)
+
+
+def _number(job: Path) -> tuple[int, str]:
+    return int(job.name) if job.name.isdigit() else 0, job.name
+
+
+def _retry() -> str:
+    """The command line that this process was started with, for the points without a record."""
+    given = [argument for argument in sys.argv[1:] if argument != _AGAIN]
+    return shlex.join(["python", "-m", "src.main", *given, _AGAIN])

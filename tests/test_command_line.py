@@ -123,20 +123,37 @@ def test_a_failed_point_of_a_sweep_says_why_in_its_log(
     assert bool(record.exc_info) is traced
 
 
-def test_a_sweep_ends_with_a_table_and_counts_what_failed(
+def test_a_sweep_ends_with_tables_of_points_and_failures_and_the_way_to_retry(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     point = {"model": "m", "bits": "w4a16", "dataset": "d", "results": {}}
     for number, method in enumerate(("rtn", "gptq")):
         write_json(tmp_path / str(number) / "record.json", {**point, "method": method})
-    (tmp_path / "2").mkdir()
+    failure = {"stage": "quantize", "reason": "ValueError: odd", "log": "2/main.log"}
+    write_json(tmp_path / "2" / "failure.json", {**point, "method": "awq", "failure": failure})
     (tmp_path / ".submitit").mkdir()
     monkeypatch.setattr(SweepTable, "folder", tmp_path)
-    show_sweep(failed=True)
+    monkeypatch.setattr("sys.argv", ["main", "-m", "method=rtn,gptq,awq", "dataset.name=my set"])
+    assert show_sweep(ValueError("odd")), "the table tells it"
     told = capsys.readouterr()
     assert "rtn" in told.out
     assert "gptq" in told.out
-    assert told.err == f"Error: 1 of 3 points failed; their logs are in {tmp_path}\n"
+    row = next(line for line in told.err.splitlines() if "awq" in line)
+    assert row.split() == ["2", "m", "awq", "w4a16", "d", "quantize", "ValueError:", "odd"]
+    assert str(tmp_path) in told.err
+    *_, count, command = told.err.splitlines()
+    assert count == "Error: 1 of 3 points left no record. To run just those again:"
+    assert command.strip() == (
+        "python -m src.main -m method=rtn,gptq,awq 'dataset.name=my set' sweep.only_missing=true"
+    )
+
+
+def test_what_ends_a_sweep_beside_its_points_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    failure = {"stage": None, "reason": "ValueError: odd", "log": None}
+    point = {"model": "m", "method": "rtn", "bits": "w4a16", "dataset": "d"}
+    write_json(tmp_path / "0" / "failure.json", {**point, "failure": failure})
+    monkeypatch.setattr(SweepTable, "folder", tmp_path)
+    assert not show_sweep(RuntimeError("the launcher's own"))
 
 
 def test_a_sweep_without_a_point_is_a_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

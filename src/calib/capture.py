@@ -14,6 +14,7 @@ from torch import Tensor
 from src.data.corpora import Utterance
 from src.evaluation.longform import announce
 from src.evaluation.transcribe import transcribe
+from src.journal import append_line, read_lines
 from src.models.speech import SpeechModel
 from src.runtime import progress
 
@@ -69,28 +70,43 @@ class Calibration:
 
 
 def capture(
-    speech: SpeechModel, clips: Sequence[Utterance], *, batch_size: int, suppress: bool, references: bool = False
+    speech: SpeechModel,
+    clips: Sequence[Utterance],
+    journal: Path,
+    *,
+    batch_size: int,
+    suppress: bool,
+    references: bool = False,
 ) -> Calibration:
     """Keeps features and tokens of ``clips``: the fp model's transcripts, or the ``references`` of the corpus.
 
     Teacher forcing replays one window: of clips longer than the model's, the rest is left out, and the log says so. A
-    reference is cut where a transcript of the window would be, at the model's cap on tokens.
+    reference is cut where a transcript of the window would be, at the model's cap on tokens. Every transcribed batch is
+    appended to ``journal``, so that a run that was killed goes on with the next one.
     """
     announce(speech, clips, truncate=True)
     clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))
-    features, tokens = [], []
-    for start in progress(range(0, len(clips), batch_size), "transcribe"):
-        batch = clips[start : start + batch_size]
-        if references:
-            batch_features = speech.features([clip.waveform()[: speech.window] for clip in batch])
-            caps = [speech.max_new_tokens(min(clip.samples, speech.window)) for clip in batch]
-            spoken = [speech.tokens(clip.text)[:cap] for clip, cap in zip(batch, caps, strict=True)]
-        else:
-            batch_features, spoken = transcribe(speech, batch, suppress=suppress)
-        features += batch_features
-        tokens += [[*speech.prompt, *ids] for ids in spoken]
+    features: list[Tensor] = []
+    tokens: list[list[int]] = []
+    earlier = read_lines(journal)
+    with journal.open("a", encoding="ascii") as file:
+        for number, start in enumerate(progress(range(0, len(clips), batch_size), "transcribe")):
+            batch = clips[start : start + batch_size]
+            spoken = _references(speech, batch) if references else next(iter(earlier[number : number + 1]), None)
+            if spoken is None:
+                heard, spoken = transcribe(speech, batch, suppress=suppress)
+                append_line(file, spoken)
+            else:
+                heard = speech.features([clip.waveform()[: speech.window] for clip in batch])
+            features += heard
+            tokens += [[*speech.prompt, *ids] for ids in spoken]
     seconds = [min(clip.samples, speech.window) / speech.sampling_rate for clip in clips]
     return Calibration([clip.id for clip in clips], seconds, features, tokens, batch_size)
+
+
+def _references(speech: SpeechModel, clips: Sequence[Utterance]) -> list[list[int]]:
+    caps = [speech.max_new_tokens(min(clip.samples, speech.window)) for clip in clips]
+    return [speech.tokens(clip.text)[:cap] for clip, cap in zip(clips, caps, strict=True)]
 
 
 def load_calibration(folder: Path, batch_size: int) -> Calibration:

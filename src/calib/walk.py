@@ -48,7 +48,8 @@ class Walker:
     """Walks one model over one calibration set.
 
     ``weigh(task)`` may return a weight for every row, which then enters the Gram matrices. Within ``unrounded()``, the
-    front-end and the embedding are at full precision; that is where the stream of the targets starts.
+    front-end and the embedding are at full precision; that is where the stream of the targets starts. Of a block that
+    is ``finished(block)``, nothing is measured: ``on_block`` knows what to make of it.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Walker:
         options: WalkOptions,
         weigh: Callable[[BlockTask], list[Tensor] | None] = lambda _: None,
         unrounded: Callable[[], AbstractContextManager[None]] = nullcontext,
+        finished: Callable[[Block], bool] = lambda _: False,
     ) -> None:
         self._speech = speech
         self._calibration = calibration
         self._options = options
         self._weigh = weigh
         self._unrounded = unrounded
+        self._finished = finished
 
     @torch.no_grad()
     def walk(self, on_block: Callable[[BlockTask], None]) -> None:
@@ -96,13 +99,21 @@ class Walker:
         if reference is not None:
             task.targets = task.outputs(reference)
             _advance(reference, task.targets)
-        links = [link for link in self._links(block) if link.name not in shared]
-        module, gram = self._speech.module, self._options.gram
-        outputs, own = observe(task, module, links, gram=gram, weights=self._weigh(task))
-        task.statistics = {**shared, **own}
+        if not self._finished(block):
+            outputs = self._measure(task, shared)
+        elif not self._options.refresh:
+            outputs = task.outputs()
         on_block(task)
         if block is not self._speech.graph.blocks[-1]:  # nothing follows the last
             _advance(stream, task.outputs() if self._options.refresh else outputs)
+
+    def _measure(self, task: BlockTask, shared: dict[str, LinkStatistics]) -> list[Tensor]:
+        """Runs the block and tells the task what its links carry; returns the block's outputs."""
+        links = [link for link in self._links(task.block) if link.name not in shared]
+        module, gram = self._speech.module, self._options.gram
+        outputs, own = observe(task, module, links, gram=gram, weights=self._weigh(task))
+        task.statistics = {**shared, **own}
+        return outputs
 
     def _links(self, block: Block) -> list[Link]:
         paths = {linear.path for linear in block.linears}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,6 +17,7 @@ from src.evaluation.ahead import ahead
 from src.evaluation.clock import Clock
 from src.evaluation.decode import batches, greedy, warm_up
 from src.evaluation.longform import Decoded, Form, Search, announce, decode_long, form_of
+from src.journal import append_line, read_lines
 from src.models.speech import SpeechModel
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
@@ -93,7 +93,7 @@ def transcribe_corpus(
     Every finished batch is appended to ``journal`` and flushed, so that a killed run continues with the next batch and
     ends with the transcripts of an unbroken one. So are its seconds, of which :func:`journal_seconds` tells the sum.
     """
-    done = _read_journal(journal)
+    done = {line["batch"]: [Transcript(**item) for item in line["transcripts"]] for line in read_lines(journal)}
     plan = batches(utterances, batch_size)
     left = [number for number in range(len(plan)) if number not in done]
     work = {number: _Batch.of(speech, [utterances[index] for index in plan[number]], truncate) for number in left}
@@ -115,9 +115,7 @@ def transcribe_corpus(
             clock.seconds["audio"] = sum(each.audio_seconds for each in ready)
             clock.seconds["features"] = sum(each.feature_seconds for each in ready)
             line = {"batch": number, "seconds": clock.seconds, "transcripts": [asdict(item) for item in done[number]]}
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+            append_line(file, line)
     by_index = {
         index: item for number, chosen in enumerate(plan) for index, item in zip(chosen, done[number], strict=True)
     }
@@ -195,24 +193,10 @@ def journal_seconds(journal: Path) -> dict[str, float]:
     text of tokens. ``audio`` (decoding it) and ``features`` are what a worker spent on them, mostly beside it.
     """
     total: dict[str, float] = defaultdict(float)
-    for line in filter(None, journal.read_bytes().split(b"\n")):
-        for part, seconds in json.loads(line)["seconds"].items():
+    for line in read_lines(journal):
+        for part, seconds in line["seconds"].items():
             total[part] += seconds
     return {part: round(seconds, 3) for part, seconds in sorted(total.items())}
-
-
-def _read_journal(journal: Path) -> dict[int, list[Transcript]]:
-    """Finished batches; a last line cut short by a kill is dropped from the file."""
-    done: dict[int, list[Transcript]] = {}
-    if not journal.exists():
-        return done
-    whole, _, cut = journal.read_bytes().rpartition(b"\n")
-    if cut:
-        os.truncate(journal, len(whole) + 1 if whole else 0)
-    for line in filter(None, whole.split(b"\n")):
-        entry = json.loads(line)
-        done[entry["batch"]] = [Transcript(**item) for item in entry["transcripts"]]
-    return done
 
 
 def save_transcripts(transcripts: Sequence[Transcript], path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,17 +16,19 @@ from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
 from src.methods.base import LinkStatistics, Method, Rounded
 from src.methods.workbench import Workbench
-from src.models.graph import Linear, ModelGraph
+from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
-from src.quant.checkpoint import load_weights, round_to_storage
-from src.quant.ends import RoundedEnds, chosen_ends, write_weight
+from src.quant.checkpoint import round_to_storage
+from src.quant.ends import RoundedEnds, chosen_ends
 from src.quant.fake import check_key_rotation, kv_layer_factory
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
+from src.quant.journal import BlockJournal
 from src.quant.linear import install
 from src.quant.loss import relative_output_error
 from src.quant.plan import in_scope, uniform_plan
-from src.quant.structure import Edit, apply_edit, key_rotation
+from src.quant.restore import restore
+from src.quant.structure import Edit, key_rotation
 from src.runtime import progress
 from src.settings import FULL_PRECISION, Settings
 
@@ -48,26 +49,6 @@ def input_bits(graph: ModelGraph, settings: Settings) -> dict[str, int]:
     """Bits of every linear's input by path."""
     scope = settings.scope
     return {each.path: settings.abits if in_scope(each, scope) else FULL_PRECISION for each in graph.linears}
-
-
-def restore(speech: SpeechModel, checkpoint: Path, abits: Mapping[str, int]) -> None:
-    """Puts a stored quantized model into ``speech``, a freshly loaded model of the same architecture."""
-    stored = load_weights(checkpoint)
-    for edit in stored.edits:
-        apply_edit(speech.module, edit)
-    tensors = {**dict(speech.module.named_parameters()), **dict(speech.module.named_buffers())}
-    with torch.no_grad():
-        for name, tensor in stored.leftovers.items():
-            tensors[name].copy_(tensor)
-    for path, bits in abits.items():
-        grid = stored.inputs.get(path, PER_TOKEN)
-        if path in stored.weights:
-            weight = stored.weights[path]
-            install(speech.module, path, weight.dequantize(), bits, weight.exact_inputs, grid)
-        else:
-            install(speech.module, path, None, bits, grid=grid)
-    for path in stored.weights.keys() - abits.keys():
-        write_weight(speech.module, path, stored.weights[path])
 
 
 def check_inputs(method: Method, settings: Settings) -> None:
@@ -98,6 +79,7 @@ class Quantizer:
         calibration: clips and teacher tokens, for methods that use them.
         fp_statistics: ``fp_statistics(gram)``, the original model's link statistics with or without Gram matrices,
             if they are at hand; asked for before anything is changed.
+        journal: keeps finished blocks, so that a run that was killed goes on from the last of them.
 
     After :meth:`run`, ``weights`` holds the codes of what was quantized, ``inputs`` the grids of inputs that are not
     rounded per token and asymmetrically, ``edits`` the structural changes, and ``rows`` the layer table.
@@ -110,8 +92,10 @@ class Quantizer:
         settings: Settings,
         calibration: Calibration | None = None,
         fp_statistics: Callable[[bool], Mapping[str, LinkStatistics]] | None = None,
+        journal: BlockJournal | None = None,
     ) -> None:
         self._speech = speech
+        self._journal = journal
         self._method = method
         check_inputs(method, settings)
         self._settings = settings
@@ -172,7 +156,8 @@ class Quantizer:
         options = WalkOptions(gram, quantized, method.uses_targets, self._kv_layer() if quantized else None)
 
         weigh = partial(method.token_weights, bench)
-        Walker(self._speech, bench.calibration, options, weigh, ends.unrounded).walk(self._round_block)
+        finished = self._journal.holds if self._journal else lambda _: False
+        Walker(self._speech, bench.calibration, options, weigh, ends.unrounded, finished).walk(self._round_block)
 
     def _kv_layer(self) -> Callable[[], DynamicLayer] | None:
         bits, rotation = self._settings.kvbits, key_rotation(self._speech.module)
@@ -186,11 +171,29 @@ class Quantizer:
             self._round_block(BlockTask(block, self._speech.block(block), [], statistics=statistics))
 
     def _round_block(self, task: BlockTask) -> None:
-        """Rounds the linears of one block and adds one row each to the layer table."""
+        """Rounds the linears of one block, unless an earlier run did, and adds one row each to the layer table."""
+        if self._journal and self._journal.holds(task.block):
+            self._take_back(task.block, self._journal)
+            return
+        before = len(self.edits)
         fitted = self._method.fit_block(self._bench, task)
         for linear in task.block.linears:
             link = self._speech.graph.link_of(linear.path).name
             self.rows.append(self._round(linear, task.statistics.get(link), fitted.get(linear.path)))
+        if self._journal:
+            self._journal.keep(
+                task.block, self._speech.module, self.weights, self.edits[before:], self.inputs, self.rows
+            )
+
+    def _take_back(self, block: Block, journal: BlockJournal) -> None:
+        """Makes the block what an earlier run made of it."""
+        stored = restore(
+            self._speech, journal.file(block), {each.path: self._abits[each.path] for each in block.linears}
+        )
+        self.weights |= stored.weights
+        self.inputs |= stored.inputs
+        self._bench.edits += stored.edits
+        self.rows += journal.rows(block)
 
     def _round(self, linear: Linear, statistics: LinkStatistics | None, fitted: Rounded | None) -> dict[str, Any]:
         spec, abits = self._bench.plan[linear.path], self._abits[linear.path]

@@ -13,7 +13,7 @@ from src.errors import UserError, within
 from src.models.loading import load
 from src.point import Point
 from src.stages.base import Stage
-from src.store import Entry
+from src.store import PROGRESS_SUFFIX, Entry
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Calibrate(Stage):
         calibration = capture(
             speech,
             corpus.utterances(),
+            folder / f"batches{PROGRESS_SUFFIX}",
             batch_size=settings.calib.batch_size,
             suppress=settings.evaluate.suppress_tokens,
             references=settings.calib.decoder_inputs == "reference",

@@ -19,7 +19,8 @@ from src.evaluation.transcribe import journal_seconds, save_transcripts, transcr
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.point import Point
-from src.quant.apply import input_bits, restore
+from src.quant.apply import input_bits
+from src.quant.restore import restore
 from src.stages.base import obtain, read_json
 from src.stages.quantize import CHECKPOINT, Quantize
 from src.store import PROGRESS_SUFFIX, Entry, write_json

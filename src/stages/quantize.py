@@ -17,6 +17,7 @@ from src.models.speech import SpeechModel
 from src.point import Point
 from src.quant.apply import Quantizer, check_inputs, weight_plan
 from src.quant.checkpoint import leftover_tensors, save_weights
+from src.quant.journal import BlockJournal
 from src.stages.base import Stage
 from src.store import Entry
 from src.tracking import Tracker
@@ -63,7 +64,11 @@ class Quantize(Stage):
         speech = load(settings.model, settings.device, settings.seed)
         calibration = _calibration(point) if point.uses_calibration else None
         at_full_precision = cache(partial(_fp_statistics, point, speech, calibration))
-        quantizer = Quantizer(speech, point.method, settings, calibration, at_full_precision)
+        journal = BlockJournal(folder) if calibration is not None else None  # without calibration, blocks take no time
+        blocks = speech.graph.blocks
+        if journal is not None and (done := sum(map(journal.holds, blocks))):
+            log.info("quantize: going on after %d of %d blocks", done, len(blocks))
+        quantizer = Quantizer(speech, point.method, settings, calibration, at_full_precision, journal)
         quantizer.run()
         path = folder / CHECKPOINT
         leftovers = leftover_tensors(speech.module, quantizer.weights)

@@ -20,8 +20,9 @@ from src.evaluation.transcribe import transcribe
 from src.methods.build import build_method
 from src.models.loading import load
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
+from src.quant.restore import restore
 from src.settings import Settings
 from tests.composed import composed
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
 from src.calib.capture import capture
 from src.data.utterance import Utterance
+from src.evaluation.transcribe import transcribe
 from src.models.speech import SpeechModel
 from tests.evaluation.long_audio import encoded, modulated
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 
 @pytest.mark.parametrize("speech", [tiny_whisper(seed=9), tiny_moonshine(seed=8)], ids=["whisper", "moonshine"])
-def test_of_a_long_clip_the_first_window_is_kept(speech: SpeechModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_a_long_clip_the_first_window_is_kept(
+    speech: SpeechModel, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
     """Teacher forcing replays one window, so the tokens must be those of just that audio."""
     waveform = modulated(12, seed=0)
     long, first = [
@@ -23,9 +27,34 @@ def test_of_a_long_clip_the_first_window_is_kept(speech: SpeechModel, caplog: py
         for name, samples in (("long", waveform), ("first", waveform[: speech.window]))
     ]
     with caplog.at_level(logging.INFO):
-        calibration = capture(speech, [first, long], batch_size=2, suppress=True)
+        calibration = capture(speech, [first, long], tmp_path / "journal", batch_size=2, suppress=True)
     assert calibration.ids == ["long", "first"]
     assert calibration.seconds == [speech.window / 16_000] * 2
     assert calibration.tokens[0] == calibration.tokens[1]
     torch.testing.assert_close(calibration.features[0], calibration.features[1], atol=0, rtol=0)
     assert "1 of 2 utterances last longer than" in caplog.text
+
+
+@pytest.mark.parametrize("speech", [tiny_whisper(seed=9), tiny_moonshine(seed=8)], ids=["whisper", "moonshine"])
+def test_a_capture_that_was_killed_goes_on_with_the_next_batch(
+    speech: SpeechModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [
+        Utterance(id=str(seed), text="", samples=len(samples), audio=encoded(samples))
+        for seed, samples in enumerate(modulated(1 + seed, seed=seed) for seed in range(3))
+    ]
+    whole = capture(speech, clips, tmp_path / "whole", batch_size=1, suppress=True)
+    first, second, third = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut").write_bytes(first + second + third[:-2])
+    heard: list[str] = []
+
+    def counted(speech: SpeechModel, batch: list[Utterance], *, suppress: bool) -> object:
+        heard.extend(clip.id for clip in batch)
+        return transcribe(speech, batch, suppress=suppress)
+
+    monkeypatch.setattr("src.calib.capture.transcribe", counted)
+    resumed = capture(speech, clips, tmp_path / "cut", batch_size=1, suppress=True)
+    assert heard == whole.ids[2:]
+    assert resumed.tokens == whole.tokens
+    for one, two in zip(resumed.features, whole.features, strict=True):
+        torch.testing.assert_close(one, two, atol=0, rtol=0)

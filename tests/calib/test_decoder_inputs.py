@@ -30,16 +30,21 @@ def test_tokens_are_what_text_reads(speech: SpeechModel) -> None:
         assert speech.text(speech.tokens(text)).strip() == text.strip()
 
 
-def test_references_are_fed_behind_the_prompt(speech: SpeechModel, clips: list[Utterance]) -> None:
+def test_references_are_fed_behind_the_prompt(speech: SpeechModel, clips: list[Utterance], tmp_path: Path) -> None:
     by_id = {clip.id: clip for clip in clips}
-    found = capture(speech, clips, batch_size=4, suppress=True, references=True)
+    found = capture(speech, clips, tmp_path / "journal", batch_size=4, suppress=True, references=True)
     for name, tokens in zip(found.ids, found.tokens, strict=True):
         assert tuple(tokens[: len(speech.prompt)]) == speech.prompt
         assert speech.text(tokens[len(speech.prompt) :]).strip() == by_id[name].text
 
 
-def test_a_clip_that_is_recognised_is_fed_the_same_either_way(speech: SpeechModel, clips: list[Utterance]) -> None:
-    generated, given = (capture(speech, clips, batch_size=4, suppress=True, references=both) for both in (False, True))
+def test_a_clip_that_is_recognised_is_fed_the_same_either_way(
+    speech: SpeechModel, clips: list[Utterance], tmp_path: Path
+) -> None:
+    generated, given = (
+        capture(speech, clips, tmp_path / str(both), batch_size=4, suppress=True, references=both)
+        for both in (False, True)
+    )
     assert generated.ids == given.ids
     equal = [
         one == two
@@ -50,9 +55,9 @@ def test_a_clip_that_is_recognised_is_fed_the_same_either_way(speech: SpeechMode
     assert all(equal)
 
 
-def test_a_reference_ends_at_the_cap_on_tokens(speech: SpeechModel, clips: list[Utterance]) -> None:
+def test_a_reference_ends_at_the_cap_on_tokens(speech: SpeechModel, clips: list[Utterance], tmp_path: Path) -> None:
     long = Utterance("long", "one two three " * 200, clips[0].samples, clips[0].audio)
-    (tokens,) = capture(speech, [long], batch_size=1, suppress=True, references=True).tokens
+    (tokens,) = capture(speech, [long], tmp_path / "journal", batch_size=1, suppress=True, references=True).tokens
     assert len(tokens) == len(speech.prompt) + speech.max_new_tokens(long.samples)
 
 

@@ -13,7 +13,8 @@ from src.evaluation.transcribe import transcribe
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.point import Point, open_point
-from src.quant.apply import input_bits, restore
+from src.quant.apply import input_bits
+from src.quant.restore import restore
 from src.stages.calibrate import Calibrate
 from src.stages.export import FOLDER, Export
 from src.stages.quantize import CHECKPOINT, Quantize

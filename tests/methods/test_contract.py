@@ -12,10 +12,11 @@ from torch import Tensor
 from src.evaluation.decode import greedy
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, load_weights, save_weights
 from src.quant.extras import Extra, extras_of_edits, extras_of_weight
 from src.quant.fake import kv_layer_factory
+from src.quant.restore import restore
 from src.settings import ROOT, Settings
 from tests.calib.clips import LENGTHS, noise_calibration
 from tests.composed import composed

@@ -14,8 +14,9 @@ from src.errors import UserError
 from src.methods.base import Method
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
+from src.quant.restore import restore
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper

@@ -17,10 +17,11 @@ from src.methods.build import build_method
 from src.methods.parts.hadamard import has_hadamard
 from src.models.graph import Feed
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.fake import kv_layer_factory
 from src.quant.linear import QuantLinear
+from src.quant.restore import restore
 from src.quant.structure import RMSNorm, key_rotation
 from tests.calib.clips import noise_calibration
 from tests.composed import composed

@@ -14,12 +14,13 @@ from src.errors import UserError
 from src.methods.build import build_method
 from src.methods.quik import quik
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.linear import QuantLinear
 from src.quant.loss import output_error
+from src.quant.restore import restore
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper

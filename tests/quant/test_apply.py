@@ -10,10 +10,11 @@ import torch
 
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.linear import QuantLinear
 from src.quant.loss import relative_output_error
+from src.quant.restore import restore
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
 from tests.quant.quantized import logits, quantized

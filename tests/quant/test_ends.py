@@ -15,9 +15,10 @@ from src.calib.task import BlockTask
 from src.methods.base import Method, Rounded
 from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits, restore
+from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.ends import RoundedEnds, chosen_ends, flat_weight
+from src.quant.restore import restore
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
 from tests.quant.quantized import logits, quantized
