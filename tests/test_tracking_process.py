@@ -37,7 +37,7 @@ tracker = open_tracker(settings, info)
 assert "wandb" not in sys.modules
 with tracker:
     tracker.log("evaluate", {"wer": 7})
-    tracker.table("evaluate", "table", ["a"], [[1]])
+    tracker.table("evaluate", "probe", ["a"], [[1]])
 """
 
 
@@ -112,7 +112,7 @@ def test_online_without_a_network_keeps_the_run_offline(tmp_path: Path) -> None:
     nowhere = {"WANDB_API_KEY": API_KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     printed = run_point("online", tmp_path / "output", nowhere)
     assert printed.count("WARNING") == 1
-    assert "wandb sync" in printed
+    assert "sync_wandb.sh" in printed
     assert API_KEY not in printed
     (read,) = read_runs(tmp_path / "output")
     assert read.logged("evaluate/wer") == [7]
