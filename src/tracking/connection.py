@@ -92,7 +92,7 @@ def _abandon_service() -> None:
     def teardown() -> None:
         import wandb
 
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             wandb.teardown()
 
     thread = threading.Thread(target=teardown, daemon=True)

@@ -60,9 +60,19 @@ class Tracker:
     ) -> None:
         exit_code = int(kind is not None)
         if self._run is not None or exit_code:
-            self._attempt("finishing the run", lambda run: run.finish(exit_code=exit_code))
+            self._attempt(self._finishing(), lambda run: run.finish(exit_code=exit_code))
         self._over = True
         self._environment.close()
+
+    def _finishing(self) -> str:
+        """What is done at the end, and what a person does where the network does not last until then."""
+        online = self._run is not None and not self._run.offline
+        folder = Path(self._run.dir).parent if self._run is not None else None
+        return (
+            f"finishing the run; `wandb sync --include-online {folder}` uploads the rest"
+            if online
+            else "finishing the run"
+        )
 
     def start(self) -> None:
         """Begins the run now, so that a long stage is visible before its first metric."""

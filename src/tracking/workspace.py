@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.tracking.keys import HEADLINES, METRICS, TABLES, require_known
 
 if TYPE_CHECKING:
-    from wandb_workspaces.reports.v2 import ScatterPlot
+    from wandb_workspaces.reports.v2.interface import PanelTypes
     from wandb_workspaces.workspaces import Section, Workspace
 
 NAME = "Edge ASR"
@@ -51,7 +51,7 @@ def as_json(workspace: Workspace) -> dict[str, Any]:
 
 
 def _error_rates() -> Section:
-    from wandb_workspaces.reports.v2 import BarPlot, Config, LinePlot
+    from wandb_workspaces.reports.v2.interface import BarPlot, Config, LinePlot
     from wandb_workspaces.workspaces import Section
 
     wer, wbits = _figure("evaluate/wer"), _figure("evaluate/wbits")
@@ -86,8 +86,8 @@ def _fronts() -> Section:
     return Section(name="Error rate against cost (Pareto front)", panels=panels, is_open=True)
 
 
-def _front(cost: str, title: str) -> ScatterPlot:
-    from wandb_workspaces.reports.v2 import Config, ScatterPlot, SummaryMetric
+def _front(cost: str, title: str) -> PanelTypes:
+    from wandb_workspaces.reports.v2.interface import Config, ScatterPlot, SummaryMetric
 
     return ScatterPlot(
         title=f"WER against {title}",
@@ -99,7 +99,7 @@ def _front(cost: str, title: str) -> ScatterPlot:
 
 
 def _layers() -> Section:
-    from wandb_workspaces.reports.v2 import BarPlot, Config, CustomChart, WeavePanelSummaryTable
+    from wandb_workspaces.reports.v2.interface import BarPlot, Config, CustomChart, WeavePanelSummaryTable
     from wandb_workspaces.workspaces import Section
 
     layers = _table("quantize/layers")
@@ -122,7 +122,7 @@ def _layers() -> Section:
 
 
 def _runs() -> Section:
-    from wandb_workspaces.reports.v2 import RunComparer, WeavePanelSummaryTable
+    from wandb_workspaces.reports.v2.interface import RunComparer, WeavePanelSummaryTable
     from wandb_workspaces.workspaces import Section
 
     tables = [WeavePanelSummaryTable(table_name=_table(name)) for name in ("evaluate/worst", "evaluate/members")]
