@@ -47,9 +47,8 @@ def _answer(arguments: argparse.Namespace) -> str:
 
 def _saved(workspace: Any) -> str:
     """The address of the page, saved as a new view of the project. Raises UserError."""
-    from src.tracking.server import client_environment, require_server
+    from src.tracking.server import require_server
 
-    os.environ.update(client_environment())
     url = require_server()
     where = f"{workspace.entity}/{workspace.project}"
     try:

@@ -67,3 +67,4 @@ def test_every_figure_is_explained() -> None:
     for name, meaning in {**HEADLINES, **METRICS, **TABLES}.items():
         assert meaning
         assert f"| `{name}` | {meaning} |" in listed
+    assert {line.count("|") for line in listed.splitlines() if line} == {3}  # two cells, as Markdown reads them

@@ -27,7 +27,10 @@ TO_BE_KILLED = ("method=gptq", "wbits=3", "evaluate.batch_size=2")
 
 
 def command(output: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "src.main", *SMALL, *overrides, f"output_dir={output}"]  # the last one counts
+    """The test's own overrides follow the common ones, as the last value of a key counts; flags precede all."""
+    flags = [each for each in overrides if each.startswith("-")]
+    own = [each for each in overrides if each not in flags]
+    return [sys.executable, "-m", "src.main", *flags, *SMALL, *own, f"output_dir={output}"]
 
 
 def run(output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

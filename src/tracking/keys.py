@@ -29,7 +29,7 @@ _CALIBRATE = {
 _QUANTIZE = {
     "disk_bytes": HEADLINES["disk_bytes"],
     "quantized_linears": "weights that were rounded",
-    "mean_weight_error": "relative error ||W - Q|| / ||W||, mean over the rounded weights",
+    "mean_weight_error": "relative change by rounding (Frobenius norm), mean over the rounded weights",
     "mean_output_error": "relative error of their outputs on the calibration clips, mean; absent without such clips",
 }
 _FAILURES = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 from src.errors import UserError
 
@@ -24,24 +22,22 @@ _PRIVATE = {
 }
 
 
-def client_environment() -> dict[str, str]:
-    """Variables for W&B's client: it gives up in time and sends no path. What the user has set stays as it is."""
-    return {**_UNTIL_GIVEN_UP, **_PRIVATE, **os.environ}
-
-
 def require_server() -> str:
     """The address of the server, which answers, and for which there is a key.
+
+    From then on W&B's client in this process and those it starts gives up in time and sends no path; variables that the
+    user has set stay as they are.
 
     Raises:
         UserError: no key, or no answer.
     """
     import wandb
 
-    with _set(client_environment()):
-        url = str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
-        if not wandb.login(prompt=False, verify=False):
-            remedy = "Run `wandb login` once, or set WANDB_API_KEY; WANDB_BASE_URL chooses another server"
-            raise UserError("WANDB_API_KEY", f"there is no API key for {url}", remedy)
+    os.environ.update({**_UNTIL_GIVEN_UP, **_PRIVATE, **os.environ})
+    url = str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
+    if not wandb.login(prompt=False, verify=False):
+        remedy = "Run `wandb login` once, or set WANDB_API_KEY; WANDB_BASE_URL chooses another server"
+        raise UserError("WANDB_API_KEY", f"there is no API key for {url}", remedy)
     try:
         with urllib.request.urlopen(url, timeout=_CONNECT_SECONDS):
             pass
@@ -51,14 +47,3 @@ def require_server() -> str:
         problem = f"{url} does not answer ({getattr(error, 'reason', error)})"
         raise UserError("WANDB_BASE_URL", problem, "Check the network, proxy and address, and try again") from None
     return url
-
-
-@contextmanager
-def _set(variables: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

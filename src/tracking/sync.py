@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from src.errors import UserError
-from src.tracking.server import client_environment, require_server
+from src.tracking.server import require_server
 
 _DONE = ".wandb.synced"  # W&B's own mark
 
@@ -62,7 +63,7 @@ def _is_done(log: Path) -> bool:
 
 def _upload(logs: list[Path], outputs: Path) -> None:
     """One call for all: runs of one id are then uploaded one after the other, oldest first."""
-    environment = {**client_environment(), "WANDB_DIR": str(outputs.resolve())}
+    environment = {**os.environ, "WANDB_DIR": str(outputs.resolve())}  # where its log goes
     command = [sys.executable, "-m", "wandb", "sync", *(str(log.parent.resolve()) for log in logs)]
     sys.stdout.flush()
     subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False)
