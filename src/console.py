@@ -10,6 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from src.redaction import redact_text
+
 NAMES = ("model", "method", "bits", "dataset")
 FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
 LEGEND = "* significant: the 95 % interval of the difference from fp leaves out zero. No star: not significant."
@@ -91,9 +93,9 @@ def command(line: str) -> None:
 
 
 def error(message: str) -> None:
-    """One line on the error stream, as it is."""
+    """One line on the error stream, as it is but for keys, tokens and the home directory."""
     console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
-    console.print(f"Error: {message}", style="red")
+    console.print(f"Error: {redact_text(message)}", style="red")
 
 
 def _wer(record: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 
 from src import attempt
 from src.composite import Composite
-from src.composite_record import build_composite_record, composite_fingerprint, log_composite
+from src.composite_record import build_composite_record, composite_fingerprint, log_composite, run_id
 from src.digest import sha256_file
 from src.errors import UserError
 from src.finished import members, remember
@@ -163,11 +163,10 @@ def _log_composite(record: dict[str, Any], point: Point, info: RunInfo) -> None:
     logged = _logged(point, record["fingerprint"], {"stage": "composite"})
     if evaluated is None or logged is None:
         return
-    identity = f"{record['method']}-{record['bits']}-{record['fingerprint']}"
     label = f"{record['model']}-{record['method']}-{record['bits']}-{record['dataset']}"
     tags = (*info.tags[:-1], record["dataset"])
     config = {**info.config, **record["settings"]}
-    info = replace(info, id=identity, name=label, job_type="composite", tags=tags, config=config)
+    info = replace(info, id=run_id(record), name=label, job_type="composite", tags=tags, config=config)
     with open_tracker(point.settings.tracking, info) as tracker:
         _log(logged, tracker, "composite", lambda: log_composite(record, tracker))
 

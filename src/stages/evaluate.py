@@ -90,7 +90,9 @@ class Evaluate(Stage):
         result = self.result(point)
         times = read_json(point.transcripts.path / TIMES)
         rtfx = {name: value for name, value in speed(point).items() if name == "rtfx"}
-        tracker.log(self.name, {**_flat(result), "processing_seconds": times["seconds"], **rtfx})
+        figures = _flat({**result, "data": _counts(result["data"])})
+        beside = {"wbits": point.settings.wbits, "processing_seconds": times["seconds"]}
+        tracker.log(self.name, {**beside, **figures, **rtfx})
         tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
         tracker.table(self.name, "failures_by_duration", *_by_duration(result["failures_by_duration"]))
         if result["probe"]:
@@ -123,6 +125,11 @@ def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, int | float | str):
             figures[name] = value
     return figures
+
+
+def _counts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a corpus without what it says of single clips, which are any number."""
+    return {**data, "bad_audio": {"count": data["bad_audio"]["count"]}}
 
 
 def _by_duration(buckets: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
