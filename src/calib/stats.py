@@ -13,6 +13,7 @@ from src.calib.gram import add_lower_gram
 from src.methods.base import LinkStatistics
 
 _ROWS_AT_ONCE = 1024  # the temporaries of a chunk stay in cache
+_ROWS_OF_POWERS = 64  # powers have three temporaries, which take a fifth of the time where they fit the L2 cache
 
 
 class RunningStatistics:
@@ -23,6 +24,7 @@ class RunningStatistics:
         self._minimum = torch.full((in_features,), torch.inf, device=device)
         self._maximum = torch.full((in_features,), -torch.inf, device=device)
         self._abs_sum = torch.zeros(in_features, dtype=torch.float64, device=device)
+        self._powers = torch.zeros(4, in_features, dtype=torch.float64, device=device)
         self._gram = torch.zeros(in_features, in_features, device=device) if gram else None
 
     def update(self, x: Tensor, weights: Tensor | None = None) -> None:
@@ -40,6 +42,10 @@ class RunningStatistics:
         torch.minimum(self._minimum, x.amin(dim=0), out=self._minimum)
         torch.maximum(self._maximum, x.amax(dim=0), out=self._maximum)
         self._abs_sum += x.abs().sum(dim=0)
+        for rows in x.split(_ROWS_OF_POWERS):
+            square = rows.square()
+            for power, values in enumerate((rows, square, square * rows, square.square())):
+                self._powers[power] += values.sum(dim=0)
         if self._gram is not None:
             add_lower_gram(self._gram, x if weights is None else x * weights.unsqueeze(1))
 
@@ -53,4 +59,4 @@ class RunningStatistics:
             raise ValueError("no calibration input reached this link")
         abs_mean = (self._abs_sum / self._count).float()
         gram = None if self._gram is None else self._gram.tril() + self._gram.tril(-1).T
-        return LinkStatistics(self._count, gram, self._minimum, self._maximum, abs_mean)
+        return LinkStatistics(self._count, gram, self._minimum, self._maximum, abs_mean, self._powers / self._count)

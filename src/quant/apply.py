@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from src.models.speech import SpeechModel
 from src.quant.checkpoint import load_weights, round_to_storage
 from src.quant.ends import RoundedEnds, chosen_ends, write_weight
 from src.quant.fake import check_key_rotation, kv_layer_factory
+from src.quant.figures import input_distribution, weight_figures
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
 from src.quant.linear import install
-from src.quant.loss import relative_output_error
 from src.quant.plan import in_scope, uniform_plan
 from src.quant.structure import Edit, apply_edit, key_rotation
 from src.runtime import progress
@@ -194,6 +195,7 @@ class Quantizer:
 
     def _round(self, linear: Linear, statistics: LinkStatistics | None, fitted: Rounded | None) -> dict[str, Any]:
         spec, abits = self._bench.plan[linear.path], self._abits[linear.path]
+        read = input_distribution(statistics)
         row: dict[str, Any] = {
             "linear": linear.path,
             "component": linear.component.value,
@@ -201,6 +203,7 @@ class Quantizer:
             "wbits": spec.bits if spec else FULL_PRECISION,
             "abits": abits,
             "rows": statistics.count if statistics else 0,
+            "input_distribution": asdict(read) if read else None,
             "notes": [self._notes[linear.path]] if linear.path in self._notes else [],
         }
         if spec is None:
@@ -213,13 +216,11 @@ class Quantizer:
         exact = rounded.weight.exact_inputs
         install(self._speech.module, linear.path, Q, abits, exact, self._input_grid(linear, statistics, exact))
         self.weights[linear.path] = rounded.weight
-        gram = statistics.gram if statistics else None
         return {
             **row,
             "bits_per_weight": rounded.weight.bits_per_weight,
             "stored_bytes": rounded.weight.nbytes,
-            "weight_error": float(torch.linalg.norm(W - Q) / torch.linalg.norm(W)),
-            "output_error": None if gram is None else relative_output_error(W, Q, gram),
+            **weight_figures(W, Q, statistics.gram if statistics else None),
             "exact_inputs": 0 if rounded.weight.dense is None else len(rounded.weight.dense.columns),
             "outliers": 0 if rounded.weight.sparse is None else len(rounded.weight.sparse.values),
             "notes": [*row["notes"], *rounded.notes],

@@ -1,4 +1,4 @@
-"""Bytes and products by phase and step, of batches and beams; by hand on the page's Moonshine (``profiling_points``)."""
+"""Bytes and products by phase and step, of batches and beams, by hand on the Moonshine of ``profiling_points``."""
 
 from __future__ import annotations
 
