@@ -191,7 +191,8 @@ class Quantizer:
         fitted = self._method.fit_block(self._bench, task)
         for linear in task.block.linears:
             link = self._speech.graph.link_of(linear.path).name
-            self.rows.append(self._round(linear, task.statistics.get(link), fitted.get(linear.path)))
+            row = self._round(linear, task.statistics.get(link), fitted.get(linear.path))
+            self.rows.append({**row, "link": link})
 
     def _round(self, linear: Linear, statistics: LinkStatistics | None, fitted: Rounded | None) -> dict[str, Any]:
         spec, abits = self._bench.plan[linear.path], self._abits[linear.path]

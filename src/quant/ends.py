@@ -134,6 +134,7 @@ def _row(end: End, W: Tensor, weight: QuantizedWeight) -> dict[str, Any]:
         "rows": 0,
         "bits_per_weight": weight.bits_per_weight,
         "stored_bytes": weight.nbytes,
+        "link": None,
         "input_distribution": None,
         **weight_figures(W, weight.dequantize()),
         "notes": list(end.notes),
