@@ -11,9 +11,9 @@ from torch import Tensor
 
 from src.calib.gram import add_lower_gram
 from src.methods.base import LinkStatistics
+from src.quant.figures import power_sums
 
 _ROWS_AT_ONCE = 1024  # the temporaries of a chunk stay in cache
-_ROWS_OF_POWERS = 64  # powers have three temporaries, which take a fifth of the time where they fit the L2 cache
 
 
 class RunningStatistics:
@@ -42,10 +42,7 @@ class RunningStatistics:
         torch.minimum(self._minimum, x.amin(dim=0), out=self._minimum)
         torch.maximum(self._maximum, x.amax(dim=0), out=self._maximum)
         self._abs_sum += x.abs().sum(dim=0)
-        for rows in x.split(_ROWS_OF_POWERS):
-            square = rows.square()
-            for power, values in enumerate((rows, square, square * rows, square.square())):
-                self._powers[power] += values.sum(dim=0)
+        self._powers += power_sums(x)
         if self._gram is not None:
             add_lower_gram(self._gram, x if weights is None else x * weights.unsqueeze(1))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from src.methods.base import LinkStatistics
 
 OUTLIER_DEVIATIONS = 6.0
+_ROWS_AT_ONCE = 64  # the temporaries of as many fit the L2 cache, which takes a fifth of the time
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,17 @@ def sqnr_db(relative_error: float | None) -> float | None:
 def tensor_distribution(W: Tensor) -> Distribution:
     """Of a tensor [rows, channels] at hand."""
     x = W.float()
-    powers = torch.stack([x.pow(k).mean(0, dtype=torch.float64) for k in (1, 2, 3, 4)])
-    return _distribution(powers, x.amin(0), x.amax(0), x.abs().mean(0, dtype=torch.float64))
+    return _distribution(power_sums(x) / len(x), x.amin(0), x.amax(0), x.abs().mean(0))
+
+
+def power_sums(x: Tensor) -> Tensor:
+    """Sums over rows ``x`` [rows, channels] of ``x``, ``x^2``, ``x^3`` and ``x^4``: float64 [4, channels]."""
+    sums = torch.zeros(4, x.shape[1], dtype=torch.float64, device=x.device)
+    for rows in x.split(_ROWS_AT_ONCE):
+        square = rows.square()
+        for power, values in enumerate((rows, square, square * rows, square.square())):
+            sums[power] += values.sum(dim=0)
+    return sums
 
 
 def input_distribution(statistics: LinkStatistics | None) -> Distribution | None:

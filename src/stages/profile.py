@@ -65,13 +65,19 @@ class Profile(Stage):
         return {**super().result(point), "decoded": decoded}
 
     def log(self, point: Point, tracker: Tracker) -> None:
-        """Totals, and one table row per component."""
+        """Totals, and tables with a row per component and per phase."""
         result = self.result(point)
-        tracker.log(self.name, {name: value for name, value in result.items() if isinstance(value, int | float)})
+        estimate = result["roofline"] or {}
+        figures = {f"roofline_{name}": estimate.get(name) for name in ("rtf", "tokens_per_second", "token_ms")}
+        tracker.log(
+            self.name, {k: value for k, value in {**result, **figures}.items() if isinstance(value, int | float)}
+        )
         tracker.summary({name: result[name] for name in ("memory_io_bytes", "bops")})
-        moved, bops = result["memory_io_breakdown"], result["bops_breakdown"]
-        rows = [[name, moved.get(name, 0), bops.get(name, 0)] for name in sorted({*moved, *bops})]
-        tracker.table(self.name, "components", ["component", "memory_io_bytes", "bops"], rows)
+        columns = ["memory_io_bytes", "macs", "bops"]
+        for table, breakdown in (("component", "breakdown"), ("phase", "phases")):
+            parts = [result[f"{figure}_{breakdown}"] for figure in ("memory_io", "macs", "bops")]
+            rows = [[name, *(part.get(name, 0) for part in parts)] for name in sorted(set().union(*parts))]
+            tracker.table(self.name, f"{table}s", [table, *columns], rows)
 
 
 def _cost(point: Point, prompt: int) -> Cost:
