@@ -73,7 +73,8 @@ def tensor_distribution(W: Tensor) -> Distribution:
 def power_sums(x: Tensor) -> Tensor:
     """Sums over rows ``x`` [rows, channels] of ``x``, ``x^2``, ``x^3`` and ``x^4``: float64 [4, channels]."""
     sums = torch.zeros(4, x.shape[1], dtype=torch.float64, device=x.device)
-    for rows in x.split(_ROWS_AT_ONCE):
+    for start in range(0, len(x), _ROWS_AT_ONCE):
+        rows = x[start : start + _ROWS_AT_ONCE]
         square = rows.square()
         for power, values in enumerate((rows, square, square * rows, square.square())):
             sums[power] += values.sum(dim=0)
