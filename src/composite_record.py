@@ -28,6 +28,8 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
     """
     first = records[0]
     results = {stage: first["results"][stage] for stage in ("quantize", "profile") if stage in first["results"]}
+    if "profile" in results:
+        results["profile"] = {**results["profile"], "decoded": None}  # each member has its own
     if all("evaluate" in record["results"] for record in records):
         evaluated = [record["results"]["evaluate"] for record in records]
         sums = {figure: sum(each[figure] for each in evaluated) for figure in SUMS}

@@ -16,8 +16,8 @@ from src.settings import ROOT, ModelSettings, Settings, from_config
 from tests.composed import composed, composites
 
 CONF = ROOT / "conf"
-GROUPS = ("model", "method", "bits", "scope", "dataset", "calib", "export", "tracking", "experiment")
-NAMED = ("model", "method", "dataset")  # groups whose choice is written into records
+GROUPS = ("model", "method", "bits", "scope", "dataset", "calib", "edge_device", "export", "tracking", "experiment")
+NAMED = ("model", "method", "dataset", "edge_device")  # groups whose choice is written into records
 
 
 def choices(group: str) -> list[str]:

@@ -123,6 +123,15 @@ def test_fewer_bits_are_smaller_on_disk_and_in_memory_io(
     assert found["rtn-w3a16"]["profile"]["bops"] < found["rtn-w4a16"]["profile"]["bops"]
 
 
+def test_profiles_average_over_what_was_decoded(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    for record in records(sweep[0]).values():
+        decoded, evaluated = record["results"]["profile"]["decoded"], record["results"]["evaluate"]
+        assert decoded["utterances"] + decoded["left_out"] == evaluated["utterances"]
+        if not decoded["left_out"]:
+            assert decoded["seconds"] == pytest.approx(evaluated["audio_seconds"] / evaluated["utterances"], abs=0.01)
+            assert decoded["steps"] <= evaluated["tokens"] / evaluated["utterances"] < decoded["steps"] + 1
+
+
 def test_sweep_ends_with_one_table_best_first(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, finished = sweep
     rows = [line.split() for line in finished.stdout.splitlines() if "embedded_moonshine" in line]
@@ -277,4 +286,7 @@ def test_random_weights_run_every_stage_at_the_true_shape(tmp_path: Path) -> Non
     )
     assert finished.returncode == 0, finished.stderr
     (record,) = records(tmp_path).values()
-    assert record["results"]["profile"]["parameters"] == 27_092_736
+    profile = record["results"]["profile"]
+    assert profile["parameters"] == 27_092_736
+    assert profile["decoded"]["utterances"] == 2
+    assert profile["roofline"]["device"] == "raspberry_pi_5"
