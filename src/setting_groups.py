@@ -136,10 +136,11 @@ class ProfileSettings(Frozen):
 
 
 class ExportSettings(Frozen):
-    """Files for another runtime: which, and in what form they hold the weights."""
+    """Files for another runtime: which, in what form they hold the weights, and how ONNX multiplies codes."""
 
     runtime: Literal["none", "compressed_tensors", "onnx", "ggml"]
     weights: str | None
+    accuracy_level: Literal[1, 4] | None = None
 
     @field_validator("weights")
     @classmethod

@@ -62,12 +62,14 @@ class Runtime(ABC):
     Attributes:
         name: as in ``conf/export``.
         packages: what has to be importable to write the files.
+        holds_ends: settings of the ends' bits that it can hold codes of, of ``head_bits`` and ``frontend_bits``.
         holds: what its files can hold beside codes on integer grids.
         abits: widths of activations it can hold, 16 for not quantized.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
+    holds_ends: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, chosen: ExportSettings) -> None:
         self.weights = chosen.weights

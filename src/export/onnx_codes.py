@@ -1,0 +1,106 @@
+"""Codes in onnxruntime's blocks: MatMulNBits for linears and the head, GatherBlockQuantized for the embedding.
+
+Blocks are 32 (16) input columns that share a scale. Codes of fewer than 4 or 8 bits and larger groups fit without a
+change: scales and zero points are repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.export.onnx_graph import MICROSOFT, Graph
+from src.quant.granularity import QuantizedWeight
+
+BLOCKS = (32, 16)  # what MatMulNBits takes and groups may be made of; larger ones are no faster
+WIDTHS = (4, 8)  # those the CPU kernels are made for
+
+
+def block_size(group: int) -> int | None:
+    """The largest block that groups of ``group`` columns are made of; None where there is none."""
+    return next((block for block in BLOCKS if group % block == 0), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """One weight [rows, columns] as the operators take it.
+
+    Attributes:
+        bits: of a stored code, 4 or 8.
+        size: columns of a block.
+        codes: uint8 [rows, columns bits / 8].
+        scale: float32 [rows, blocks].
+        zero: float32 [rows, blocks], or uint8 [rows, packed blocks]. None: the middle code everywhere.
+    """
+
+    bits: int
+    size: int
+    codes: np.ndarray
+    scale: np.ndarray
+    zero: np.ndarray | None
+
+    @classmethod
+    def of(cls, weight: QuantizedWeight) -> Blocks:
+        """The blocks of ``weight``, whose groups are made of whole ones."""
+        columns = weight.shape[1]
+        bits = next(width for width in WIDTHS if weight.spec.bits <= width)
+        size = block_size(weight.spec.columns_per_group(columns))
+        assert size is not None, "refused before"
+        repeats = columns // size // weight.scale.shape[1]
+        scale = weight.scale.float().numpy().repeat(repeats, axis=1)
+        zero = weight.zero.numpy().repeat(repeats, axis=1)
+        if zero.dtype == np.float16:
+            return cls(bits, size, packed(weight.codes.numpy(), bits), scale, zero.astype(np.float32))
+        centred = (zero == 1 << (bits - 1)).all()
+        return cls(bits, size, packed(weight.codes.numpy(), bits), scale, None if centred else packed(zero, bits))
+
+    @property
+    def nbytes(self) -> int:
+        """Of all that a product reads."""
+        return self.codes.nbytes + self.scale.nbytes + (0 if self.zero is None else self.zero.nbytes)
+
+
+def packed(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Uint8 codes with two to a byte, the first in the low half, at 4 bits; an odd last one alone."""
+    if bits == WIDTHS[-1]:
+        return codes
+    even = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, codes.shape[-1] % 2)])
+    halves: np.ndarray = even[..., 0::2] | even[..., 1::2] << bits
+    return halves
+
+
+def product(graph: Graph, x: str, path: str, weight: QuantizedWeight, level: int) -> str:
+    """``x`` [..., in] times the weight at ``path``, and its bias if there is one; ``level``: accuracy_level."""
+    blocks, (rows, columns) = Blocks.of(weight), weight.shape
+    codes = blocks.codes.reshape(rows, columns // blocks.size, -1)
+    inputs = [graph.tensor(f"{path}.codes", codes), graph.tensor(f"{path}.scale", blocks.scale.reshape(-1))]
+    zero = blocks.zero
+    if zero is not None:
+        flat = zero if zero.dtype == np.float32 else zero.reshape(-1)
+        inputs.append(graph.tensor(f"{path}.zero", flat))
+    if weight.perm is not None:
+        x = graph.op("Gather", x, graph.tensor(f"{path}.order", weight.perm.numpy()), axis=-1)
+    if graph.has(f"{path}.bias"):
+        absent = [""] * (4 - len(inputs))  # zero points where they are the middle code, and group indices
+        inputs += [*absent, graph.parameter(f"{path}.bias")]
+    sizes = {"K": columns, "N": rows, "bits": blocks.bits, "block_size": blocks.size}
+    return graph.op("MatMulNBits", x, *inputs, domain=MICROSOFT, accuracy_level=level, **sizes)
+
+
+def embedded(graph: Graph, tokens: str, path: str, weight: QuantizedWeight) -> str:
+    """Rows of the embedding at ``path``, from the tensors that :func:`product` stores for the head."""
+    blocks, (rows, columns) = Blocks.of(weight), weight.shape
+    count = columns // blocks.size
+    zero = blocks.zero
+    if zero is None:
+        zero = packed(np.full((rows, count), 1 << (blocks.bits - 1), np.uint8), blocks.bits)
+        zero_name = graph.tensor(f"{path}.middle", zero)
+    else:
+        stored = graph.tensor(f"{path}.zero", zero.reshape(-1))
+        zero_name = graph.op("Reshape", stored, graph.constant([rows, -1]))
+    stored = graph.tensor(f"{path}.codes", blocks.codes.reshape(rows, count, -1))
+    codes = graph.op("Reshape", stored, graph.constant([rows, -1]))
+    scale = graph.op("Reshape", graph.tensor(f"{path}.scale", blocks.scale.reshape(-1)), graph.constant([rows, count]))
+    sizes = {"bits": blocks.bits, "block_size": blocks.size, "gather_axis": 0, "quantize_axis": 1}
+    return graph.op("GatherBlockQuantized", codes, tokens, scale, zero_name, domain=MICROSOFT, **sizes)
