@@ -47,6 +47,7 @@ def run(study: Settings | Composite) -> float | None:
     path = save_record(record, Path(members[0].output_dir), job_dir)
     if HydraConfig.get().mode is RunMode.RUN:
         console.show([record])
+        console.show_measured([record])
     log.info("record: %s", path)
     evaluated = record["results"].get("evaluate")
     return float(evaluated["wer"]) if evaluated else None

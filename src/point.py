@@ -150,7 +150,8 @@ class Point:
     @cached_property
     def latency(self) -> Entry:
         """Measured speed of the fp path on this kind of model; shared by all methods."""
-        return self._entry("latency", device=self.settings.device, **self.settings.profile.model_dump())
+        cost = self.settings.profile.model_dump(include={"seconds", "tokens", "repeats"})
+        return self._entry("latency", device=self.settings.device, **cost)
 
     @cached_property
     def profile(self) -> Entry:

@@ -51,5 +51,6 @@ def show_sweep(*, failed: bool = False) -> None:
     found = [json.loads((job / RECORD).read_text(encoding="utf-8")) for job in jobs if (job / RECORD).exists()]
     if found:
         console.show(found)
+        console.show_measured(found)
     if len(found) < len(jobs):
         console.error(f"{len(jobs) - len(found)} of {len(jobs)} points failed; their logs are in {folder}")

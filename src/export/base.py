@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from src.models.speech import SpeechModel
 
+_FLOAT_BYTES = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Exportable:
@@ -98,6 +100,10 @@ class Runtime(ABC):
         Raises:
             UserError: it cannot.
         """
+
+    def read_bytes(self, weight: Linear, spec: WeightSpec | None) -> int:  # noqa: ARG002 - others store less than floats
+        """Bytes that the runtime reads of ``weight`` for one product: as float32 unless a subclass knows better."""
+        return _FLOAT_BYTES * weight.out_features * weight.in_features
 
     @abstractmethod
     def write(self, model: Exportable, folder: Path) -> list[str]:

@@ -72,6 +72,14 @@ class Onnx(Runtime):
             problem = f"has one scale per output channel in integer products, and groups of {columns} would need more"
             raise self.refuse(problem, "Use group_size=-1, or export.weights=codes with abits=16")
 
+    def read_bytes(self, weight: Linear, spec: WeightSpec | None) -> int:
+        """Codes with their float32 scales and zero points, else as the base."""
+        if spec is None or self.weights == "float32":
+            return super().read_bytes(weight, spec)
+        from src.export.onnx_codes import blocked_bytes
+
+        return blocked_bytes(weight.out_features, weight.in_features, spec)
+
     def write(self, model: Exportable, folder: Path) -> list[str]:
         """See the module docstring."""
         import onnx

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.export.onnx_graph import MICROSOFT, Graph
-from src.quant.granularity import QuantizedWeight
+from src.quant.granularity import QuantizedWeight, WeightSpec
 
 BLOCKS = (32, 16)  # what MatMulNBits takes and groups may be made of; larger ones are no faster
 WIDTHS = (4, 8)  # those the CPU kernels are made for
+_SCALE_BYTES = 4
 
 
 def block_size(group: int) -> int | None:
@@ -55,10 +56,15 @@ class Blocks:
         centred = (zero == 1 << (bits - 1)).all()
         return cls(bits, size, packed(weight.codes.numpy(), bits), scale, None if centred else packed(zero, bits))
 
-    @property
-    def nbytes(self) -> int:
-        """Of all that a product reads."""
-        return self.codes.nbytes + self.scale.nbytes + (0 if self.zero is None else self.zero.nbytes)
+
+def blocked_bytes(rows: int, columns: int, spec: WeightSpec) -> int:
+    """Bytes of :class:`Blocks` of a weight with integer zero points."""
+    bits = next(width for width in WIDTHS if spec.bits <= width)
+    size = block_size(spec.columns_per_group(columns))
+    assert size is not None, "refused before"
+    count = columns // size
+    centred = spec.symmetric and spec.bits == bits
+    return rows * (columns * bits // 8 + _SCALE_BYTES * count + (0 if centred else -(-count * bits // 8)))
 
 
 def packed(codes: np.ndarray, bits: int) -> np.ndarray:

@@ -51,9 +51,9 @@ def cross_outputs(graph: Graph, states: str, heads: int, frames: int | str, form
         keys, values = (
             graph.heads(linear(graph, states, f"{block.path}.encoder_attn.{name}_proj", form), heads) for name in "kv"
         )
-        keys, shape = graph.scaled_keys(keys, head_dim), ["batch", heads]
-        graph.output(f"cross_keys.{number}", keys, TensorProto.FLOAT, [*shape, head_dim, frames])
-        graph.output(f"cross_values.{number}", values, TensorProto.FLOAT, [*shape, frames, head_dim])
+        keys = graph.scaled_keys(keys, head_dim)
+        graph.output(f"cross_keys.{number}", keys, TensorProto.FLOAT, ["batch", heads, head_dim, frames])
+        graph.output(f"cross_values.{number}", values, TensorProto.FLOAT, ["batch", heads, frames, head_dim])
 
 
 def cached_decoder(
@@ -69,8 +69,8 @@ def cached_decoder(
     """The decoder of one family.
 
     Inputs: ``tokens`` int64 [batch, new]; per block ``past_keys.i``, ``past_values.i`` [batch, heads, past, h] (past is
-    0 for the prompt) and ``cross_keys.i``, ``cross_values.i`` of the encoder (:func:`cross_outputs`); with ``masked`` also its ``frame_mask``
-    bool [batch, frames]. Outputs: ``logits`` [batch, new, vocabulary], ``keys.i``, ``values.i`` with the new tokens.
+    0 for the prompt) and ``cross_keys.i``, ``cross_values.i`` of the encoder (:func:`cross_outputs`); with ``masked``
+    also its ``frame_mask`` bool [batch, frames]. Outputs: ``logits`` [batch, new, vocabulary], ``keys.i``, ``values.i`` with the new tokens.
 
     Args:
         model: the quantized model.

@@ -1,8 +1,9 @@
 """How a quantized linear is written in ONNX: as codes, as codes with rounded inputs, or as float32 weights.
 
 ``codes``: onnxruntime's MatMulNBits, 4 or 8 bits in blocks of 32 (16) input columns that share a scale; codes of fewer
-bits and larger groups fit without a change (:mod:`src.export.onnx_codes`). ``accuracy_level`` says what products are computed in:
-float32 (1), or integers after rounding the inputs to 8 bits in the same blocks (4), which is faster.
+bits and larger groups fit without a change (:mod:`src.export.onnx_codes`). ``accuracy_level`` says
+what products are computed in: float32 (1), or integers after rounding the inputs to 8 bits in the same blocks (4),
+which is faster.
 ``int8_dynamic``: inputs are rounded as they come, one grid a token of at most 8 bits, and multiplied with the codes in
 integers (MatMulInteger), with one scale per output channel. DynamicQuantizeLinear is not used: its one grid a tensor
 would make a clip's result depend on which others share its batch.

@@ -17,9 +17,9 @@ import torch
 from onnx import numpy_helper
 
 from src.export.base import Exportable
+from src.export.onnx_codes import packed
 from src.export.onnx_generate import Recogniser
 from src.export.onnx_graph import Graph
-from src.export.onnx_codes import packed
 from src.export.onnx_linear import Form, linear
 from src.quant.checkpoint import load_weights
 from src.stages.quantize import CHECKPOINT
