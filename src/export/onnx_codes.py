@@ -6,6 +6,7 @@ change: scales and zero points are repeated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,13 @@ class Blocks:
         centred = (zero == 1 << (bits - 1)).all()
         return cls(bits, size, packed(weight.codes.numpy(), bits), scale, None if centred else packed(zero, bits))
 
+    @property
+    def zeros(self) -> np.ndarray:
+        """``zero``, the middle codes written out."""
+        if self.zero is not None:
+            return self.zero
+        return packed(np.full(self.scale.shape, 1 << (self.bits - 1), np.uint8), self.bits)
+
 
 def blocked_bytes(rows: int, columns: int, spec: WeightSpec) -> int:
     """Bytes of :class:`Blocks` of a weight with integer zero points."""
@@ -76,37 +84,57 @@ def packed(codes: np.ndarray, bits: int) -> np.ndarray:
     return halves
 
 
-def product(graph: Graph, x: str, path: str, weight: QuantizedWeight, level: int) -> str:
-    """``x`` [..., in] times the weight at ``path``, and its bias if there is one; ``level``: accuracy_level."""
-    blocks, (rows, columns) = Blocks.of(weight), weight.shape
-    codes = blocks.codes.reshape(rows, columns // blocks.size, -1)
-    inputs = [graph.tensor(f"{path}.codes", codes), graph.tensor(f"{path}.scale", blocks.scale.reshape(-1))]
-    zero = blocks.zero
-    if zero is not None:
-        flat = zero if zero.dtype == np.float32 else zero.reshape(-1)
-        inputs.append(graph.tensor(f"{path}.zero", flat))
-    if weight.perm is not None:
-        x = graph.op("Gather", x, graph.tensor(f"{path}.order", weight.perm.numpy()), axis=-1)
-    if graph.has(f"{path}.bias"):
+def stackable(weights: Sequence[QuantizedWeight]) -> bool:
+    """Whether weights of the same inputs can be rows of one product: the same grids and order of columns."""
+    first = weights[0]
+    alike = all(each.spec == first.spec and each.zero.dtype == first.zero.dtype for each in weights)
+    return alike and all(each.perm is None for each in weights)
+
+
+def product(graph: Graph, x: str, paths: Sequence[str], weights: Sequence[QuantizedWeight], level: int) -> str:
+    """``x`` [..., in] times the weights at ``paths``, one under the other, with biases; ``level``: accuracy_level."""
+    name, parts = "+".join(paths), [Blocks.of(weight) for weight in weights]
+    columns, bits, size = weights[0].shape[1], parts[0].bits, parts[0].size
+    codes = np.concatenate([part.codes for part in parts])
+    inputs = [
+        graph.tensor(f"{name}.codes", codes.reshape(len(codes), columns // size, -1)),
+        graph.tensor(f"{name}.scale", np.concatenate([part.scale for part in parts]).reshape(-1)),
+    ]
+    if any(part.zero is not None for part in parts):
+        zero = np.concatenate([part.zeros for part in parts])
+        inputs.append(graph.tensor(f"{name}.zero", zero if zero.dtype == np.float32 else zero.reshape(-1)))
+    perm = weights[0].perm
+    if perm is not None:
+        x = graph.op("Gather", x, graph.tensor(f"{name}.order", perm.numpy()), axis=-1)
+    if any(graph.has(f"{path}.bias") for path in paths):
         absent = [""] * (4 - len(inputs))  # zero points where they are the middle code, and group indices
-        inputs += [*absent, graph.parameter(f"{path}.bias")]
-    sizes = {"K": columns, "N": rows, "bits": blocks.bits, "block_size": blocks.size}
+        inputs += [*absent, stacked_bias(graph, paths)]
+    sizes = {"K": columns, "N": len(codes), "bits": bits, "block_size": size}
     return graph.op("MatMulNBits", x, *inputs, domain=MICROSOFT, accuracy_level=level, **sizes)
+
+
+def stacked_bias(graph: Graph, paths: Sequence[str]) -> str:
+    """Biases of the linears at ``paths`` behind one another, zeros where one has none."""
+
+    def bias(path: str) -> str:
+        if graph.has(f"{path}.bias"):
+            return graph.parameter(f"{path}.bias")
+        return graph.constant(np.zeros(graph.rows(path)), np.float32)
+
+    biases = [bias(path) for path in paths]
+    return biases[0] if len(biases) == 1 else graph.op("Concat", *biases, axis=0)
 
 
 def embedded(graph: Graph, tokens: str, path: str, weight: QuantizedWeight) -> str:
     """Rows of the embedding at ``path``, from the tensors that :func:`product` stores for the head."""
     blocks, (rows, columns) = Blocks.of(weight), weight.shape
     count = columns // blocks.size
-    zero = blocks.zero
-    if zero is None:
-        zero = packed(np.full((rows, count), 1 << (blocks.bits - 1), np.uint8), blocks.bits)
-        zero_name = graph.tensor(f"{path}.middle", zero)
+    if blocks.zero is None:
+        zero = graph.tensor(f"{path}.middle", blocks.zeros)
     else:
-        stored = graph.tensor(f"{path}.zero", zero.reshape(-1))
-        zero_name = graph.op("Reshape", stored, graph.constant([rows, -1]))
+        zero = graph.op("Reshape", graph.tensor(f"{path}.zero", blocks.zero.reshape(-1)), graph.constant([rows, -1]))
     stored = graph.tensor(f"{path}.codes", blocks.codes.reshape(rows, count, -1))
     codes = graph.op("Reshape", stored, graph.constant([rows, -1]))
     scale = graph.op("Reshape", graph.tensor(f"{path}.scale", blocks.scale.reshape(-1)), graph.constant([rows, count]))
     sizes = {"bits": blocks.bits, "block_size": blocks.size, "gather_axis": 0, "quantize_axis": 1}
-    return graph.op("GatherBlockQuantized", codes, tokens, scale, zero_name, domain=MICROSOFT, **sizes)
+    return graph.op("GatherBlockQuantized", codes, tokens, scale, zero, domain=MICROSOFT, **sizes)

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from src.export.base import Exportable
-from src.export.onnx_graph import Graph
+from src.export.onnx_graph import MICROSOFT, Graph
 from src.export.onnx_linear import Form, head, linear
 
 
@@ -18,11 +18,10 @@ class Cached:
     """What one block attends to, and what it adds to the cache.
 
     Attributes:
-        keys: of the tokens so far [batch, heads, past, h]; after :meth:`extend`, with the new ones.
+        keys: of the tokens so far [batch, heads, past, h]; after :meth:`attend`, with the new ones.
         values: likewise.
         cross_keys: of the encoder's frames, scaled and transposed [batch, heads, h, frames].
         cross_values: of the encoder's frames [batch, heads, frames, h].
-        causal: added to scores of the self-attention, [new, past + new].
         frames: added to those of the cross-attention, [batch, 1, 1, frames]; None where all frames count.
     """
 
@@ -31,14 +30,20 @@ class Cached:
     values: str
     cross_keys: str
     cross_values: str
-    causal: str
+    heads: int
     frames: str | None
 
-    def extend(self, k: str, v: str) -> tuple[str, str]:
-        """Appends keys and values of the new tokens, and returns all."""
-        self.keys = self.graph.op("Concat", self.keys, k, axis=2)
-        self.values = self.graph.op("Concat", self.values, v, axis=2)
-        return self.keys, self.values
+    def attend(self, q: str, k: str, v: str) -> str:
+        """Appends keys and values of the new tokens, and lets each attend to all before it and itself.
+
+        ``q``, ``k``, ``v`` and what is returned: [batch, new, heads h]. One operator, as a step has one row, and what
+        it costs beside the weights is the number of operators.
+        """
+        inputs = (q, k, v, "", "", "", self.keys, self.values)
+        mixed, self.keys, self.values = self.graph.ops(
+            "MultiHeadAttention", *inputs, outputs=3, domain=MICROSOFT, num_heads=self.heads, unidirectional=1
+        )
+        return mixed
 
 
 def cross_outputs(graph: Graph, states: str, heads: int, frames: int | str, form: Form) -> None:
@@ -70,7 +75,8 @@ def cached_decoder(
 
     Inputs: ``tokens`` int64 [batch, new]; per block ``past_keys.i``, ``past_values.i`` [batch, heads, past, h] (past is
     0 for the prompt) and ``cross_keys.i``, ``cross_values.i`` of the encoder (:func:`cross_outputs`); with ``masked``
-    also its ``frame_mask`` bool [batch, frames]. Outputs: ``logits`` [batch, new, vocabulary], ``keys.i``, ``values.i`` with the new tokens.
+    also its ``frame_mask`` bool [batch, frames]. Outputs: ``logits`` [batch, new, vocabulary], ``keys.i``, ``values.i``
+    with the new tokens.
 
     Args:
         model: the quantized model.
@@ -95,15 +101,13 @@ def cached_decoder(
         for i in range(len(model.graph.decoder))
     ]
     past, new = graph.size(inputs[0][0], 2), graph.size(tokens, 1)
-    total = graph.op("Add", past, new)
-    positions = graph.span(past, total)
-    column = graph.op("Unsqueeze", positions, graph.constant([1]))
-    causal = graph.bias_of(graph.op("LessOrEqual", graph.span(graph.constant([0]), total), column))
+    # not a range from past on: onnxruntime makes a slice of a gathered range, and a wrong one
+    positions = graph.op("Add", past, graph.span(graph.constant([0]), new))
     frame_bias = None if mask is None else graph.bias_of(graph.op("Unsqueeze", mask, graph.constant([1, 2])))
     hidden = embed(graph, tokens, positions)
     for number, each in enumerate(model.graph.decoder):
         keys, values, cross_keys, cross_values = inputs[number]
-        cached = Cached(graph, keys, values, cross_keys, cross_values, causal, frame_bias)
+        cached = Cached(graph, keys, values, cross_keys, cross_values, heads, frame_bias)
         hidden = block(graph, hidden, each.path, cached)
         for name, tensor in (("keys", cached.keys), ("values", cached.values)):
             graph.output(f"{name}.{number}", tensor, TensorProto.FLOAT, ["batch", heads, "total", head_dim])

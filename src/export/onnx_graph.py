@@ -86,6 +86,11 @@ class Graph:
 
         return self.once((name, transposed), make)
 
+    def rows(self, path: str) -> int:
+        """Outputs of the linear at ``path``."""
+        weight = self.model.stored.weights.get(path)
+        return len(self.model.stored.leftovers[f"{path}.weight"]) if weight is None else weight.shape[0]
+
     def has(self, name: str) -> bool:
         """Whether the model has a parameter of this name."""
         return name in self.model.stored.leftovers
@@ -135,9 +140,12 @@ class Graph:
         scores = self.op("MatMul", q, scaled_keys)
         if bias is not None:
             scores = self.op("Add", scores, bias)
-        mixed = self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
-        joined = self.op("Transpose", mixed, perm=[0, 2, 1, 3])
-        return self.op("Reshape", joined, self.constant([0, 0, -1]))
+        return self.joined(self.op("MatMul", self.op("Softmax", scores, axis=-1), v))
+
+    def joined(self, x: str) -> str:
+        """The inverse of :meth:`heads`: ``x`` [batch, heads, n, h] as [batch, n, heads h]."""
+        turned = self.op("Transpose", x, perm=[0, 2, 1, 3])
+        return self.op("Reshape", turned, self.constant([0, 0, -1]))
 
     def finish(self, name: str) -> onnx.ModelProto:
         """The checked model."""

@@ -11,6 +11,7 @@ would make a clip's result depend on which others share its batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,14 +39,11 @@ def linear(graph: Graph, x: str, path: str, form: Form) -> str:
     """The linear at ``path`` applied to ``x`` [..., in], in one of the forms of the module docstring."""
     weight = graph.model.stored.weights.get(path)
     if weight is not None and form.weights == "codes":
-        return onnx_codes.product(graph, x, path, weight, form.accuracy_level)
-    if weight is None:
-        product = graph.op("MatMul", x, graph.parameter(f"{path}.weight", transposed=True))
-    elif form.weights == "int8_dynamic":
+        return onnx_codes.product(graph, x, [path], [weight], form.accuracy_level)
+    if weight is not None and form.weights == "int8_dynamic":
         product = _integers(graph, x, path, weight)
     else:
-        dense = weight.dequantize().numpy()
-        product = graph.op("MatMul", x, graph.tensor(f"{path}.weight", dense.T))
+        product = graph.op("MatMul", x, _dense(graph, path))
     if not graph.has(f"{path}.bias"):
         return product
     return graph.op("Add", product, graph.parameter(f"{path}.bias"))
@@ -83,6 +81,33 @@ def _rounded_tokens(graph: Graph, x: str) -> tuple[str, str, str]:
     return codes, scale, graph.op("Cast", zero, to=TensorProto.INT32)
 
 
+def linears(graph: Graph, x: str, paths: Sequence[str], form: Form) -> list[str]:
+    """The linears at ``paths``, each applied to ``x``: as one product where their weights can be put on one another.
+
+    A decode step has one row, and products so small cost as much to start as to compute.
+    """
+    weights = [graph.model.stored.weights.get(path) for path in paths]
+    held = [weight for weight in weights if weight is not None]
+    if form.weights == "codes" and len(held) == len(paths) and onnx_codes.stackable(held):
+        stacked = onnx_codes.product(graph, x, paths, held, form.accuracy_level)
+    elif form.weights == "float32" or not held:
+        dense = graph.op("Concat", *(_dense(graph, path) for path in paths), axis=1)
+        stacked = graph.op("MatMul", x, dense)
+        if any(graph.has(f"{path}.bias") for path in paths):
+            stacked = graph.op("Add", stacked, onnx_codes.stacked_bias(graph, paths))
+    else:
+        return [linear(graph, x, path, form) for path in paths]
+    return graph.ops("Split", stacked, outputs=len(paths), axis=-1, num_outputs=len(paths))
+
+
+def _dense(graph: Graph, path: str) -> str:
+    """The weight at ``path`` as float32 [in, out]."""
+    weight = graph.model.stored.weights.get(path)
+    if weight is None:
+        return graph.parameter(f"{path}.weight", transposed=True)
+    return graph.tensor(f"{path}.weight", weight.dequantize().numpy().T)
+
+
 def embedded(graph: Graph, tokens: str, form: Form) -> str:
     """Rows of the token embedding for ``tokens`` [batch, new]: [batch, new, d]."""
     path = graph.model.graph.embedding
@@ -100,7 +125,7 @@ def head(graph: Graph, hidden: str, form: Form) -> str:
     path = graph.model.graph.embedding
     weight = graph.model.stored.weights.get(path)
     if weight is not None and form.holds_codes:
-        return onnx_codes.product(graph, hidden, path, weight, form.accuracy_level)
+        return onnx_codes.product(graph, hidden, [path], [weight], form.accuracy_level)
     width, vocabulary = graph.model.config.hidden_size, graph.model.config.vocab_size
     flat = graph.op("Gemm", graph.op("Reshape", hidden, graph.constant([-1, width])), _table(graph), transB=1)
     sizes = graph.op("Shape", hidden, start=0, end=2)

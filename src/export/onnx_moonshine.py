@@ -14,7 +14,7 @@ from onnx import TensorProto
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import Form, embedded, linear
+from src.export.onnx_linear import Form, embedded, linear, linears
 
 CONVOLUTIONS = ((127, 64), (7, 3), (3, 2))  # width and stride of conv1, conv2, conv3
 _GROUP_NORM_EPSILON = 1e-5
@@ -47,7 +47,7 @@ def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
 
 def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
     """See :func:`~src.export.onnx_decoder.cached_decoder`."""
-    heads, head_dim = model.config.decoder_num_attention_heads, model.graph.head_dim
+    heads = model.config.decoder_num_attention_heads
     turns: list[Rotary] = []
 
     def embed(graph: Graph, tokens: str, positions: str) -> str:
@@ -57,7 +57,7 @@ def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
     def block(graph: Graph, hidden: str, path: str, cached: Cached) -> str:
         normed = graph.layer_norm(hidden, f"{path}.input_layernorm")
         q, k, v = _projected(graph, normed, f"{path}.self_attn", heads, form)
-        mixed = graph.attention(turns[0](q), *cached.extend(turns[0](k), v), cached.causal, head_dim)
+        mixed = cached.attend(*(graph.joined(each) for each in (turns[0](q), turns[0](k), v)))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.self_attn.o_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.post_attention_layernorm")
         q = graph.heads(linear(graph, normed, f"{path}.encoder_attn.q_proj", form), heads)
@@ -152,5 +152,5 @@ def _group_norm(graph: Graph, x: str, counts: str) -> str:
 
 
 def _projected(graph: Graph, x: str, path: str, heads: int, form: Form) -> tuple[str, str, str]:
-    q, k, v = (graph.heads(linear(graph, x, f"{path}.{name}_proj", form), heads) for name in "qkv")
+    q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
     return q, k, v

@@ -8,7 +8,7 @@ from onnx import TensorProto
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import Form, embedded, linear
+from src.export.onnx_linear import Form, embedded, linear, linears
 
 
 def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
@@ -33,7 +33,7 @@ def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
 
 def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
     """See :func:`~src.export.onnx_decoder.cached_decoder`."""
-    heads, head_dim = model.config.decoder_attention_heads, model.graph.head_dim
+    heads = model.config.decoder_attention_heads
 
     def embed(graph: Graph, tokens: str, positions: str) -> str:
         table = graph.parameter("model.decoder.embed_positions.weight")
@@ -41,8 +41,7 @@ def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
 
     def block(graph: Graph, hidden: str, path: str, cached: Cached) -> str:
         normed = graph.layer_norm(hidden, f"{path}.self_attn_layer_norm")
-        q, k, v = _projected(graph, normed, f"{path}.self_attn", heads, form)
-        mixed = graph.attention(q, *cached.extend(k, v), cached.causal, head_dim)
+        mixed = cached.attend(*linears(graph, normed, [f"{path}.self_attn.{name}_proj" for name in "qkv"], form))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.self_attn.out_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.encoder_attn_layer_norm")
         q = graph.heads(linear(graph, normed, f"{path}.encoder_attn.q_proj", form), heads)
@@ -54,7 +53,7 @@ def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
 
 
 def _projected(graph: Graph, x: str, path: str, heads: int, form: Form) -> tuple[str, str, str]:
-    q, k, v = (graph.heads(linear(graph, x, f"{path}.{name}_proj", form), heads) for name in "qkv")
+    q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
     return q, k, v
 
 

@@ -95,7 +95,9 @@ def held(folder: Path) -> dict[str, tuple[Any, list[np.ndarray]]]:
         for node in graph.node:
             if node.op_type == "MatMulNBits":
                 told = {attribute.name: attribute.i for attribute in node.attribute}
-                found[node.input[1].removesuffix(".codes")] = told, [stored[each] for each in node.input[1:]]
+                paths = node.input[1].removesuffix(".codes").split("+")  # linears of one input are one product
+                operands = [np.split(stored[each], len(paths)) for each in node.input[1:4] if each]
+                found |= {path: (told, list(parts)) for path, *parts in zip(paths, *operands, strict=True)}
     return found
 
 
