@@ -36,7 +36,10 @@ POINTS = {
     "outliers as float32": [
         *("model=embedded_moonshine", "method=quik", "wbits=4", "export.weights=float32", "scope.encoder=false")
     ],
-    "full precision": ["model=embedded_whisper", "method=fp", "export.weights=float32"],
+    "full precision": ["model=embedded_whisper", "method=fp"],
+    "float32 products": ["model=embedded_moonshine", "method=rtn", "wbits=4", "export.accuracy_level=1"],
+    "a head of 4 bits": ["model=embedded_whisper", "method=rtn", "wbits=4", "head_bits=4", "group_size=32"],
+    "a symmetric head": ["model=embedded_moonshine", "method=rtn", "wbits=8", "head_bits=8", "symmetric=true"],
 }
 
 
