@@ -16,6 +16,7 @@ NAMES = ("model", "method", "bits", "dataset")
 FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
 LEGEND = "* significant: the 95 % interval of the difference from fp leaves out zero. No star: not significant."
 PLACES = {"tracking", "output_dir", "stages", "export", "device"}  # settings that no figure of the table depends on
+TEXTS = 2  # columns of show_measured that are words
 UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
 
 
@@ -41,6 +42,25 @@ def show(records: Sequence[dict[str, Any]]) -> None:
     console.print(table)
     if any("evaluate" in record["results"] for record in records):
         console.print(LEGEND, style="dim", highlight=False)
+
+
+def show_measured(records: Sequence[dict[str, Any]]) -> None:
+    """Prints one row per runtime that was timed, each once, and below what they have in common; nothing without any."""
+    timed = [record["measured"]["runtimes"] for record in records if "runtimes" in record.get("measured", {})]
+    if not timed:
+        return
+    from src.profiling.measured_table import COLUMNS, about, cells
+
+    table = Table("model", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for number, name in enumerate(COLUMNS):
+        table.add_column(name, justify="left" if number < TEXTS else "right", no_wrap=number >= TEXTS)
+    rows = [(each["model"], *cells(row)) for each in timed for row in each["rows"]]
+    for row in dict.fromkeys(rows):
+        table.add_row(*row)
+    console = _stdout()
+    console.print(table)
+    for line in dict.fromkeys(map(about, timed)):
+        console.print(line, style="dim", highlight=False)
 
 
 def show_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], about: str) -> None:

@@ -22,6 +22,7 @@ from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
 SCHEMA = 5  # raise when the meaning of a stored result changes
+EXPORTS = 2  # raise when exporters write other files
 
 FULL_DTYPE = "float32"
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
@@ -145,7 +146,8 @@ class Point:
     @cached_property
     def exported(self) -> Entry:
         """The quantized model as another runtime's files."""
-        return self._entry("export", quantized=self.quantized.fingerprint, **self.settings.export.model_dump())
+        files = {"format": EXPORTS, **self.settings.export.model_dump()}
+        return self._entry("export", quantized=self.quantized.fingerprint, **files)
 
     @cached_property
     def latency(self) -> Entry:
@@ -157,7 +159,7 @@ class Point:
     def profile(self) -> Entry:
         """Size, memory I/O, bit operations and roofline of the quantized model."""
         key = {"quantized": self.quantized.fingerprint, "latency": self.latency.fingerprint}
-        cost = self.settings.profile.model_dump(exclude={"repeats"})
+        cost = self.settings.profile.model_dump(include={"seconds", "tokens", "batch", "beams"})
         return self._entry("profile", **cost, edge_device=self.settings.edge_device.model_dump(), **key)
 
     @cached_property

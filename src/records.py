@@ -42,6 +42,7 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
     profile = results.get("profile", {})
     measured = {name: profile.pop(name) for name in MEASURED if name in profile}
     measured |= {"evaluate": speed(point)} if "evaluate" in done else {}
+    measured |= {"runtimes": results.pop("measure")} if "measure" in results else {}
     layers = results.get("quantize", {}).get("layers", [])
     return {
         "fingerprint": point.fingerprint,
@@ -86,21 +87,26 @@ def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path
     computed, not where they were looked up.
     """
     path = output_dir / "records" / f"{record['fingerprint']}.json"
-    if not _holds(path, record["results"]):
+    if not _holds(path, record):
         write_json(path, record)
     write_json(job_dir / RECORD, record)
     return path
 
 
 def present(record: dict[str, Any], path: Path) -> None:
-    """Shows a record that is not part of a sweep as a table, and says where it is stored."""
+    """Shows a record that is not part of a sweep as tables, and says where it is stored."""
     if HydraConfig.get().mode is RunMode.RUN:
         console.show([record])
+        console.show_measured([record])
     log.info("record: %s", path)
 
 
-def _holds(path: Path, results: dict[str, Any]) -> bool:
+def _holds(path: Path, record: dict[str, Any]) -> bool:
+    """Whether the file has the record's results, and the runtimes that were timed for it."""
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8"))["results"] == results)
+        held = json.loads(path.read_text(encoding="utf-8"))
+        timed = record["measured"].get("runtimes")
+        same = timed is None or held["measured"].get("runtimes") == timed
+        return same and bool(held["results"] == record["results"])
     except (OSError, ValueError, KeyError):
         return False

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from src.errors import UserError
+from src.profiling.processor import cpu_model
 from src.settings import ROOT
 
 T = TypeVar("T")
@@ -72,12 +73,3 @@ def git_revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def cpu_model() -> str:
-    """Model name of the processor, as the system states it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - a device file, not a path
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 NO_EXPORT: Final = "none"
+_FULL: Final = 16
 _EXPORTED_WEIGHTS: Final[dict[str, tuple[str | None, ...]]] = {
     NO_EXPORT: (None,),
     "compressed_tensors": ("codes",),
-    "onnx": ("codes", "int8_dynamic", "float32"),
+    "onnx": ("auto", "codes", "int8_dynamic", "float32"),
     "ggml": ("auto", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"),
 }
 
@@ -129,16 +130,6 @@ class EvaluateSettings(Frozen):
     long_form: Literal["sequential", "truncate"]
 
 
-class ProfileSettings(Frozen):
-    """The reference utterance whose cost is reported; times are measured at batch 1 with one beam."""
-
-    seconds: Annotated[float, Field(gt=0)]
-    tokens: Count
-    repeats: Count
-    batch: Count
-    beams: Count
-
-
 class EdgeDeviceSettings(Frozen):
     """The device whose roofline is drawn: bandwidth in 1e9 bytes/s, rates in 1e9 operations/s (2 a MAC) by arithmetic.
 
@@ -158,10 +149,11 @@ class EdgeDeviceSettings(Frozen):
 
 
 class ExportSettings(Frozen):
-    """Files for another runtime: which, and in what form they hold the weights."""
+    """Files for another runtime: which, in what form they hold the weights, and how ONNX multiplies codes."""
 
     runtime: Literal["none", "compressed_tensors", "onnx", "ggml"]
     weights: str | None
+    accuracy_level: Literal[1, 4] | None
 
     @field_validator("weights")
     @classmethod
@@ -170,6 +162,33 @@ class ExportSettings(Frozen):
         if weights not in known:
             raise ValueError(f"this runtime knows {', '.join(map(str, known))}")
         return weights
+
+    def resolved(self, abits: int, *, quantized: bool) -> ExportSettings:
+        """With what ``auto`` stands for in ONNX graphs, and without an accuracy level where nothing reads it."""
+        if self.runtime != "onnx":
+            return self
+        form = self.weights
+        if form == "auto":
+            form = "float32" if not quantized else "codes" if abits == _FULL else "int8_dynamic"
+        level = None if form == "float32" else self.accuracy_level
+        return self.model_copy(update={"weights": form, "accuracy_level": level})
+
+
+class ProfileSettings(Frozen):
+    """The reference utterance whose cost is reported, and the runtimes that are timed on it, at batch 1 with one beam.
+
+    ``onnx`` and ``whisper_cpp`` say what is exported to be timed, with the keys of ``export``.
+    """
+
+    seconds: Annotated[float, Field(gt=0)]
+    tokens: Count
+    repeats: Count
+    batch: Count
+    beams: Count
+    runtimes: tuple[Literal["torch", "onnx_float32", "onnx", "whisper_cpp"], ...]
+    threads: Count | None
+    onnx: ExportSettings
+    whisper_cpp: ExportSettings
 
 
 class SweepSettings(Frozen):

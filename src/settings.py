@@ -161,6 +161,7 @@ _REMEDIES = {
     "device": "Use device=cpu, device=cuda or device=cuda:0",
     "export": "Use export.weights=codes, or leave it to the yaml",
     "edge_device": "Choose a yaml of conf/edge_device, e.g. edge_device=raspberry_pi_5, or edge_device=none",
+    "profile": "Choose of torch, onnx_float32, onnx and whisper_cpp, e.g. profile.runtimes=[torch,onnx]",
     "method": "Choose a yaml of conf/method, e.g. method=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
     **dict.fromkeys(BIT_WIDTHS, "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"),
@@ -184,7 +185,23 @@ def _to_user_error(error: ValidationError) -> UserError:
 
 
 def _canonical(settings: Settings) -> Settings:
-    """No block in scope is told as blocks at 16 bits, so that points that are the same have one name and one key."""
+    """Points that are the same have one name and one key: what is told in two ways is told in one."""
+    return _with_exports(_without_idle_bits(settings))
+
+
+def _with_exports(settings: Settings) -> Settings:
+    """What ``export.weights=auto`` stands for."""
+    widths = (settings.wbits, settings.abits, settings.head_bits, settings.frontend_bits)
+    quantized = settings.method_name != "fp" and min(widths) < FULL_PRECISION
+    export, onnx = (
+        each.resolved(settings.abits, quantized=quantized) for each in (settings.export, settings.profile.onnx)
+    )
+    profile = settings.profile.model_copy(update={"onnx": onnx})
+    return settings.model_copy(update={"export": export, "profile": profile})
+
+
+def _without_idle_bits(settings: Settings) -> Settings:
+    """No block in scope is told as blocks at 16 bits."""
     blocks = any(included for _, included in settings.scope)
     if blocks or settings.head_bits == settings.frontend_bits == FULL_PRECISION:
         return settings

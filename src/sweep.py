@@ -80,6 +80,7 @@ def show_sweep(error: Exception | None = None) -> bool:
     failed = {job: json.loads((job / FAILURE).read_text(encoding="utf-8")) for job in jobs if (job / FAILURE).exists()}
     if found:
         console.show(found)
+        console.show_measured(found)
     if failed:
         console.show_failures({job.name: record for job, record in failed.items()}, folder)
     if len(found) < len(jobs):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from src.models.speech import SpeechModel
 
+_FLOAT_BYTES = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Exportable:
@@ -62,12 +64,14 @@ class Runtime(ABC):
     Attributes:
         name: as in ``conf/export``.
         packages: what has to be importable to write the files.
+        holds_ends: settings of the ends' bits that it can hold codes of, of ``head_bits`` and ``frontend_bits``.
         holds: what its files can hold beside codes on integer grids.
         abits: widths of activations it can hold, 16 for not quantized.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
+    holds_ends: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, chosen: ExportSettings) -> None:
         self.weights = chosen.weights
@@ -96,6 +100,10 @@ class Runtime(ABC):
         Raises:
             UserError: it cannot.
         """
+
+    def read_bytes(self, weight: Linear, spec: WeightSpec | None) -> int:  # noqa: ARG002 - others store less than floats
+        """Bytes that the runtime reads of ``weight`` for one product: as float32 unless a subclass knows better."""
+        return _FLOAT_BYTES * weight.out_features * weight.in_features
 
     @abstractmethod
     def write(self, model: Exportable, folder: Path) -> list[str]:

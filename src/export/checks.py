@@ -55,7 +55,7 @@ def check_settings(runtime: Runtime, settings: Settings, method: Method) -> None
     if settings.kvbits != FULL_PRECISION:
         raise runtime.refuse(f"cannot hold a key-value cache of {settings.kvbits} bits", "Use kvbits=16")
     for name, part in (("head_bits", "embedding and head"), ("frontend_bits", "front-end")):
-        if getattr(settings, name) != FULL_PRECISION:
+        if getattr(settings, name) != FULL_PRECISION and name not in runtime.holds_ends:
             raise runtime.refuse(f"cannot hold codes of the {part}", f"Use {name}={FULL_PRECISION}")
     scattered = {Extra.ORDER} if settings.group_size == -1 else frozenset[Extra]()
     _check_extras(runtime, method.stores - scattered, f"{method.name} leaves")

@@ -91,6 +91,11 @@ class Ggml(Runtime):
             what = f"{spec.bits} bits {'without' if spec.symmetric else 'with'} zero points"
             raise self.refuse(f"has no {self.weights} blocks that hold {what} without rounding again", _nearest(spec))
 
+    def read_bytes(self, weight: Linear, spec: WeightSpec | None) -> int:
+        """Blocks of the smallest kind that holds the grid; the embedding has no grid and takes the smallest at hand."""
+        kind = next(kind for kind in self._kinds() if spec is None or kind.holds(spec))
+        return weight.out_features * weight.in_features // BLOCK * kind.block_bytes
+
     def write(self, model: Exportable, folder: Path) -> list[str]:
         """See the module docstring."""
         specs = {weight.spec for weight in model.stored.weights.values()}

@@ -46,6 +46,11 @@ class BlockType:
         """The smallest integer."""
         return 0 if self.offset else -(1 << (self.bits - 1))
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block, its floats included."""
+        return BLOCK * self.bits // 8 + 2 * (1 + self.offset)
+
     def holds(self, spec: WeightSpec) -> bool:
         """Whether every weight that ``spec`` allows keeps its codes."""
         if self.offset:

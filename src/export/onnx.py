@@ -16,12 +16,13 @@ from src.models.graph import Linear
 from src.models.loading import load_config
 from src.quant.extras import Extra
 from src.quant.granularity import WeightSpec
-from src.settings import FULL_PRECISION, ModelSettings
+from src.settings import FULL_PRECISION, ExportSettings, ModelSettings
 from src.store import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+_FLOAT = 1  # MatMulNBits's accuracy_level of float32 products
 _BLOCK = 16  # groups have to be made of blocks of so many columns
 _FOLDED = frozenset({Extra.BIASES, Extra.ORDER, Extra.REAL_ZEROS, Extra.SPARSE, Extra.DENSE})
 
@@ -31,6 +32,11 @@ class Onnx(Runtime):
 
     name = "onnx"
     packages: ClassVar[tuple[str, ...]] = ("onnx",)
+    holds_ends: ClassVar[frozenset[str]] = frozenset({"head_bits"})
+
+    def __init__(self, chosen: ExportSettings) -> None:
+        super().__init__(chosen)
+        self._accuracy_level = chosen.accuracy_level or _FLOAT
 
     @property
     def holds(self) -> frozenset[Extra]:
@@ -66,14 +72,23 @@ class Onnx(Runtime):
             problem = f"has one scale per output channel in integer products, and groups of {columns} would need more"
             raise self.refuse(problem, "Use group_size=-1, or export.weights=codes with abits=16")
 
+    def read_bytes(self, weight: Linear, spec: WeightSpec | None) -> int:
+        """Codes with their float32 scales and zero points, else as the base."""
+        if spec is None or self.weights == "float32":
+            return super().read_bytes(weight, spec)
+        from src.export.onnx_codes import blocked_bytes
+
+        return blocked_bytes(weight.out_features, weight.in_features, spec)
+
     def write(self, model: Exportable, folder: Path) -> list[str]:
         """See the module docstring."""
         import onnx
 
         from src.export import onnx_generate, onnx_moonshine, onnx_whisper
+        from src.export.onnx_linear import Form
 
         family = onnx_whisper if model.settings.family == "whisper" else onnx_moonshine
-        form = str(self.weights)
+        form = Form(str(self.weights), self._accuracy_level)
         onnx.save(family.encoder(model, form), str(folder / "encoder.onnx"))
         onnx.save(family.decoder(model, form), str(folder / "decoder.onnx"))
         (folder / "generate.py").write_bytes(Path(onnx_generate.__file__).read_bytes())

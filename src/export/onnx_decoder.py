@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto
 
 from src.export.base import Exportable
-from src.export.onnx_graph import Graph
-from src.export.onnx_linear import linear
+from src.export.onnx_graph import MICROSOFT, Graph
+from src.export.onnx_linear import Form, head, linear
 
 
 @dataclass
@@ -18,11 +18,10 @@ class Cached:
     """What one block attends to, and what it adds to the cache.
 
     Attributes:
-        keys: of the tokens so far [batch, heads, past, h]; after :meth:`extend`, with the new ones.
+        keys: of the tokens so far [batch, heads, past, h]; after :meth:`attend`, with the new ones.
         values: likewise.
-        cross_keys: of the encoder's frames [batch, heads, frames, h].
-        cross_values: likewise.
-        causal: added to scores of the self-attention, [new, past + new].
+        cross_keys: of the encoder's frames, scaled and transposed [batch, heads, h, frames].
+        cross_values: of the encoder's frames [batch, heads, frames, h].
         frames: added to those of the cross-attention, [batch, 1, 1, frames]; None where all frames count.
     """
 
@@ -31,23 +30,35 @@ class Cached:
     values: str
     cross_keys: str
     cross_values: str
-    causal: str
+    heads: int
     frames: str | None
 
-    def extend(self, k: str, v: str) -> tuple[str, str]:
-        """Appends keys and values of the new tokens, and returns all."""
-        self.keys = self.graph.op("Concat", self.keys, k, axis=2)
-        self.values = self.graph.op("Concat", self.values, v, axis=2)
-        return self.keys, self.values
+    def attend(self, q: str, k: str, v: str) -> str:
+        """Appends keys and values of the new tokens, and lets each attend to all before it and itself.
+
+        ``q``, ``k``, ``v`` and what is returned: [batch, new, heads h]. One operator, as a step has one row, and what
+        it costs beside the weights is the number of operators.
+        """
+        inputs = (q, k, v, "", "", "", self.keys, self.values)
+        mixed, self.keys, self.values = self.graph.ops(
+            "MultiHeadAttention", *inputs, outputs=3, domain=MICROSOFT, num_heads=self.heads, unidirectional=1
+        )
+        return mixed
 
 
-def cross_outputs(graph: Graph, states: str, heads: int, frames: int | str, form: str) -> None:
-    """Keys and values of every decoder block's cross-attention as outputs: the decoder never sees the states."""
-    shape: list[int | str] = ["batch", heads, frames, graph.model.graph.head_dim]
+def cross_outputs(graph: Graph, states: str, heads: int, frames: int | str, form: Form) -> None:
+    """Keys and values of every decoder block's cross-attention as outputs: the decoder never sees the states.
+
+    ``cross_keys.i`` [batch, heads, h, frames] have the scores' scale, ``cross_values.i`` are [batch, heads, frames, h].
+    """
+    head_dim = graph.model.graph.head_dim
     for number, block in enumerate(graph.model.graph.decoder):
-        for kind, name in (("keys", "k_proj"), ("values", "v_proj")):
-            projected = linear(graph, states, f"{block.path}.encoder_attn.{name}", form)
-            graph.output(f"cross_{kind}.{number}", graph.heads(projected, heads), TensorProto.FLOAT, shape)
+        keys, values = (
+            graph.heads(linear(graph, states, f"{block.path}.encoder_attn.{name}_proj", form), heads) for name in "kv"
+        )
+        keys = graph.scaled_keys(keys, head_dim)
+        graph.output(f"cross_keys.{number}", keys, TensorProto.FLOAT, ["batch", heads, head_dim, frames])
+        graph.output(f"cross_values.{number}", values, TensorProto.FLOAT, ["batch", heads, frames, head_dim])
 
 
 def cached_decoder(
@@ -56,14 +67,16 @@ def cached_decoder(
     frames: int | str,
     embed: Callable[[Graph, str, str], str],
     block: Callable[[Graph, str, str, Cached], str],
+    form: Form,
     *,
     masked: bool = False,
 ) -> onnx.ModelProto:
     """The decoder of one family.
 
     Inputs: ``tokens`` int64 [batch, new]; per block ``past_keys.i``, ``past_values.i`` [batch, heads, past, h] (past is
-    0 for the prompt) and ``cross_keys.i``, ``cross_values.i`` of the encoder; with ``masked`` also its ``frame_mask``
-    bool [batch, frames]. Outputs: ``logits`` [batch, new, vocabulary], ``keys.i``, ``values.i`` with the new tokens.
+    0 for the prompt) and ``cross_keys.i``, ``cross_values.i`` of the encoder (:func:`cross_outputs`); with ``masked``
+    also its ``frame_mask`` bool [batch, frames]. Outputs: ``logits`` [batch, new, vocabulary], ``keys.i``, ``values.i``
+    with the new tokens.
 
     Args:
         model: the quantized model.
@@ -71,42 +84,34 @@ def cached_decoder(
         frames: encoder frames, or the name of their number.
         embed: what the first block reads, from tokens and their positions.
         block: one block: hidden, its path, its caches.
+        form: how weights are written.
         masked: whether encoder frames can be padding.
     """
     graph, head_dim = Graph(model), model.graph.head_dim
     tokens = graph.input("tokens", TensorProto.INT64, ["batch", "new"])
     mask = graph.input("frame_mask", TensorProto.BOOL, ["batch", frames]) if masked else None
-    lengths = {"past_keys": "past", "past_values": "past", "cross_keys": frames, "cross_values": frames}
+    shapes: dict[str, list[int | str]] = {
+        "past_keys": ["past", head_dim],
+        "past_values": ["past", head_dim],
+        "cross_keys": [head_dim, frames],
+        "cross_values": [frames, head_dim],
+    }
     inputs = [
-        [graph.input(f"{name}.{i}", TensorProto.FLOAT, ["batch", heads, n, head_dim]) for name, n in lengths.items()]
+        [graph.input(f"{name}.{i}", TensorProto.FLOAT, ["batch", heads, *rest]) for name, rest in shapes.items()]
         for i in range(len(model.graph.decoder))
     ]
     past, new = graph.size(inputs[0][0], 2), graph.size(tokens, 1)
-    total = graph.op("Add", past, new)
-    positions = graph.span(past, total)
-    column = graph.op("Unsqueeze", positions, graph.constant([1]))
-    causal = graph.bias_of(graph.op("LessOrEqual", graph.span(graph.constant([0]), total), column))
+    # not a range from past on: onnxruntime makes a slice of a gathered range, and a wrong one
+    positions = graph.op("Add", past, graph.span(graph.constant([0]), new))
     frame_bias = None if mask is None else graph.bias_of(graph.op("Unsqueeze", mask, graph.constant([1, 2])))
     hidden = embed(graph, tokens, positions)
     for number, each in enumerate(model.graph.decoder):
         keys, values, cross_keys, cross_values = inputs[number]
-        cached = Cached(graph, keys, values, cross_keys, cross_values, causal, frame_bias)
+        cached = Cached(graph, keys, values, cross_keys, cross_values, heads, frame_bias)
         hidden = block(graph, hidden, each.path, cached)
         for name, tensor in (("keys", cached.keys), ("values", cached.values)):
             graph.output(f"{name}.{number}", tensor, TensorProto.FLOAT, ["batch", heads, "total", head_dim])
     normed = graph.layer_norm(hidden, model.graph.decoder_norm)
-    _head(graph, normed)
+    logits = head(graph, normed, form)
+    graph.output("logits", logits, TensorProto.FLOAT, ["batch", "new", model.config.vocab_size])
     return graph.finish("decoder")
-
-
-def _head(graph: Graph, hidden: str) -> None:
-    """``logits`` from the embedding's rows, which both ends of the decoder share."""
-    model = graph.model
-    table = graph.parameter(f"{model.graph.embedding}.weight")
-    width, vocabulary = model.config.hidden_size, model.config.vocab_size
-    rows = graph.op("Reshape", hidden, graph.constant([-1, width]))
-    flat = graph.op("Gemm", rows, table, transB=1)
-    sizes = graph.op("Shape", hidden, start=0, end=2)
-    shape = graph.op("Concat", sizes, graph.constant([vocabulary]), axis=0)
-    logits = graph.op("Reshape", flat, shape)
-    graph.output("logits", logits, TensorProto.FLOAT, ["batch", "new", vocabulary])

@@ -7,7 +7,8 @@
     print(recogniser.text(ids[0]))                      # needs `pip install tokenizers`
 
 The loop: the encoder runs once and returns keys and values for every decoder block's cross-attention. The decoder runs
-once over the prompt, with empty caches, and once per token, each time with the caches it returned the last time.
+once over the prompt, with empty caches, and once per token, each time with the caches it returned the last time. Caches
+stay onnxruntime's own values, so that no step copies them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Recogniser:
             onnxruntime.InferenceSession(str(self.folder / name), options, providers=["CPUExecutionProvider"])
             for name in ("encoder.onnx", "decoder.onnx")
         )
+        self._outputs = [output.name for output in self.decoder.get_outputs()]
 
     def generate(self, waveforms: Sequence[np.ndarray]) -> list[list[int]]:
         """Token ids of each waveform, without prompt and end token."""
@@ -42,28 +44,46 @@ class Recogniser:
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """What the decoder attends to, by the name of its input."""
-        inputs = self._mels(waveforms) if self.told["family"] == "whisper" else self._padded(waveforms)
-        names = [output.name for output in self.encoder.get_outputs()]
-        return dict(zip(names, self.encoder.run(names, inputs), strict=True))
+        return self.encode_features(self.features(waveforms))
 
-    def decode(self, encoded: dict[str, np.ndarray], caps: Sequence[int]) -> list[list[int]]:
-        """The most likely token at each step, until the end token or the clip's cap."""
-        eos, batch = self.told["eos"], len(caps)
-        names = [output.name for output in self.decoder.get_outputs()]
-        caches = {
+    def features(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """What the encoder takes, by the name of its input."""
+        return self._mels(waveforms) if self.told["family"] == "whisper" else self._padded(waveforms)
+
+    def encode_features(self, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See :meth:`encode`."""
+        names = [output.name for output in self.encoder.get_outputs()]
+        return dict(zip(names, self.encoder.run(names, features), strict=True))
+
+    def start(self, encoded: dict[str, np.ndarray]) -> dict[str, onnxruntime.OrtValue]:
+        """What the decoder reads beside its tokens, before the first of them: ``encoded`` and empty caches."""
+        batch = len(next(iter(encoded.values())))
+        empty = {
             item.name: np.zeros((batch, item.shape[1], 0, item.shape[3]), np.float32)
             for item in self.decoder.get_inputs()
             if item.name.startswith("past_")
         }
+        return {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in {**encoded, **empty}.items()}
+
+    def step(self, tokens: np.ndarray, state: dict[str, onnxruntime.OrtValue]) -> np.ndarray:
+        """Logits [batch, vocabulary] after the last of ``tokens`` int64 [batch, new]; adds them to ``state``."""
+        read = {"tokens": onnxruntime.OrtValue.ortvalue_from_numpy(tokens), **state}
+        outputs = dict(zip(self._outputs, self.decoder.run_with_ort_values(self._outputs, read), strict=True))
+        logits: np.ndarray = outputs.pop("logits").numpy()[:, -1]
+        state |= {f"past_{name}": value for name, value in outputs.items()}
+        return logits
+
+    def decode(self, encoded: dict[str, np.ndarray], caps: Sequence[int]) -> list[list[int]]:
+        """The most likely token at each step, until the end token or the clip's cap."""
+        eos, batch = self.told["eos"], len(caps)
+        state = self.start(encoded)
         tokens = np.tile(np.array(self.told["prompt"], np.int64), (batch, 1))
         written = np.full((batch, max(caps)), eos, np.int64)
         for step in range(max(caps)):
-            outputs = dict(zip(names, self.decoder.run(names, {"tokens": tokens, **encoded, **caches}), strict=True))
-            logits = outputs.pop("logits")[:, -1]
+            logits = self.step(tokens, state)
             logits[:, self.told["suppress_first" if step == 0 else "suppress"]] = -np.inf
             written[:, step] = logits.argmax(axis=1)
-            caches = {f"past_{name}": value for name, value in outputs.items()}
-            tokens = written[:, step : step + 1]
+            tokens = np.ascontiguousarray(written[:, step : step + 1])
             done = (written[:, : step + 1] == eos).any(axis=1) | (np.array(caps) <= step + 1)
             if done.all():
                 break

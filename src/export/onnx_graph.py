@@ -33,6 +33,7 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._known: dict[Any, Any] = {}
+        self._renamed: dict[str, str] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -42,8 +43,9 @@ class Graph:
         return name
 
     def output(self, name: str, tensor: str, kind: int, shape: Sequence[int | str]) -> None:
-        """Gives a tensor the name of an output."""
-        self._nodes.append(helper.make_node("Identity", [tensor], [name], name=name))
+        """Gives a tensor that a node computes the name of an output; each has one at most."""
+        assert tensor not in self._renamed
+        self._renamed[tensor] = name
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -84,6 +86,11 @@ class Graph:
 
         return self.once((name, transposed), make)
 
+    def rows(self, path: str) -> int:
+        """Outputs of the linear at ``path``."""
+        weight = self.model.stored.weights.get(path)
+        return len(self.model.stored.leftovers[f"{path}.weight"]) if weight is None else weight.shape[0]
+
     def has(self, name: str) -> bool:
         """Whether the model has a parameter of this name."""
         return name in self.model.stored.leftovers
@@ -121,16 +128,30 @@ class Graph:
 
     def attention(self, q: str, k: str, v: str, bias: str | None, head_dim: int) -> str:
         """Attention of ``q`` [batch, heads, n, h] to ``k``, ``v`` [batch, heads, m, h]: [batch, n, heads h]."""
-        scaled = self.op("Mul", q, self.constant(head_dim**-0.5, np.float32))
-        scores = self.op("MatMul", scaled, self.op("Transpose", k, perm=[0, 1, 3, 2]))
+        return self.attend(q, self.scaled_keys(k, head_dim), v, bias)
+
+    def scaled_keys(self, k: str, head_dim: int) -> str:
+        """``k`` [batch, heads, m, h] as :meth:`attend` takes it: with the scores' scale, [batch, heads, h, m]."""
+        scaled = self.op("Mul", k, self.constant(head_dim**-0.5, np.float32))
+        return self.op("Transpose", scaled, perm=[0, 1, 3, 2])
+
+    def attend(self, q: str, scaled_keys: str, v: str, bias: str | None) -> str:
+        """Attention to keys of :meth:`scaled_keys`: a product with one row reads them as fast as memory gives them."""
+        scores = self.op("MatMul", q, scaled_keys)
         if bias is not None:
             scores = self.op("Add", scores, bias)
-        mixed = self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
-        joined = self.op("Transpose", mixed, perm=[0, 2, 1, 3])
-        return self.op("Reshape", joined, self.constant([0, 0, -1]))
+        return self.joined(self.op("MatMul", self.op("Softmax", scores, axis=-1), v))
+
+    def joined(self, x: str) -> str:
+        """The inverse of :meth:`heads`: ``x`` [batch, heads, n, h] as [batch, n, heads h]."""
+        turned = self.op("Transpose", x, perm=[0, 2, 1, 3])
+        return self.op("Reshape", turned, self.constant([0, 0, -1]))
 
     def finish(self, name: str) -> onnx.ModelProto:
         """The checked model."""
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                names[:] = [self._renamed.get(each, each) for each in names]
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edge-asr")

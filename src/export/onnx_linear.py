@@ -1,7 +1,9 @@
 """How a quantized linear is written in ONNX: as codes, as codes with rounded inputs, or as float32 weights.
 
 ``codes``: onnxruntime's MatMulNBits, 4 or 8 bits in blocks of 32 (16) input columns that share a scale; codes of fewer
-bits and larger groups fit without a change, scales are repeated. Products are computed in float32.
+bits and larger groups fit without a change (:mod:`src.export.onnx_codes`). ``accuracy_level`` says
+what products are computed in: float32 (1), or integers after rounding the inputs to 8 bits in the same blocks (4),
+which is faster.
 ``int8_dynamic``: inputs are rounded as they come, one grid a token of at most 8 bits, and multiplied with the codes in
 integers (MatMulInteger), with one scale per output channel. DynamicQuantizeLinear is not used: its one grid a tensor
 would make a clip's result depend on which others share its batch.
@@ -9,69 +11,42 @@ would make a clip's result depend on which others share its batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from onnx import TensorProto
 
-from src.export.onnx_graph import MICROSOFT, Graph
+from src.export import onnx_codes
+from src.export.onnx_graph import Graph
 from src.quant.granularity import QuantizedWeight
 
-BLOCKS = (32, 16)  # what MatMulNBits takes and groups may be made of; the issue of speed is the runtime's
-WIDTHS = (4, 8)  # those the CPU kernels are made for
+
+@dataclass(frozen=True)
+class Form:
+    """How weights are written: ``weights`` as in the module docstring, and MatMulNBits's ``accuracy_level``."""
+
+    weights: str
+    accuracy_level: int
+
+    @property
+    def holds_codes(self) -> bool:
+        """Whether the head may have codes in blocks."""
+        return self.weights != "float32"
 
 
-def block_size(group: int) -> int | None:
-    """The largest block that groups of ``group`` columns are made of; None where there is none."""
-    return next((block for block in BLOCKS if group % block == 0), None)
-
-
-def linear(graph: Graph, x: str, path: str, form: str) -> str:
+def linear(graph: Graph, x: str, path: str, form: Form) -> str:
     """The linear at ``path`` applied to ``x`` [..., in], in one of the forms of the module docstring."""
     weight = graph.model.stored.weights.get(path)
-    if weight is None:
-        product = graph.op("MatMul", x, graph.parameter(f"{path}.weight", transposed=True))
-    elif form == "codes":
-        product = _codes(graph, x, path, weight)
-    elif form == "int8_dynamic":
+    if weight is not None and form.weights == "codes":
+        return onnx_codes.product(graph, x, [path], [weight], form.accuracy_level)
+    if weight is not None and form.weights == "int8_dynamic":
         product = _integers(graph, x, path, weight)
     else:
-        dense = weight.dequantize().numpy()
-        product = graph.op("MatMul", x, graph.tensor(f"{path}.weight", dense.T))
+        product = graph.op("MatMul", x, _dense(graph, path))
     if not graph.has(f"{path}.bias"):
         return product
     return graph.op("Add", product, graph.parameter(f"{path}.bias"))
-
-
-def _codes(graph: Graph, x: str, path: str, weight: QuantizedWeight) -> str:
-    rows, columns = weight.shape
-    bits = next(width for width in WIDTHS if weight.spec.bits <= width)
-    block = block_size(weight.spec.columns_per_group(columns))
-    assert block is not None, "refused before"
-    blocks = columns // block
-    repeats = blocks // weight.scale.shape[1]
-    scale = weight.scale.float().numpy().repeat(repeats, axis=1)
-    codes = weight.codes.numpy().reshape(rows, blocks, block)
-    inputs = [
-        graph.tensor(f"{path}.codes", packed(codes, bits)),
-        graph.tensor(f"{path}.scale", scale.reshape(-1)),
-    ]
-    zero = weight.zero.numpy().repeat(repeats, axis=1)
-    if zero.dtype == np.float16:
-        inputs.append(graph.tensor(f"{path}.zero", zero.astype(np.float32)))
-    elif (zero != 1 << (bits - 1)).any():  # without them, the middle code
-        inputs.append(graph.tensor(f"{path}.zero", packed(zero, bits).reshape(-1)))
-    if weight.perm is not None:
-        x = graph.op("Gather", x, graph.tensor(f"{path}.order", weight.perm.numpy()), axis=-1)
-    sizes = {"K": columns, "N": rows, "bits": bits, "block_size": block}
-    return graph.op("MatMulNBits", x, *inputs, domain=MICROSOFT, accuracy_level=1, **sizes)  # 1: float32
-
-
-def packed(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Uint8 codes with two to a byte, the first in the low half, at 4 bits; an odd last one alone."""
-    if bits == WIDTHS[-1]:
-        return codes
-    even = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, codes.shape[-1] % 2)])
-    halves: np.ndarray = even[..., 0::2] | even[..., 1::2] << bits
-    return halves
 
 
 def _integers(graph: Graph, x: str, path: str, weight: QuantizedWeight) -> str:
@@ -104,3 +79,63 @@ def _rounded_tokens(graph: Graph, x: str) -> tuple[str, str, str]:
     shifted = graph.op("Add", graph.op("Round", graph.op("Div", x, scale)), zero)
     codes = graph.op("Cast", graph.op("Min", shifted, most), to=TensorProto.UINT8)
     return codes, scale, graph.op("Cast", zero, to=TensorProto.INT32)
+
+
+def linears(graph: Graph, x: str, paths: Sequence[str], form: Form) -> list[str]:
+    """The linears at ``paths``, each applied to ``x``: as one product where their weights can be put on one another.
+
+    A decode step has one row, and products so small cost as much to start as to compute.
+    """
+    weights = [graph.model.stored.weights.get(path) for path in paths]
+    held = [weight for weight in weights if weight is not None]
+    if form.weights == "codes" and len(held) == len(paths) and onnx_codes.stackable(held):
+        stacked = onnx_codes.product(graph, x, paths, held, form.accuracy_level)
+    elif form.weights == "float32" or not held:
+        dense = graph.op("Concat", *(_dense(graph, path) for path in paths), axis=1)
+        stacked = graph.op("MatMul", x, dense)
+        if any(graph.has(f"{path}.bias") for path in paths):
+            stacked = graph.op("Add", stacked, onnx_codes.stacked_bias(graph, paths))
+    else:
+        return [linear(graph, x, path, form) for path in paths]
+    return graph.ops("Split", stacked, outputs=len(paths), axis=-1, num_outputs=len(paths))
+
+
+def _dense(graph: Graph, path: str) -> str:
+    """The weight at ``path`` as float32 [in, out]."""
+    weight = graph.model.stored.weights.get(path)
+    if weight is None:
+        return graph.parameter(f"{path}.weight", transposed=True)
+    return graph.tensor(f"{path}.weight", weight.dequantize().numpy().T)
+
+
+def embedded(graph: Graph, tokens: str, form: Form) -> str:
+    """Rows of the token embedding for ``tokens`` [batch, new]: [batch, new, d]."""
+    path = graph.model.graph.embedding
+    weight = graph.model.stored.weights.get(path)
+    if weight is not None and form.holds_codes:
+        return onnx_codes.embedded(graph, tokens, path, weight)
+    return graph.op("Gather", _table(graph), tokens)
+
+
+def head(graph: Graph, hidden: str, form: Form) -> str:
+    """Logits [..., vocabulary] from the embedding's rows, which both ends of the decoder share.
+
+    Its input is not rounded unless the accuracy level asks for it, so that integer graphs have its codes in blocks too.
+    """
+    path = graph.model.graph.embedding
+    weight = graph.model.stored.weights.get(path)
+    if weight is not None and form.holds_codes:
+        return onnx_codes.product(graph, hidden, [path], [weight], form.accuracy_level)
+    width, vocabulary = graph.model.config.hidden_size, graph.model.config.vocab_size
+    flat = graph.op("Gemm", graph.op("Reshape", hidden, graph.constant([-1, width])), _table(graph), transB=1)
+    sizes = graph.op("Shape", hidden, start=0, end=2)
+    return graph.op("Reshape", flat, graph.op("Concat", sizes, graph.constant([vocabulary]), axis=0))
+
+
+def _table(graph: Graph) -> str:
+    """The embedding as float32, dequantized where it has codes."""
+    path = graph.model.graph.embedding
+    weight = graph.model.stored.weights.get(path)
+    if weight is None:
+        return graph.parameter(f"{path}.weight")
+    return graph.once(("table", path), lambda: graph.tensor(f"{path}.weight", weight.dequantize().numpy()))

@@ -14,16 +14,16 @@ from onnx import TensorProto
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import linear
+from src.export.onnx_linear import Form, embedded, linear, linears
 
 CONVOLUTIONS = ((127, 64), (7, 3), (3, 2))  # width and stride of conv1, conv2, conv3
 _GROUP_NORM_EPSILON = 1e-5
 
 
-def encoder(model: Exportable, form: str) -> onnx.ModelProto:
+def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
     """From ``audio`` [batch, samples] and ``samples`` int64 [batch], each clip's own length.
 
-    Outputs: ``frame_mask`` bool [batch, frames], ``cross_keys.i`` and ``cross_values.i`` [batch, heads, frames, h].
+    Outputs: ``frame_mask`` bool [batch, frames], and the ``cross_*`` of :func:`cross_outputs`.
     """
     config, graph = model.config, Graph(model)
     heads = config.encoder_num_attention_heads
@@ -45,23 +45,23 @@ def encoder(model: Exportable, form: str) -> onnx.ModelProto:
     return graph.finish("encoder")
 
 
-def decoder(model: Exportable, form: str) -> onnx.ModelProto:
+def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
     """See :func:`~src.export.onnx_decoder.cached_decoder`."""
-    heads, head_dim = model.config.decoder_num_attention_heads, model.graph.head_dim
+    heads = model.config.decoder_num_attention_heads
     turns: list[Rotary] = []
 
     def embed(graph: Graph, tokens: str, positions: str) -> str:
         turns.append(Rotary(graph, positions))
-        return graph.op("Gather", graph.parameter(f"{model.graph.embedding}.weight"), tokens)
+        return embedded(graph, tokens, form)
 
     def block(graph: Graph, hidden: str, path: str, cached: Cached) -> str:
         normed = graph.layer_norm(hidden, f"{path}.input_layernorm")
         q, k, v = _projected(graph, normed, f"{path}.self_attn", heads, form)
-        mixed = graph.attention(turns[0](q), *cached.extend(turns[0](k), v), cached.causal, head_dim)
+        mixed = cached.attend(*(graph.joined(each) for each in (turns[0](q), turns[0](k), v)))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.self_attn.o_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.post_attention_layernorm")
         q = graph.heads(linear(graph, normed, f"{path}.encoder_attn.q_proj", form), heads)
-        mixed = graph.attention(q, cached.cross_keys, cached.cross_values, cached.frames, head_dim)
+        mixed = graph.attend(q, cached.cross_keys, cached.cross_values, cached.frames)
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.encoder_attn.o_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.final_layernorm")
         wide, gate = graph.ops(
@@ -70,7 +70,7 @@ def decoder(model: Exportable, form: str) -> onnx.ModelProto:
         gated = graph.op("Mul", wide, graph.op("Mul", gate, graph.op("Sigmoid", gate)))
         return graph.op("Add", hidden, linear(graph, gated, f"{path}.mlp.fc2", form))
 
-    return cached_decoder(model, heads, "frames", embed, block, masked=True)
+    return cached_decoder(model, heads, "frames", embed, block, form, masked=True)
 
 
 class Rotary:
@@ -151,6 +151,6 @@ def _group_norm(graph: Graph, x: str, counts: str) -> str:
     return graph.op("Add", graph.op("Mul", graph.op("Div", centred, deviation), weight), bias)
 
 
-def _projected(graph: Graph, x: str, path: str, heads: int, form: str) -> tuple[str, str, str]:
-    q, k, v = (graph.heads(linear(graph, x, f"{path}.{name}_proj", form), heads) for name in "qkv")
+def _projected(graph: Graph, x: str, path: str, heads: int, form: Form) -> tuple[str, str, str]:
+    q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
     return q, k, v

@@ -8,11 +8,11 @@ from onnx import TensorProto
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import linear
+from src.export.onnx_linear import Form, embedded, linear, linears
 
 
-def encoder(model: Exportable, form: str) -> onnx.ModelProto:
-    """``mel`` [batch, mels, frames] of one window to ``cross_keys.i``, ``cross_values.i`` [batch, heads, frames, h]."""
+def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
+    """``mel`` [batch, mels, frames] of one window to the ``cross_*`` of :func:`cross_outputs`."""
     config, graph = model.config, Graph(model)
     frames = config.max_source_positions
     mel = graph.input("mel", TensorProto.FLOAT, ["batch", config.num_mel_bins, 2 * frames])
@@ -31,35 +31,33 @@ def encoder(model: Exportable, form: str) -> onnx.ModelProto:
     return graph.finish("encoder")
 
 
-def decoder(model: Exportable, form: str) -> onnx.ModelProto:
+def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
     """See :func:`~src.export.onnx_decoder.cached_decoder`."""
-    heads, head_dim = model.config.decoder_attention_heads, model.graph.head_dim
+    heads = model.config.decoder_attention_heads
 
     def embed(graph: Graph, tokens: str, positions: str) -> str:
         table = graph.parameter("model.decoder.embed_positions.weight")
-        embedded = graph.op("Gather", graph.parameter(f"{model.graph.embedding}.weight"), tokens)
-        return graph.op("Add", embedded, graph.op("Gather", table, positions))
+        return graph.op("Add", embedded(graph, tokens, form), graph.op("Gather", table, positions))
 
     def block(graph: Graph, hidden: str, path: str, cached: Cached) -> str:
         normed = graph.layer_norm(hidden, f"{path}.self_attn_layer_norm")
-        q, k, v = _projected(graph, normed, f"{path}.self_attn", heads, form)
-        mixed = graph.attention(q, *cached.extend(k, v), cached.causal, head_dim)
+        mixed = cached.attend(*linears(graph, normed, [f"{path}.self_attn.{name}_proj" for name in "qkv"], form))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.self_attn.out_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.encoder_attn_layer_norm")
         q = graph.heads(linear(graph, normed, f"{path}.encoder_attn.q_proj", form), heads)
-        mixed = graph.attention(q, cached.cross_keys, cached.cross_values, None, head_dim)
+        mixed = graph.attend(q, cached.cross_keys, cached.cross_values, None)
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.encoder_attn.out_proj", form))
         return _mlp(graph, hidden, path, form)
 
-    return cached_decoder(model, heads, model.config.max_source_positions, embed, block)
+    return cached_decoder(model, heads, model.config.max_source_positions, embed, block, form)
 
 
-def _projected(graph: Graph, x: str, path: str, heads: int, form: str) -> tuple[str, str, str]:
-    q, k, v = (graph.heads(linear(graph, x, f"{path}.{name}_proj", form), heads) for name in "qkv")
+def _projected(graph: Graph, x: str, path: str, heads: int, form: Form) -> tuple[str, str, str]:
+    q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
     return q, k, v
 
 
-def _mlp(graph: Graph, hidden: str, path: str, form: str) -> str:
+def _mlp(graph: Graph, hidden: str, path: str, form: Form) -> str:
     normed = graph.layer_norm(hidden, f"{path}.final_layer_norm")
     wide = graph.op("Gelu", linear(graph, normed, f"{path}.fc1", form))
     return graph.op("Add", hidden, linear(graph, wide, f"{path}.fc2", form))

@@ -8,11 +8,9 @@ without what a method adds to it (rotations on the fly); what that costs and wha
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,15 +18,12 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from src.profiling.memory_peak import measure_peak
+from src.profiling.processor import cpu_model
+from src.profiling.reference import Engine, noise, run_reference
 from src.quant.fake import tell_frames
-from src.runtime import cpu_model
 
 if TYPE_CHECKING:
     from src.models.speech import Encoded, SpeechModel
-
-T = TypeVar("T")
-_WARM_UP = 2  # unmeasured runs: allocator, kernel selection, caches
-_LEVEL = 0.1  # standard deviation of the noise; the signal never changes what is computed
 
 
 @dataclass(frozen=True)
@@ -74,24 +69,15 @@ def measure(
 
     The most likely token is fed back and an end token does not stop the run, so the work is the same for every model.
     """
-    features = speech.features([noise(seconds, speech.sampling_rate, seed)])
-    encoder: list[float] = []
-    prefill: list[float] = []
-    steps: list[float] = []
     with measure_peak(speech.device) as peak:
-        for run in range(_WARM_UP + repeats):
-            encoded, encoder_ms = _timed(speech.device, partial(speech.encode, features))
-            prefill_ms, step_ms = _decode(speech, encoded, tokens, kv_layer)
-            if run >= _WARM_UP:
-                encoder.append(encoder_ms)
-                prefill.append(prefill_ms)
-                steps += step_ms
+        engine = TorchEngine(speech, seconds=seconds, seed=seed, kv_layer=kv_layer)
+        times = run_reference(engine, tokens=tokens, repeats=repeats)
     return Latency(
-        encoder_ms=float(np.median(encoder)),
-        encoder_p95_ms=float(np.percentile(encoder, 95)),
-        prefill_ms=float(np.median(prefill)),
-        token_ms=float(np.median(steps)),
-        token_p95_ms=float(np.percentile(steps, 95)),
+        encoder_ms=float(np.median(times.encoder)),
+        encoder_p95_ms=float(np.percentile(times.encoder, 95)),
+        prefill_ms=float(np.median(times.prefill)),
+        token_ms=float(np.median(times.steps)),
+        token_p95_ms=float(np.percentile(times.steps, 95)),
         threads=torch.get_num_threads(),
         device=device_name(speech.device),
         peak_memory_mib=peak.process_mib,
@@ -100,10 +86,51 @@ def measure(
     )
 
 
-def noise(seconds: float, sampling_rate: int, seed: int) -> np.ndarray:
-    """Reference waveform: Gaussian noise, float32 ``[samples]`` in [-1, 1]."""
-    samples = np.random.default_rng(seed).normal(0.0, _LEVEL, round(seconds * sampling_rate))
-    return np.clip(samples, -1.0, 1.0).astype(np.float32)
+class TorchEngine(Engine):
+    """``speech`` as it is, on its own device; on CUDA, times are those between two events on the stream."""
+
+    def __init__(
+        self,
+        speech: SpeechModel,
+        *,
+        seconds: float,
+        seed: int,
+        kv_layer: Callable[[], CacheLayerMixin] = DynamicLayer,
+    ) -> None:
+        self._speech, self._kv_layer = speech, kv_layer
+        self._features = speech.features([noise(seconds, speech.sampling_rate, seed)])
+        self._prompt = torch.tensor([speech.prompt], device=speech.device)
+        self._encoded: Encoded
+        self._token: Tensor
+
+    def encode(self) -> None:
+        """See the base."""
+        self._encoded = self._speech.encode(self._features)
+
+    def prefill(self) -> None:
+        """See the base."""
+        self._cache = self._speech.new_cache(self._kv_layer)
+        tell_frames(self._cache, self._encoded.mask)
+        self._token = self._next(self._prompt)
+
+    def step(self) -> None:
+        """See the base."""
+        self._token = self._next(self._token)
+
+    def timed(self, call: Callable[[], None]) -> float:
+        """See the base."""
+        if self._speech.device.type != "cuda":
+            return super().timed(call)
+        with torch.cuda.device(self._speech.device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+        return float(start.elapsed_time(end))
+
+    def _next(self, ids: Tensor) -> Tensor:
+        return self._speech.decode_step(ids, self._encoded, self._cache).argmax(-1, keepdim=True)
 
 
 def device_name(device: torch.device) -> str:
@@ -111,36 +138,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return cpu_model()
-
-
-def _decode(
-    speech: SpeechModel, encoded: Encoded, tokens: int, kv_layer: Callable[[], CacheLayerMixin]
-) -> tuple[float, list[float]]:
-    """Milliseconds of the prefill, and of each of ``tokens`` greedy steps after it."""
-    cache = speech.new_cache(kv_layer)
-    tell_frames(cache, encoded.mask)
-
-    def step(ids: Tensor) -> Tensor:
-        return speech.decode_step(ids, encoded, cache).argmax(-1, keepdim=True)
-
-    prompt = torch.tensor([speech.prompt], device=speech.device)
-    token, prefill_ms = _timed(speech.device, partial(step, prompt))
-    times = []
-    for _ in range(tokens):
-        token, step_ms = _timed(speech.device, partial(step, token))
-        times.append(step_ms)
-    return prefill_ms, times
-
-
-def _timed(device: torch.device, call: Callable[[], T]) -> tuple[T, float]:
-    """The call's result and its wall-clock milliseconds, work queued on a GPU included."""
-    _synchronize(device)
-    start = time.perf_counter()
-    result = call()
-    _synchronize(device)
-    return result, (time.perf_counter() - start) * 1000.0
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

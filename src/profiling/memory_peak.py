@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _MIB = 1024**2
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -42,11 +44,19 @@ def measure_peak(device: torch.device) -> Iterator[Peak]:
     """
     peak = Peak(since_start=not _reset())
     if device.type == "cuda":
+        import torch
+
         torch.cuda.reset_peak_memory_stats(device)
     yield peak
     peak.process_mib = (_max_resident() if peak.since_start else _high_water()) / _MIB
     if device.type == "cuda":
         peak.device_mib = torch.cuda.max_memory_allocated(device) / _MIB
+
+
+def process_peak_mib() -> float:
+    """Peak resident set size of this process since it started, MiB."""
+    counted = _STATUS.exists() and "VmHWM:" in _STATUS.read_text()
+    return (_high_water() if counted else _max_resident()) / _MIB
 
 
 def _reset() -> bool:

@@ -17,9 +17,10 @@ import torch
 from onnx import numpy_helper
 
 from src.export.base import Exportable
+from src.export.onnx_codes import packed
 from src.export.onnx_generate import Recogniser
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import linear, packed
+from src.export.onnx_linear import Form, linear
 from src.quant.checkpoint import load_weights
 from src.stages.quantize import CHECKPOINT
 from tests.export.exporting import agreement, export, opened, quantized, tokens, utterances
@@ -35,7 +36,10 @@ POINTS = {
     "outliers as float32": [
         *("model=embedded_moonshine", "method=quik", "wbits=4", "export.weights=float32", "scope.encoder=false")
     ],
-    "full precision": ["model=embedded_whisper", "method=fp", "export.weights=float32"],
+    "full precision": ["model=embedded_whisper", "method=fp"],
+    "float32 products": ["model=embedded_moonshine", "method=rtn", "wbits=4", "export.accuracy_level=1"],
+    "a head of 4 bits": ["model=embedded_whisper", "method=rtn", "wbits=4", "head_bits=4", "group_size=32"],
+    "a symmetric head": ["model=embedded_moonshine", "method=rtn", "wbits=8", "head_bits=8", "symmetric=true"],
 }
 
 
@@ -59,7 +63,7 @@ def test_integer_products_are_those_that_were_simulated(tmp_path: Path) -> None:
     stored = load_weights(point.quantized.path / CHECKPOINT)
     graph = Graph(Exportable(point.settings.model, stored, abits, 0))
     x = graph.input("x", onnx.TensorProto.FLOAT, ["batch", "new", 192])
-    graph.output("y", linear(graph, x, path, "int8_dynamic"), onnx.TensorProto.FLOAT, ["batch", "new", 1536])
+    graph.output("y", linear(graph, x, path, Form("int8_dynamic", 1)), onnx.TensorProto.FLOAT, ["batch", "new", 1536])
     session = onnxruntime.InferenceSession(graph.finish("linear").SerializeToString())
     tokens_of_all_sizes = torch.randn(3, 7, 192) * torch.logspace(-3, 3, 7).view(-1, 1)
     expected = speech.module.get_submodule(path)(tokens_of_all_sizes).numpy()
@@ -80,7 +84,8 @@ def test_clips_of_a_batch_do_not_see_each_other(tmp_path: Path) -> None:
     assert together["frame_mask"].sum(axis=1).tolist() == [each["frame_mask"].shape[1] for each in alone]
     for name in ("cross_keys.0", "cross_values.2"):
         for row, each in zip(together[name], alone, strict=True):
-            np.testing.assert_allclose(row[:, : each[name].shape[2]], each[name][0], atol=1e-4)
+            own = row[..., : each[name].shape[-1]] if name.startswith("cross_keys") else row[:, : each[name].shape[2]]
+            np.testing.assert_allclose(own, each[name][0], atol=1e-4)
     assert recogniser.generate(clips) == [recogniser.generate([clip])[0] for clip in clips]
 
 
@@ -93,7 +98,9 @@ def held(folder: Path) -> dict[str, tuple[Any, list[np.ndarray]]]:
         for node in graph.node:
             if node.op_type == "MatMulNBits":
                 told = {attribute.name: attribute.i for attribute in node.attribute}
-                found[node.input[1].removesuffix(".codes")] = told, [stored[each] for each in node.input[1:]]
+                paths = node.input[1].removesuffix(".codes").split("+")  # linears of one input are one product
+                operands = [np.split(stored[each], len(paths)) for each in node.input[1:4] if each]
+                found |= {path: (told, list(parts)) for path, *parts in zip(paths, *operands, strict=True)}
     return found
 
 

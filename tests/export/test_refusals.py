@@ -29,14 +29,14 @@ REFUSED = {  # what is asked for, and what the sentence says: why, and what woul
     "rounded activations": (["export=compressed_tensors", "bits=w8a8"], ["8 bits", "abits=16", "int8_dynamic"]),
     "a rounded cache": (["export=onnx", "kvbits=4"], ["key-value cache", "kvbits=16"]),
     "a rounded head": (["export=compressed_tensors", "head_bits=4"], ["embedding and head", "head_bits=16"]),
-    "a rounded front-end": (["export=onnx", "scope=everything"], ["head", "head_bits=16"]),
+    "a rounded front-end": (["export=onnx", "scope=everything"], ["front-end", "frontend_bits=16"]),
     "real zero points": (["export=compressed_tensors", "method=hqq"], ["between two codes", "rtn_mse"]),
     "a column order": (
         ["export=compressed_tensors", "method=gptq", "method.static_groups=false", "group_size=32"],
         ["side by side", "method.static_groups=true"],
     ),
     "shifts": (["export=ggml", WHISPER, "method=osplus"], ["biases", "method.shift=false"]),
-    "nothing quantized": (["export=onnx", "method=fp"], ["none would be", "wbits below 16"]),
+    "nothing quantized": (["export=compressed_tensors", "method=fp"], ["none would be", "wbits below 16"]),
     "groups that make no blocks": (["export=onnx", "group_size=24"], ["blocks", "24", "group_size=32"]),
     "groups in integer products": (
         ["export=onnx", "export.weights=int8_dynamic", "bits=w4a8", "group_size=32"],

@@ -1,0 +1,76 @@
+"""Measure: the reference utterance in other runtimes, each in a process of its own, beside the bytes it moves."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from src.models.loading import load_config, load_graph
+from src.point import Point
+from src.profiling.measured import Row, build_row, step_bytes
+from src.profiling.measured_table import COLUMNS, cells
+from src.profiling.point import Point as Cost
+from src.profiling.point import Workload
+from src.profiling.runtimes.job import Measurement
+from src.profiling.runtimes.launch import measure, measure_bandwidth
+from src.profiling.shapes import Dimensions
+from src.stages.base import RESULT, Stage, obtain, read_json
+from src.stages.timed import Timed, file_bytes, timed
+from src.store import Entry
+from src.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Measure(Stage):
+    """See the module docstring. It runs where ``profile.runtimes`` names any; ``stages`` does not name it."""
+
+    name = "measure"
+
+    def wanted(self, point: Point) -> bool:
+        """Whether the point is profiled and runtimes are named."""
+        return "profile" in point.settings.stages and bool(point.settings.profile.runtimes)
+
+    def entry(self, point: Point) -> Entry:
+        """One entry per set of runtimes, each with what it runs; the machine is told in the result."""
+        return point.store.entry("measure", {"measured": [each.key for each in timed(point)]})
+
+    def needs(self, point: Point) -> dict[str, Entry]:
+        """The profile, which knows the length of the prompt."""
+        return {"profile": point.profile}
+
+    def check(self, point: Point) -> None:
+        """Whether each runtime is installed and can hold the model. Raises UserError."""
+        for each in timed(point):
+            each.check()
+
+    def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
+        """One row a runtime (:class:`src.profiling.measured.Row`), and the bandwidth they are compared with."""
+        runtimes = timed(point)
+        bandwidth = measure_bandwidth(runtimes[0].threads)
+        rows = [asdict(_row(each, bandwidth["read_gbs"])) for each in runtimes]
+        about = point.settings.profile.model_dump(include={"seconds", "tokens", "repeats"})
+        return {**about, "model": point.settings.model.name, "bandwidth": bandwidth, "rows": rows}
+
+    def log(self, point: Point, tracker: Tracker) -> None:
+        """The table."""
+        tracker.table(self.name, "runtimes", list(COLUMNS), [cells(row) for row in self.result(point)["rows"]])
+
+
+def _row(each: Timed, limit_gbs: float) -> Row:
+    """Exports what has to be, and measures it; a measurement that is stored is not repeated."""
+    settings = each.point.settings
+    prompt = read_json(each.point.latency.path / RESULT)["prompt"]
+    folder = each.export()
+
+    def build(_: Path) -> dict[str, Any]:
+        log.info("measure: %s, %s, %s", settings.model.name, each.engine, each.precision)
+        return asdict(measure(each.job(folder, prompt)))
+
+    measured = Measurement(**read_json(obtain(each.point.store.entry("measured", each.key), build) / RESULT))
+    dimensions = Dimensions.from_config(load_config(settings.model))
+    work = Workload(settings.profile.seconds, settings.profile.tokens, prompt)
+    moved = step_bytes(Cost(dimensions, load_graph(settings.model), work, {}), each.engine, each.runtime, each.specs())
+    return build_row(each.engine, each.precision, file_bytes(folder), moved, measured, limit_gbs)
