@@ -1,0 +1,95 @@
+"""Heat maps of the error that quantization made in every linear, as the records tell it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from src.reporting import canvas
+from src.reporting.panels import Panel, rank
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ERRORS: Final = {
+    "output_error": "relative error of the outputs, ||(W - Q) X|| / ||W X||",
+    "weight_error": "relative error of the weights, ||W - Q|| / ||W||",
+}
+_TALLEST: Final = 130  # rows; more are put together by block
+_SHORT: Final = {"encoder.layers.": "enc ", "decoder.layers.": "dec ", "encoder_attn": "cross", "self_attn": "self"}
+
+
+def layer_errors(output_dir: Path, panels: Iterable[Panel]) -> pd.DataFrame:
+    """A row a linear and quantized model: ``model``, ``weights``, ``bits``, ``series``, ``linear`` and the two errors.
+
+    A model that was quantized once and evaluated on several test sets is there once.
+    """
+    rows: list[dict[str, Any]] = []
+    seen: set[tuple[str, ...]] = set()
+    for panel in panels:
+        for point in panel.points.to_dict("records"):
+            name = {key: str(point[key]) for key in ("model", "weights", "schema", "bits", "series")}
+            if tuple(name.values()) not in seen:
+                seen.add(tuple(name.values()))
+                rows += [{**name, **row} for row in _layers(output_dir / "records" / f"{point['fingerprint']}.json")]
+    return pd.DataFrame(rows, columns=["model", "weights", "schema", "bits", "series", "linear", *ERRORS])
+
+
+def _layers(record: Path) -> Iterator[Mapping[str, Any]]:
+    if record.exists():
+        for row in json.loads(record.read_text(encoding="utf-8"))["results"].get("quantize", {}).get("layers", ()):
+            yield {"linear": row["linear"], **{error: row.get(error) for error in ERRORS}}
+
+
+def sensitivity(errors: pd.DataFrame, error: str) -> Iterator[tuple[str, Figure]]:
+    """A heat map for every model: a row a linear, a column a series, side by side for the bit-configs.
+
+    Where a method does not measure an error its column is hatched.
+    """
+    measured = errors[errors[error].notna()]
+    for names, own in measured.groupby(["model", "weights", "schema"], sort=True):
+        model = measured["model"] == names[0]
+        title = names[0] if len(measured[model].groupby(["weights", "schema"])) == 1 else " ".join(map(str, names))
+        yield title, _heat_map(f"{title}: {ERRORS[error]}", own, error)
+
+
+def _heat_map(title: str, errors: pd.DataFrame, error: str) -> Figure:
+    from matplotlib.colors import LogNorm
+
+    linears = list(dict.fromkeys(errors["linear"]))
+    if len(linears) > _TALLEST:
+        errors = errors.assign(linear=[linear.rpartition(".")[0] for linear in errors["linear"]])
+        linears = list(dict.fromkeys(errors["linear"]))
+    bits, series = (sorted(errors[column].unique(), key=rank) for column in ("bits", "series"))
+    width, height = 1.7 + 0.17 * len(series) * len(bits) + 0.1 * len(bits), 1.75 + 0.115 * max(len(linears), 8)
+    drawn, axes = canvas.figure(max(width, 5.5), height, len(bits), sharey=True)
+    positive = errors[error][errors[error] > 0]
+    norm = LogNorm(*(positive.quantile([0.01, 0.99]) if len(positive) else (0.1, 1.0)), clip=True)
+    drawn.subplots_adjust(left=1.4 / drawn.get_figwidth(), bottom=1.15 / height, wspace=0.04)
+    for ax, config in zip(axes, bits, strict=True):
+        grid = errors[errors["bits"] == config].pivot_table(index="linear", columns="series", values=error)
+        values = grid.reindex(index=linears, columns=series).to_numpy(float)
+        ax.set_facecolor("#f2f2f2")
+        ax.grid(False)
+        image = ax.imshow(np.ma.masked_invalid(values), norm=norm, cmap="cividis", aspect="auto")
+        ax.set_xticks(range(len(series)), series, rotation=90, fontsize=6)
+        ax.set_title(config)
+    axes[0].set_yticks(range(len(linears)), [_short(name) for name in linears], fontsize=5.5)
+    drawn.text(0.1 / drawn.get_figwidth(), 1 - 0.14 / height, title, fontsize=8, va="center")
+    bar = drawn.colorbar(image, ax=list(axes), orientation="horizontal", fraction=0.02, pad=0.0, anchor=(0, 0))
+    bar.ax.set_position((1.4 / drawn.get_figwidth(), 0.28 / height, 2.6 / drawn.get_figwidth(), 0.09 / height))
+    bar.ax.tick_params(labelsize=6)
+    return drawn
+
+
+def _short(linear: str) -> str:
+    name = re.sub(r"^model\.", "", linear)
+    for long, short in _SHORT.items():
+        name = name.replace(long, short)
+    return name
