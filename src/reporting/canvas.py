@@ -76,9 +76,9 @@ def write(drawn: Figure, folder: Path, name: str) -> list[Path]:
     """Writes ``<name>.png`` and ``<name>.svg``; characters that a file name should not hold become hyphens."""
     stem = re.sub(r"[^\w.=-]+", "-", name).strip("-.")
     written = []
-    for form, options in (("png", {}), ("svg", {"metadata": _DATE})):
+    for form, metadata in (("png", None), ("svg", _DATE)):
         content = BytesIO()
-        drawn.savefig(content, format=form, **options)
+        drawn.savefig(content, format=form, metadata=metadata)
         path = folder / f"{stem}.{form}"
         write_bytes(path, content.getvalue())
         written.append(path)

@@ -92,6 +92,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         **versus_fp,
         **{name: scores.get(name) for name in EDITS},
         **{name: scores.get("failures", {}).get(name) for name in MODES},
+        "transcripts": record.get("transcripts"),
         **{f"changed_{name}": value for name, value in scores.get("changed_from_fp", {}).items()},
         "disk_bytes": quantized.get("disk_bytes"),
         **{name: profile.get(name) for name in COSTS},

@@ -50,7 +50,7 @@ def _layers(record: Path) -> Iterator[Mapping[str, Any]]:
 def sensitivity(errors: pd.DataFrame, error: str) -> Iterator[tuple[str, Figure]]:
     """A heat map for every model: a row a linear, a column a series, side by side for the bit-configs.
 
-    Where a method does not measure an error its column is hatched.
+    Methods that do not measure an error are not in its map.
     """
     measured = errors[errors[error].notna()]
     for names, own in measured.groupby(["model", "weights", "schema"], sort=True):
@@ -67,17 +67,19 @@ def _heat_map(title: str, errors: pd.DataFrame, error: str) -> Figure:
         errors = errors.assign(linear=[linear.rpartition(".")[0] for linear in errors["linear"]])
         linears = list(dict.fromkeys(errors["linear"]))
     bits, series = (sorted(errors[column].unique(), key=rank) for column in ("bits", "series"))
-    width, height = 1.7 + 0.17 * len(series) * len(bits) + 0.1 * len(bits), 1.75 + 0.115 * max(len(linears), 8)
+    width, height = 1.7 + 0.17 * len(series) * len(bits) + 0.1 * len(bits), 2.0 + 0.115 * max(len(linears), 8)
     drawn, axes = canvas.figure(max(width, 5.5), height, len(bits), sharey=True)
     positive = errors[error][errors[error] > 0]
-    norm = LogNorm(*(positive.quantile([0.01, 0.99]) if len(positive) else (0.1, 1.0)), clip=True)
-    drawn.subplots_adjust(left=1.4 / drawn.get_figwidth(), bottom=1.15 / height, wspace=0.04)
+    low, high = positive.quantile([0.01, 0.99]) if len(positive) else (0.1, 1.0)
+    drawn.subplots_adjust(left=1.4 / drawn.get_figwidth(), bottom=1.4 / height, wspace=0.04)
     for ax, config in zip(axes, bits, strict=True):
         grid = errors[errors["bits"] == config].pivot_table(index="linear", columns="series", values=error)
         values = grid.reindex(index=linears, columns=series).to_numpy(float)
         ax.set_facecolor("#f2f2f2")
         ax.grid(False)
-        image = ax.imshow(np.ma.masked_invalid(values), norm=norm, cmap="cividis", aspect="auto")
+        image = ax.imshow(
+            np.ma.masked_invalid(values), norm=LogNorm(low, high, clip=True), cmap="cividis", aspect="auto"
+        )
         ax.set_xticks(range(len(series)), series, rotation=90, fontsize=6)
         ax.set_title(config)
     axes[0].set_yticks(range(len(linears)), [_short(name) for name in linears], fontsize=5.5)

@@ -44,6 +44,12 @@ def panels(points: pd.DataFrame) -> list[Panel]:
     return found
 
 
+def corpus(panel: Panel) -> str:
+    """Names the utterances of a panel: the test set and its version."""
+    first = panel.points.iloc[0]
+    return f"{first['dataset']} {first['data']}"
+
+
 def _series(method: pd.DataFrame) -> pd.Series[Any]:
     """Names of the points of one method in a panel, unique in each bit-config."""
     repeated = [same for _, same in method.groupby("bits") if len(same) > 1]

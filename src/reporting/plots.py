@@ -1,4 +1,4 @@
-"""Plots of word error rates: against bits, against costs, and by the kind of error. Records only; no average is taken."""
+"""Plots of word error rates: against bits, against costs, and by the kind of error. Nothing is averaged."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ COSTS: Final = {
 _EDITS: Final = EDITS[1:]
 _EDIT_COLOURS: Final = dict(zip(_EDITS, (COLOURS[5], COLOURS[1], COLOURS[4]), strict=True))
 _HATCHES: Final = dict(zip(_EDITS, ("", "///", "..."), strict=True))
-_WIDE: Final = 8.0  # the highest WER over the lowest from which on the axis is logarithmic
-_FP_LINE: Final = {"color": UNSEEN, "linewidth": 1.0, "linestyle": (0, (5, 3))}
-_FRONT_LINE: Final = {"color": UNSEEN, "linewidth": 1.0, "drawstyle": "steps-post"}
+_WIDE: Final = 4.0  # the highest WER over the lowest from which on the axis is logarithmic
+_FP_LINE: Final[dict[str, Any]] = {"color": UNSEEN, "linewidth": 1.0, "linestyle": (0, (5, 3))}
+_FRONT_LINE: Final[dict[str, Any]] = {"color": UNSEEN, "linewidth": 1.0, "drawstyle": "steps-post"}
 _MODES: Final = dict(zip(MODES, ("loops", "empty", "cut off"), strict=True))
 
 
@@ -89,7 +89,7 @@ def failure_modes(panel: Panel) -> Figure:
     bits, names = (sorted(points[column].unique(), key=rank) for column in ("bits", "series"))
     height = 0.95 + 0.19 * max(len(names), 3)
     drawn, axes = canvas.figure(1.4 + 2.5 * max(len(bits), 1), height, max(len(bits), 1), legend=True, sharey=True)
-    drawn.subplots_adjust(left=0.2 + 0.9 / drawn.get_figwidth())
+    drawn.subplots_adjust(left=1.25 / drawn.get_figwidth())
     for ax, config in zip(axes, bits, strict=False):
         own = points[points["bits"] == config].set_index("series")
         at, left = [names.index(name) for name in own.index], np.zeros(len(own))
@@ -111,7 +111,7 @@ def failure_modes(panel: Panel) -> Figure:
 def _name_modes(ax: Axes, points: pd.DataFrame, at: Sequence[int], ends: np.ndarray) -> None:
     """Counts of the transcripts that failed as a whole, after the bars."""
     for row, end, (_, point) in zip(at, ends, points.iterrows(), strict=True):
-        counts = [f"{point[mode]:.0f} {name}" for mode, name in _MODES.items() if point[mode] > 0]
+        counts = [f"{name} {point[mode]:.0f}" for mode, name in _MODES.items() if point[mode] > 0]
         ax.annotate(", ".join(counts), (end, row), (3, 0), textcoords="offset points", fontsize=5.5, va="center")
 
 
