@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--transcripts", type=int, default=10, metavar="N", help=per_point)
     audio = "audio in the page, clips that most points changed first (default: 12; 0: none)"
     parser.add_argument("--audio-mb", type=float, default=12, metavar="MB", help=audio)
-    plots = "pairs of model and test set that get plot files, largest first (default: 8; 0: none)"
-    parser.add_argument("--plots", type=int, default=8, metavar="N", help=plots)
+    plots = "pairs of model and test set that get plot files, largest first (default: 4; 0: none)"
+    parser.add_argument("--plots", type=int, default=4, metavar="N", help=plots)
     return parser
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from src.reporting.marks import Mark
 from src.reporting.panels import Panel
 
-_PANELS_A_PROCESS: Final = 4  # a new process imports for as long as it takes to draw two
+_PANELS_A_PROCESS: Final = 2  # at least: a new process imports for as long as it takes to draw one
 
 
 def draw(output_dir: Path, folder: Path, panels: Sequence[Panel], series: dict[str, Mark], most: int) -> list[Path]:

@@ -60,6 +60,7 @@ def sensitivity(errors: pd.DataFrame, error: str) -> Iterator[tuple[str, Figure]
 
 
 def _heat_map(title: str, errors: pd.DataFrame, error: str) -> Figure:
+    """One image; the bit-configs are parted by an empty column."""
     from matplotlib.colors import LogNorm
 
     linears = list(dict.fromkeys(errors["linear"]))
@@ -67,25 +68,25 @@ def _heat_map(title: str, errors: pd.DataFrame, error: str) -> Figure:
         errors = errors.assign(linear=[linear.rpartition(".")[0] for linear in errors["linear"]])
         linears = list(dict.fromkeys(errors["linear"]))
     bits, series = (sorted(errors[column].unique(), key=rank) for column in ("bits", "series"))
-    width, height = 1.7 + 0.17 * len(series) * len(bits) + 0.1 * len(bits), 2.0 + 0.115 * max(len(linears), 8)
-    drawn, axes = canvas.figure(max(width, 5.5), height, len(bits), sharey=True)
+    columns = [(config, name) for config in bits for name in (*series, "")][:-1]
+    grid = errors.pivot_table(index="linear", columns=["bits", "series"], values=error)
+    values = grid.reindex(index=linears, columns=pd.MultiIndex.from_tuples(columns)).to_numpy(float)
+    width, height = max(1.7 + 0.17 * len(columns), 5.5), 2.0 + 0.115 * max(len(linears), 8)
+    drawn, (ax,) = canvas.figure(width, height, 1)
+    drawn.subplots_adjust(left=1.4 / width, bottom=1.4 / height)
     positive = errors[error][errors[error] > 0]
     low, high = positive.quantile([0.01, 0.99]) if len(positive) else (0.1, 1.0)
-    drawn.subplots_adjust(left=1.4 / drawn.get_figwidth(), bottom=1.4 / height, wspace=0.04)
-    for ax, config in zip(axes, bits, strict=True):
-        grid = errors[errors["bits"] == config].pivot_table(index="linear", columns="series", values=error)
-        values = grid.reindex(index=linears, columns=series).to_numpy(float)
-        ax.set_facecolor("#f2f2f2")
-        ax.grid(False)
-        image = ax.imshow(
-            np.ma.masked_invalid(values), norm=LogNorm(low, high, clip=True), cmap="cividis", aspect="auto"
-        )
-        ax.set_xticks(range(len(series)), series, rotation=90, fontsize=6)
-        ax.set_title(config)
-    axes[0].set_yticks(range(len(linears)), [_short(name) for name in linears], fontsize=5.5)
-    drawn.text(0.1 / drawn.get_figwidth(), 1 - 0.14 / height, title, fontsize=8, va="center")
-    bar = drawn.colorbar(image, ax=list(axes), orientation="horizontal", fraction=0.02, pad=0.0, anchor=(0, 0))
-    bar.ax.set_position((1.4 / drawn.get_figwidth(), 0.28 / height, 2.6 / drawn.get_figwidth(), 0.09 / height))
+    ax.grid(False)
+    scale = LogNorm(low, high, clip=True)
+    image = ax.imshow(np.ma.masked_invalid(values), norm=scale, cmap="cividis", aspect="auto")
+    ax.set_xticks([at for at, (_, name) in enumerate(columns) if name], series * len(bits), rotation=90, fontsize=6)
+    ax.set_yticks(range(len(linears)), [_short(name) for name in linears], fontsize=5.5)
+    for number, config in enumerate(bits):
+        ax.text(number * (len(series) + 1) - 0.5, -1.2, config, fontsize=8)
+    drawn.text(0.1 / width, 1 - 0.14 / height, title, fontsize=8, va="center")
+    bar = drawn.colorbar(
+        image, cax=drawn.add_axes((1.4 / width, 0.28 / height, 2.6 / width, 0.09 / height)), orientation="horizontal"
+    )
     bar.ax.tick_params(labelsize=6)
     return drawn
 

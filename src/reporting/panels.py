@@ -39,7 +39,9 @@ def panels(points: pd.DataFrame) -> list[Panel]:
         parts = same_name.groupby(varying, sort=True) if varying else [((), same_name)]
         for versions, part in parts:
             told = [f"{name} {value}" for name, value in zip(varying, versions, strict=True)]
-            series = pd.concat([_series(method) for _, method in part.groupby("method")])
+            series = part["method"].copy()
+            for method in part.loc[part.duplicated(["method", "bits"]), "method"].unique():
+                series.update(_series(part[part["method"] == method]))
             found.append(Panel(", ".join([f"{model}, {dataset}", *told]), part.assign(series=series)))
     return found
 
@@ -51,7 +53,7 @@ def corpus(panel: Panel) -> str:
 
 
 def _series(method: pd.DataFrame) -> pd.Series[Any]:
-    """Names of the points of one method in a panel, unique in each bit-config."""
+    """Names of the points of a method with several in one bit-config, unique in each."""
     repeated = [same for _, same in method.groupby("bits") if len(same) > 1]
     varying = list(dict.fromkeys(name for same in repeated for name in differing(same)))
     names = method["method"].str.cat([_told(point, varying) for _, point in method.iterrows()])

@@ -95,8 +95,7 @@ def failure_modes(panel: Panel) -> Figure:
         at, left = [names.index(name) for name in own.index], np.zeros(len(own))
         for edit in _EDITS:
             rates = (100 * own[edit] / own["words"]).to_numpy(float)
-            how = {"color": _EDIT_COLOURS[edit], "hatch": _HATCHES[edit], "edgecolor": "white", "linewidth": 0}
-            ax.barh(at, rates, left=left, height=0.75, **how)
+            ax.add_collection(_bars(at, left, rates, edit))
             left += rates
         _name_modes(ax, own, at, left)
         _fp_lines(ax.axvline, own)
@@ -106,6 +105,17 @@ def failure_modes(panel: Panel) -> Figure:
     drawn.text(0.01, 1 - 0.16 / height, panel.name, fontsize=9, va="center")
     _edit_legend(drawn)
     return drawn
+
+
+def _bars(at: Sequence[int], left: np.ndarray, width: np.ndarray, edit: str) -> Any:
+    """All bars of one kind of error as one artist, which is drawn several times as fast as one for each."""
+    from matplotlib.collections import PolyCollection
+
+    corners = [
+        [(x, y - 0.37), (x + w, y - 0.37), (x + w, y + 0.37), (x, y + 0.37)]
+        for y, x, w in zip(at, left, width, strict=True)
+    ]
+    return PolyCollection(corners, facecolor=_EDIT_COLOURS[edit], hatch=_HATCHES[edit], edgecolor="white", linewidth=0)
 
 
 def _name_modes(ax: Axes, points: pd.DataFrame, at: Sequence[int], ends: np.ndarray) -> None:
