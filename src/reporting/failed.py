@@ -28,7 +28,7 @@ def _failure(path: Path) -> dict[str, Any]:
         return (
             {name: told.get(name) for name in _NAMED} | {name: failure.get(name) for name in _TOLD} | {"stages": stages}
         )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         unknown = dict.fromkeys((*_NAMED, *_TOLD))
         reason = f"{path.name} tells of a failure but cannot be read ({type(error).__name__})"
         return unknown | {"fingerprint": path.stem, "reason": reason, "stages": []}

@@ -88,8 +88,11 @@ def failure_modes(panel: Panel) -> Figure:
     points = panel.points[panel.points[[*EDITS]].notna().all(axis=1)]
     bits, names = (sorted(points[column].unique(), key=rank) for column in ("bits", "series"))
     height = 0.95 + 0.19 * max(len(names), 3)
-    drawn, axes = canvas.figure(1.4 + 2.5 * max(len(bits), 1), height, max(len(bits), 1), legend=True, sharey=True)
-    drawn.subplots_adjust(left=1.25 / drawn.get_figwidth())
+    margin = 0.35 + 0.065 * max(map(len, names), default=0)  # inches that the names take
+    drawn, axes = canvas.figure(
+        margin + 0.2 + 2.5 * max(len(bits), 1), height, max(len(bits), 1), legend=True, sharey=True
+    )
+    drawn.subplots_adjust(left=margin / drawn.get_figwidth())
     for ax, config in zip(axes, bits, strict=False):
         own = points[points["bits"] == config].set_index("series")
         at, left = [names.index(name) for name in own.index], np.zeros(len(own))
@@ -145,11 +148,13 @@ def _edit_legend(drawn: Figure) -> None:
 
 def _error_axis(ax: Axes, points: pd.DataFrame) -> None:
     """Limits that hold all points and their intervals, logarithmic for a wide range; a line at full precision."""
+    from matplotlib.ticker import LogLocator
+
     low, high = points[["wer", "fp_wer"]].min().min(), points[["wer", "fp_wer"]].max().max()
     if low > 0 and high > _WIDE * low:
-        ax.set_yscale("log")
+        ax.set_yscale("log", subs=[])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("")
         ax.set_ylim(max(points["wer_low"].min(), low / 4) * 0.9, points["wer_high"].max() * 1.15)
     else:
         ax.set_ylim(max(points["wer_low"].min() - 0.5, 0), points["wer_high"].max() * 1.05 + 0.1)
