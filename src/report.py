@@ -61,7 +61,8 @@ def _report(options: argparse.Namespace) -> None:
     report = write_report(options.outputs, folder, points, failures, layout, limits)
     sys.stdout.write(report.table)
     page = folder / PAGE
-    told = [*report.notes, *([f"{len(failures)} points failed; the page says why."] if failures else [])]
+    noun = "point" if len(failures) == 1 else "points"
+    told = [*report.notes, *([f"{len(failures)} {noun} failed; the page says why"] if failures else [])]
     told.append(f"{page} ({page.stat().st_size / 1e6:.1f} MB), tables and {_plots(report.files)} plots are in {folder}")
     sys.stderr.write("".join(f"{sentence}\n" for sentence in ("", *told)))
 

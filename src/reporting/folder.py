@@ -72,7 +72,7 @@ def write_report(
     report = Report()
     tables = _tables(points, layout, report) if shown else {}
     files = draw(output_dir, folder, shown, series, limits.plots)
-    if len(shown) > limits.plots:
+    if len(shown) > limits.plots > 0:
         left = len(shown) - limits.plots
         report.notes.append(
             f"{left} of {len(shown)} pairs of model and test set have no plot files (--plots); the page has all."

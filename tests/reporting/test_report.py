@@ -96,7 +96,7 @@ def test_everything_is_written_into_a_folder_and_the_next_report_replaces_it(out
     assert done.stdout == (folder / "table.md").read_text(encoding="utf-8")
     assert "### embedded_moonshine, clean (fp 9.00)" in done.stdout
     assert f"{folder / 'index.html'} (" in done.stderr
-    assert "1 points failed" in done.stderr
+    assert "1 point failed" in done.stderr
     names = {path.name for path in folder.iterdir()}
     pairs = ("embedded_moonshine-clean", "embedded_moonshine-other")
     plots = {f"{kind}-{pair}.{form}" for kind in KINDS for pair in pairs for form in ("png", "svg")}
