@@ -1,52 +1,109 @@
-"""Prints tables from records: ``python -m src.report outputs method=rtn,gptq dataset=embedded_other``."""
+"""Tables, plots and a page from records: ``python -m src.report outputs method=rtn,gptq dataset=embedded_other``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.errors import UserError
 
-_EXAMPLES = """examples:
-  python -m src.report outputs                                        a table for each model and test set
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DESCRIPTION = """\
+Tables, plots and one HTML page from the records of finished points. Nothing is run.
+
+Prints a table of word error rates (95 % interval; * significantly different from full precision; **lowest of the
+column**), and writes into a folder: the table as Markdown, LaTeX and CSV, plots as PNG and SVG (error rate against bits
+and against costs, kinds of error, error by layer), and index.html, which holds all points, the transcripts that changed
+with their audio, and what failed. Open it in a browser: it needs no network and no other file.
+"""
+_EXAMPLES = """\
+examples:
+  python -m src.report outputs                                        everything, into outputs/report
   python -m src.report outputs 'bits=w*a16' dataset=embedded_other    only some of the points
   python -m src.report outputs --columns dataset                      test sets side by side, with their mean
-  python -m src.report outputs --format csv > points.csv              every figure and setting, one line a point
+  python -m src.report outputs --to /tmp/report --transcripts 16      more transcripts, into another folder
+  python -m src.report outputs --format csv > points.csv              one table and no files
 """
 
 
 def main() -> None:
     """Command line; exits with 1 after a mistake that the user can mend."""
-    arguments = _parser().parse_intermixed_args()
+    options = _parser().parse_intermixed_args()
     from src import console
     from src.attempt import settle
-    from src.reporting.collect import choose, collect
-    from src.reporting.tables import Layout, render
 
-    settle(arguments.outputs)  # jobs that died without a word, whose launcher may have died, too
+    settle(options.outputs)  # jobs that died without a word, whose launcher may have died, too
     try:
-        layout = Layout(arguments.rows, arguments.columns)
-        points = choose(collect(arguments.outputs), arguments.filters)
-        sys.stdout.write(render(points, layout, arguments.format))
+        _report(options)
     except UserError as error:
         console.error(" ".join(str(error).split()))
         sys.exit(1)
+    except OSError as error:
+        console.error(f"to: {error.filename} cannot be written ({error.strerror}). Choose another folder with --to.")
+        sys.exit(1)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from src.reporting.failed import failed
+    from src.reporting.folder import PAGE, Limits, write_report
+    from src.reporting.tables import Layout, render
+
+    layout = Layout(options.rows, options.columns)
+    if options.format is not None:
+        sys.stdout.write(render(_points(options), layout, options.format))
+        return
+    failures = failed(options.outputs)
+    points = _points(options, may_be_empty=bool(failures))
+    folder = options.to or options.outputs / "report"
+    limits = Limits(options.transcripts, options.audio_mb, options.plots)
+    report = write_report(options.outputs, folder, points, failures, layout, limits)
+    sys.stdout.write(report.table)
+    page = folder / PAGE
+    noun = "point" if len(failures) == 1 else "points"
+    told = [*report.notes, *([f"{len(failures)} {noun} failed; the page says why"] if failures else [])]
+    told.append(f"{page} ({page.stat().st_size / 1e6:.1f} MB), tables and {_plots(report.files)} plots are in {folder}")
+    sys.stderr.write("".join(f"{sentence}\n" for sentence in ("", *told)))
+
+
+def _points(options: argparse.Namespace, *, may_be_empty: bool = False) -> pd.DataFrame:
+    import pandas as pd
+
+    from src.reporting.collect import choose, collect
+
+    try:
+        points = collect(options.outputs)
+    except UserError:
+        if may_be_empty and not any((options.outputs / "records").glob("*.json")):
+            return pd.DataFrame()
+        raise
+    return choose(points, options.filters)
+
+
+def _plots(files: list[Path]) -> int:
+    return sum(file.suffix == ".png" for file in files)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m src.report",
-        description="Tables of word error rates (95 % interval; * significantly different from full precision; "
-        "**lowest of the column**) from the records of finished points.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m src.report", None, _DESCRIPTION, _EXAMPLES, formatter_class=layout)
     parser.add_argument("outputs", type=Path, help="the output_dir of the points")
     parser.add_argument("filters", nargs="*", metavar="column=value", help="keep matching points; values with , * ?")
-    parser.add_argument("--rows", default="method", help="what differs between rows (default: method)")
+    parser.add_argument("--rows", default="method", help="of the tables: what differs between rows (default: method)")
     parser.add_argument("--columns", default="bits", help="what differs between columns (default: bits)")
-    parser.add_argument("--format", choices=("markdown", "latex", "csv"), default="markdown")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="where files go (default: report in outputs)")
+    parser.add_argument(
+        "--format", choices=("markdown", "latex", "csv"), help="print the table in this form, and write no files"
+    )
+    per_point = "changed transcripts a point in the page, the worst first (default: 10; 16 are stored)"
+    parser.add_argument("--transcripts", type=int, default=10, metavar="N", help=per_point)
+    audio = "audio in the page, clips that most points changed first (default: 12; 0: none)"
+    parser.add_argument("--audio-mb", type=float, default=12, metavar="MB", help=audio)
+    plots = "pairs of model and test set that get plot files, largest first (default: 4; 0: none)"
+    parser.add_argument("--plots", type=int, default=4, metavar="N", help=plots)
     return parser
 
 

@@ -14,15 +14,20 @@ from src.errors import UserError, did_you_mean
 
 IDENTITY: Final = ("fingerprint", "model", "method", "bits", "wbits", "abits", "kvbits", "group_size", "dataset")
 VERSIONS: Final = ("schema", "normalizer", "scorer")  # scores of different ones are never shown in one table
+SOURCES: Final = {"data": "dataset", "weights": "model"}  # versions of what has the same name: they differ by name only
 SCORES: Final = ("wer", "wer_low", "wer_high", "cer", "fp_wer", "utterances")
+EDITS: Final = ("words", "substitutions", "deletions", "insertions")
+MODES: Final = ("loops", "empty", "capped")  # see src.evaluation.failures
 COSTS: Final = ("memory_io_bytes", "bops", "bits_per_weight")
+_COMMIT: Final = 12  # characters of a digest or commit that are shown
 
 
 def collect(output_dir: Path) -> pd.DataFrame:
     """Every evaluated point below ``output_dir``, in the order of the fingerprints.
 
     Columns are the point's names and bits, its scores (WER and CER in percent, ``diff`` and its interval against full
-    precision in points), its cost (bytes, bit operations), versions, and its settings with dots (``calib.n``).
+    precision in points), how it fails, its cost (bytes, bit operations), versions, and its settings with dots
+    (``calib.n``). ``data`` and ``weights`` tell test sets and models of the same name apart, ``code`` is the commit.
 
     Raises:
         UserError: there is no record, one cannot be read, or none was evaluated.
@@ -80,11 +85,32 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         **dict(_flat(record["settings"])),
         **{name: record[name] for name in IDENTITY},
         **{name: str({**record, **record["versions"]}[name]) for name in VERSIONS},
+        "data": _data(record),
+        "weights": _weights(record["versions"]["model"]),
+        "code": str(record.get("provenance", {}).get("git") or "unknown")[:_COMMIT],
         **{name: scores[name] for name in SCORES},
         **versus_fp,
+        **{name: scores.get(name) for name in EDITS},
+        **{name: scores.get("failures", {}).get(name) for name in MODES},
+        "transcripts": record.get("transcripts"),
+        **{f"changed_{name}": value for name, value in scores.get("changed_from_fp", {}).items()},
         "disk_bytes": quantized.get("disk_bytes"),
         **{name: profile.get(name) for name in COSTS},
     }
+
+
+def _data(record: Mapping[str, Any]) -> str:
+    """What was transcribed, as far as a record can tell: two of them that differ are not of the same utterances."""
+    scores, settings = record["results"]["evaluate"], record["settings"]["dataset"]
+    subset = record.get("subset")
+    drawn = f"seed_{record.get('seed')}" if subset is not None else ""
+    size = [f"{scores[name]}_{name}" for name in ("utterances", "words") if name in scores]
+    return "_".join(filter(None, (settings.get("revision"), *size, drawn)))  # a word that a filter can name
+
+
+def _weights(identity: Mapping[str, Any]) -> str:
+    """The checkpoint: its digest or its revision."""
+    return str(identity.get("sha256") or identity.get("revision") or "unknown")[:_COMMIT]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -9,14 +9,13 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 from src.errors import UserError, did_you_mean
-from src.reporting.collect import IDENTITY, VERSIONS
+from src.reporting.collect import IDENTITY
+from src.reporting.panels import differing, rank, require_same_versions
 
 Format = Literal["markdown", "latex", "csv"]
 
-_FIRST: Final = ("fp", "rtn")  # rows that the others are read against
 _MEAN: Final = "mean"
 _APART: Final = ("model", "bits", "dataset", "method")
-_NOT_COMPARED: Final = ("output_dir", "dataset.root", "device", "stages")  # say where a point ran, not what it is
 _STRONG: Final = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
 
 
@@ -49,16 +48,8 @@ def render(points: pd.DataFrame, layout: Layout, form: Format) -> str:
     """
     if form == "csv":
         return str(points.sort_values([*layout.tables, layout.rows, layout.columns]).to_csv(index=False))
-    _same_versions(points)
+    require_same_versions(points)
     return "\n\n".join(_titled(title, cells, form) for title, cells in _tables(points, layout, form)) + "\n"
-
-
-def _same_versions(points: pd.DataFrame) -> None:
-    for name in VERSIONS:
-        found = sorted(points[name].unique())
-        if len(found) > 1:
-            problem = f"the records were made with different versions ({', '.join(found)}), which cannot be compared"
-            raise UserError(name, problem, f"Add {name}={found[-1]}")
 
 
 def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -94,35 +85,15 @@ def _one_a_cell(points: pd.DataFrame, layout: Layout) -> None:
     for names, same in points.groupby([layout.rows, layout.columns]):
         if len(same) == 1:
             continue
-        differing = [name for name in _settings(points) if same[name].nunique(dropna=False) > 1]
-        problem = f"{len(same)} records are {' '.join(map(str, names))}; they differ in {', '.join(differing)}"
-        name = differing[0]
+        found = differing(same) or ["fingerprint"]
+        problem = f"{len(same)} records are {' '.join(map(str, names))}; they differ in {', '.join(found)}"
+        name = found[0]
         raise UserError("filter", problem, f"Choose one, e.g. {name}={same[name].iloc[0]}, or lay {name} out")
 
 
-def _settings(points: pd.DataFrame) -> list[str]:
-    """Columns that say what a point is: what stands before its first figure."""
-    columns = [str(name) for name in points]
-    return [name for name in columns[: columns.index("wer")] if name not in (*_NOT_COMPARED, "fingerprint", *VERSIONS)]
-
-
 def _ordered(wer: pd.DataFrame) -> pd.DataFrame:
-    rows = sorted(wer.index, key=_rank)
-    return wer.reindex(index=rows, columns=sorted(wer.columns, key=_rank))
-
-
-def _rank(name: Any) -> tuple[Any, ...]:
-    """References first; bit-configs from many to few bits, weight-only ones first; the rest by name."""
-    if isinstance(name, str) and (bits := _bits(name)):
-        return (1, *bits, name)
-    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), 0, 0, str(name))
-
-
-def _bits(name: str) -> tuple[int, int] | None:
-    """(-abits, -wbits) of a bit-config's name such as ``w4a16g32``."""
-    weights, _, rest = name.removeprefix("w").partition("a")
-    inputs = "".join(char for char in rest[:2] if char.isdigit())
-    return (-int(inputs), -int(weights)) if name.startswith("w") and weights.isdigit() and inputs else None
+    rows = sorted(wer.index, key=rank)
+    return wer.reindex(index=rows, columns=sorted(wer.columns, key=rank))
 
 
 def _titled(title: str, cells: pd.DataFrame, form: Format) -> str:

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,48 +11,10 @@ from src.errors import UserError
 from src.reporting.collect import choose, collect
 from src.reporting.tables import Format, Layout, render
 from tests import commands
-from tests.composed import composed
+from tests.reporting.recorded import record, write, write_failure
 
+KINDS = ("wer-bits", "pareto", "failures")
 WERS = {("rtn", "clean"): 12.0, ("rtn", "other"): 20.0, ("gptq", "clean"): 10.0, ("gptq", "other"): 30.0}
-
-
-def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, Any]:
-    """A record as a point of the given name would leave it, with real settings and made-up scores."""
-    settings = composed(f"method={method}", f"dataset=embedded_{dataset}").model_dump(mode="json")
-    plain: dict[str, Any] = {
-        "fingerprint": f"{method}-{dataset}",
-        "schema": 3,
-        "model": "embedded_moonshine",
-        "method": method,
-        "bits": "w4a16",
-        **{name: settings[name] for name in ("wbits", "abits", "kvbits", "group_size")},
-        "dataset": dataset,
-        "versions": {"model": {}, "normalizer": "whisper-english/0.1", "scorer": "jiwer/4"},
-        "results": {
-            "quantize": {"disk_bytes": 1000},
-            "evaluate": {
-                **{
-                    "wer": wer,
-                    "wer_low": wer - 1,
-                    "wer_high": wer + 1,
-                    "cer": wer / 2,
-                    "fp_wer": 9.0,
-                    "utterances": 10,
-                },
-                "versus_fp": {"difference": wer - 9, "low": wer - 11, "high": wer - 7, "significant": abs(wer - 9) > 2},
-            },
-            "profile": {"memory_io_bytes": 1.0, "bops": 2.0, "bits_per_weight": 4.1},
-        },
-        "settings": settings,
-    }
-    return {**plain, **changes}
-
-
-def write(folder: Path, *records: dict[str, Any]) -> Path:
-    (folder / "records").mkdir(exist_ok=True)
-    for number, each in enumerate(records):
-        (folder / "records" / f"{number}-{each['fingerprint']}.json").write_text(json.dumps(each), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture
@@ -82,7 +42,7 @@ def test_test_sets_side_by_side_end_in_their_unweighted_mean_and_the_best_is_bol
 
 
 def test_a_mean_over_fewer_sets_than_the_others_is_not_shown(outputs: Path) -> None:
-    (outputs / "records" / "3-gptq-other.json").unlink()
+    (outputs / "records" / "gptq-other.json").unlink()
     assert markdown(outputs)[2] == ["gptq", "**10.00 (9.0-11.0)**", "-", "-"]
 
 
@@ -118,6 +78,41 @@ def test_csv_has_every_point_with_figures_and_settings(outputs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert {(row["method"], row["dataset"]): float(row["wer"]) for row in rows} == WERS
     assert {row["calib.n"] for row in rows} == {"64"}
+
+
+def test_a_mean_is_not_taken_over_scores_of_different_utterances(tmp_path: Path) -> None:
+    other = record("gptq", "clean", 3.0)
+    other["results"]["evaluate"]["utterances"] = 8
+    write(tmp_path, record("rtn", "clean", 2.0), other)
+    with pytest.raises(UserError, match=r"data: the records of clean are of different data .*Add data=8_utterances"):
+        render(collect(tmp_path), Layout("method", "dataset"), "markdown")
+
+
+def test_everything_is_written_into_a_folder_and_the_next_report_replaces_it(outputs: Path) -> None:
+    write_failure(outputs, "f1")
+    done = report(outputs)
+    folder = outputs / "report"
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (folder / "table.md").read_text(encoding="utf-8")
+    assert "### embedded_moonshine, clean (fp 9.00)" in done.stdout
+    assert f"{folder / 'index.html'} (" in done.stderr
+    assert "1 point failed" in done.stderr
+    names = {path.name for path in folder.iterdir()}
+    pairs = ("embedded_moonshine-clean", "embedded_moonshine-other")
+    plots = {f"{kind}-{pair}.{form}" for kind in KINDS for pair in pairs for form in ("png", "svg")}
+    layers = {f"layers-weight-error-embedded_moonshine.{form}" for form in ("png", "svg")}
+    assert names == plots | layers | {"index.html", "table.md", "table.tex", "points.csv", "files.json"}
+    (folder / "mine.txt").touch()
+    assert report(outputs, "dataset=clean", "--plots", "0").returncode == 0
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"index.html", "table.md", "table.tex", "points.csv", "files.json", "mine.txt"}
+
+
+def test_a_sweep_in_which_every_point_failed_has_a_page(tmp_path: Path) -> None:
+    write_failure(tmp_path, "f1")
+    done = report(tmp_path, "--to", tmp_path / "page")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "no such thing" in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
 
 
 def test_latex_names_are_escaped(outputs: Path) -> None:

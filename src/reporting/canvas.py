@@ -1,0 +1,85 @@
+"""Matplotlib figures in one style, written as PNG and SVG; nothing here knows what is drawn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from src.reporting.marks import COLOURS, SHAPES, Mark
+from src.store import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLE: Final[dict[str, Any]] = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: searchable, and a tenth of the size
+    "svg.hashsalt": "edge-asr",  # the same records give the same file
+    "savefig.dpi": 150,
+}
+LEGEND_INCHES: Final = 2.0
+_DATE: Final = {"Date": None}  # of an SVG, which would differ from run to run
+
+
+def figure(width: float, height: float, columns: int, *, legend: bool = False, **options: Any) -> tuple[Figure, Any]:
+    """A figure of ``width`` x ``height`` inches with a row of axes; with room for a legend at its right, if any.
+
+    Returns:
+        The figure and its axes, ``[columns]``.
+    """
+    from matplotlib import rcParams
+    from matplotlib.figure import Figure
+
+    rcParams.update(STYLE)
+    whole = width + (LEGEND_INCHES if legend else 0)
+    drawn = Figure(figsize=(whole, height))
+    drawn.subplots_adjust(left=0.62 / whole, right=(width - 0.1) / whole, top=1 - 0.5 / height, bottom=0.55 / height)
+    return drawn, drawn.subplots(1, columns, squeeze=False, **options)[0]
+
+
+def show_legend(drawn: Figure, series: dict[str, Mark], **lines: Any) -> None:
+    """Names of the series and of further lines, at the right of the figure."""
+    from matplotlib.lines import Line2D
+
+    width = drawn.get_figwidth()
+    handles = [Line2D([], [], linestyle="none", label=name, markersize=5, **style(m)) for name, m in series.items()]
+    handles += [Line2D([], [], label=name, **how) for name, how in lines.items()]
+    drawn.legend(handles=handles, loc="center left", bbox_to_anchor=(1 - (LEGEND_INCHES - 0.05) / width, 0.5))
+
+
+def style(mark: Mark) -> dict[str, Any]:
+    """Keywords of :meth:`Axes.plot` for a series."""
+    return {"color": COLOURS[mark.colour], "marker": SHAPES[mark.shape]}
+
+
+def whiskers(axes: Axes, at: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> None:
+    """Vertical interval bars, all in one artist."""
+    from matplotlib.collections import LineCollection
+
+    segments = [[(x, bottom), (x, top)] for x, bottom, top in zip(at, low, high, strict=True)]
+    axes.add_collection(LineCollection(segments, colors=colour, linewidths=0.8, alpha=0.45))
+
+
+def write(drawn: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes ``<name>.png`` and ``<name>.svg``; characters that a file name should not hold become hyphens."""
+    stem = re.sub(r"[^\w.=-]+", "-", name).strip("-.")
+    written = []
+    for form, metadata in (("png", None), ("svg", _DATE)):
+        content = BytesIO()
+        drawn.savefig(content, format=form, metadata=metadata)
+        path = folder / f"{stem}.{form}"
+        write_bytes(path, content.getvalue())
+        written.append(path)
+    return written

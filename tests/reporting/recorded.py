@@ -1,0 +1,102 @@
+"""Records as points leave them, with real settings and made-up scores."""
+
+from __future__ import annotations
+
+import copy
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.composed import composed
+
+
+@cache
+def _settings(method: str, dataset: str) -> dict[str, Any]:
+    return composed(f"method={method}", f"dataset=embedded_{dataset}").model_dump(mode="json")
+
+
+def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, Any]:
+    """A record as a point of the given name would leave it, with real settings and made-up scores."""
+    settings = copy.deepcopy(_settings(method, dataset))
+    plain: dict[str, Any] = {
+        "fingerprint": f"{method}-{dataset}",
+        "schema": 3,
+        "model": "embedded_moonshine",
+        "method": method,
+        "bits": "w4a16",
+        **{name: settings[name] for name in ("wbits", "abits", "kvbits", "group_size")},
+        "dataset": dataset,
+        "versions": {"model": {}, "normalizer": "whisper-english/0.1", "scorer": "jiwer/4"},
+        "results": {
+            "quantize": {
+                "disk_bytes": 1000,
+                "layers": [
+                    {"linear": f"model.encoder.layers.{n}.fc1", "weight_error": 0.1 * n, "output_error": None}
+                    for n in range(1, 4)
+                ],
+            },
+            "evaluate": {
+                **{
+                    "wer": wer,
+                    "wer_low": wer - 1,
+                    "wer_high": wer + 1,
+                    "cer": wer / 2,
+                    "fp_wer": 9.0,
+                    "utterances": 10,
+                    "words": 200,
+                    "substitutions": int(wer),
+                    "deletions": 2,
+                    "insertions": 1,
+                },
+                "failures": {"loops": 1, "empty": 0, "capped": 2},
+                "changed_from_fp": {"transcripts": 3, "better": 1, "worse": 2, "words": 4},
+                "versus_fp": {"difference": wer - 9, "low": wer - 11, "high": wer - 7, "significant": abs(wer - 9) > 2},
+            },
+            "profile": {"memory_io_bytes": 1.0, "bops": 2.0, "bits_per_weight": 4.1},
+        },
+        "transcripts": f"transcripts-{method}-{dataset}",
+        "settings": settings,
+    }
+    return {**plain, **changes}
+
+
+def write(folder: Path, *records: dict[str, Any]) -> Path:
+    """Puts the records where points leave them; returns the folder."""
+    for each in records:
+        _save(folder / "records" / f"{each['fingerprint']}.json", each)
+    return folder
+
+
+def write_worst(folder: Path, of: dict[str, Any], *rows: dict[str, Any]) -> None:
+    """Stores ``rows`` as the evaluate stage of the record's point does."""
+    stored = folder / "cache" / "evaluate" / of["fingerprint"]
+    versions = {name: of["versions"][name] for name in ("normalizer", "scorer")}
+    _save(stored / "key.json", {"transcripts": of["transcripts"], "seed": of["settings"]["seed"], **versions})
+    _save(stored / "worst.json", {"rows": rows})
+
+
+def worst_row(utterance: str, reference: str, own: str, fp: str) -> dict[str, Any]:
+    """A row of ``worst.json``."""
+    texts = {"id": utterance, "reference": reference, "hypothesis": own, "fp hypothesis": fp}
+    return {**texts, "errors": 2, "fp errors": 0}
+
+
+def write_failure(folder: Path, fingerprint: str, **changes: Any) -> None:
+    """A failure as a sweep leaves it."""
+    failure = {
+        "stage": "quantize",
+        "reason": "ValueError: no such thing",
+        "kind": "ValueError",
+        "traceback": "Traceback ...",
+        "log": "sweeps/1/main.log",
+        "time": "2026-01-01T00:00:00+00:00",
+    }
+    point = {"fingerprint": fingerprint, "model": "embedded_moonshine", "method": "spqr", "bits": "w2a16", "seed": 0}
+    settings = {"dataset": "clean", "settings": {"stages": ["quantize", "evaluate"]}, "overrides": ["method=spqr"]}
+    _save(folder / "failures" / f"{fingerprint}.json", {**point, **settings, "failure": {**failure, **changes}})
+
+
+def _save(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
