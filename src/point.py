@@ -21,7 +21,7 @@ from src.models.loading import model_identity
 from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
-SCHEMA = 5  # raise when the meaning of a stored result changes
+SCHEMA = 6  # raise when the meaning of a stored result changes
 EXPORTS = 2  # raise when exporters write other files
 
 FULL_DTYPE = "float32"
