@@ -52,6 +52,14 @@ def test_onnxruntime_writes_the_same_tokens(name: str, tmp_path: Path) -> None:
     assert agreement(tokens(point, quantized(point)), together) >= 0.99
 
 
+def test_inputs_rounded_in_blocks_change_few_tokens(tmp_path: Path) -> None:
+    chosen = ("model=embedded_whisper", "method=rtn", "wbits=4", "head_bits=8", "group_size=32")
+    point = opened(tmp_path, "export=onnx", *chosen, "export.accuracy_level=4")
+    folder = export(point)
+    clips = [utterance.waveform() for utterance in utterances(point)]
+    assert agreement(tokens(point, quantized(point)), Recogniser(folder, threads=1).generate(clips)) >= 0.9
+
+
 def test_integer_products_are_those_that_were_simulated(tmp_path: Path) -> None:
     """To float rounding in one linear. Over layers an input that falls on another code moves many more, hence clips
     whose best two tokens are nearly tied may go another way: one in twelve is granted."""

@@ -132,7 +132,13 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_remedy(
 
 def test_the_command_ends_with_one_table_of_runtimes(tmp_path: Path) -> None:
     asked = ["model=embedded_whisper", "method=rtn", "bits=w4a16", "symmetric=true", "group_size=32", "head_bits=4"]
-    few = ["profile.repeats=1", "profile.tokens=2", "profile.threads=1", "profile.whisper_cpp.weights=q4_0"]
+    few = [
+        "profile.onnx.accuracy_level=4",
+        "profile.repeats=1",
+        "profile.tokens=2",
+        "profile.threads=1",
+        "profile.whisper_cpp.weights=q4_0",
+    ]
     where = ["stages=[quantize,profile]", "tracking=none", f"output_dir={tmp_path}"]
     process = commands.run("src.main", *asked, *few, *where, "profile.runtimes=[torch,onnx_float32,onnx]")
     assert process.returncode == 0, process.stderr
