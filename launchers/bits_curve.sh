@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# WER against weight bits on both embedded models. LAUNCHER=local (default), submitit_local or slurm.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-exec python -m src.main -m experiment=bits_curve hydra/launcher="${LAUNCHER:-local}" "$@"
+# Word error rate against weight bits, round-to-nearest and GPTQ, per output channel, on both embedded models.
+# LAUNCHER=local (default), submitit_local or slurm; further arguments go to the command line.
+exec "$(dirname "$0")/experiment.sh" bits_curve "$@"

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# All methods at five bit-configs on both embedded models and sets. LAUNCHER=local (default), submitit_local or slurm.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-exec python -m src.main -m experiment=methods hydra/launcher="${LAUNCHER:-local}" "$@"
+# Every method over the bit-configs of the field, one scale per output channel, on both embedded models and test sets.
+# LAUNCHER=local (default), submitit_local or slurm; further arguments go to the command line.
+exec "$(dirname "$0")/experiment.sh" methods "$@"

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# WER with one component at a time quantized. LAUNCHER=local (default), submitit_local or slurm.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-exec python -m src.main -m experiment=sensitivity hydra/launcher="${LAUNCHER:-local}" "$@"
+# Which part is sensitive: one component at a time at few bits, the others at 16, and all together, round-to-nearest.
+# LAUNCHER=local (default), submitit_local or slurm; further arguments go to the command line.
+exec "$(dirname "$0")/experiment.sh" sensitivity "$@"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
     """
     first = records[0]
     results = {stage: first["results"][stage] for stage in ("quantize", "profile") if stage in first["results"]}
+    if "profile" in results:
+        results["profile"] = {**results["profile"], "decoded": None}  # each member has its own
     if all("evaluate" in record["results"] for record in records):
         evaluated = [record["results"]["evaluate"] for record in records]
         sums = {figure: sum(each[figure] for each in evaluated) for figure in SUMS}
@@ -58,11 +60,18 @@ def log_composite(record: dict[str, Any], tracker: Tracker) -> None:
     evaluated = record["results"]["evaluate"]
     difference = {f"versus_fp_{name}": value for name, value in evaluated["versus_fp"].items()}
     plain = {name: value for name, value in evaluated.items() if name != "versus_fp"}
-    tracker.log("evaluate", {**plain, **difference})
+    tracker.log("evaluate", {"wbits": record["wbits"], **plain, **difference})
     tracker.summary({name: evaluated[name] for name in ("wer", "wer_low", "wer_high")})
-    scores = {member["dataset"]: member["results"]["evaluate"] for member in record["members"]}
-    rows = [[name, *(each[column] for column in COLUMNS)] for name, each in scores.items()]
-    tracker.table("evaluate", "members", ["dataset", *COLUMNS], rows)
+    rows = [
+        [member["dataset"], *(member["results"]["evaluate"][column] for column in COLUMNS), run_id(member)]
+        for member in record["members"]
+    ]
+    tracker.table("evaluate", "members", ["dataset", *COLUMNS, "run"], rows)
+
+
+def run_id(record: Mapping[str, Any]) -> str:
+    """Id of the W&B run of a record."""
+    return f"{record['method']}-{record['bits']}-{record['fingerprint']}"
 
 
 def _mean(points: Sequence[Point]) -> dict[str, Any]:

@@ -10,26 +10,33 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from src.redaction import redact_text
+
 NAMES = ("model", "method", "bits", "dataset")
 FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
 LEGEND = "* significant: the 95 % interval of the difference from fp leaves out zero. No star: not significant."
+PLACES = {"tracking", "output_dir", "stages", "export", "device"}  # settings that no figure of the table depends on
 UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
 
 
 def show(records: Sequence[dict[str, Any]]) -> None:
     """Prints one row per record, lowest WER first; points without a WER come last. A composite's members precede it.
 
-    A star marks a WER that differs significantly from full precision; a line below the table says so.
+    A star marks a WER that differs significantly from full precision; a line below the table says so. Where records
+    have the same names, columns follow for the settings that tell them apart.
     """
+    apart = _apart(records)
     table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
     for name in NAMES:
+        table.add_column(name, overflow="fold")
+    for name in apart:
         table.add_column(name, overflow="fold")
     for figure in FIGURES:
         table.add_column(figure, justify="right", no_wrap=True)
     for record in sorted(records, key=_wer):
         for member in record.get("members", ()):
-            table.add_row(*_row(member))
-        table.add_row(*_row(record))
+            table.add_row(*_row(member, [""] * len(apart)))
+        table.add_row(*_row(record, [str(_flat(record.get("settings", {})).get(name, "-")) for name in apart]))
     console = _stdout()
     console.print(table)
     if any("evaluate" in record["results"] for record in records):
@@ -44,6 +51,16 @@ def show_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str
     console = _stdout()
     console.print(table)
     console.print(about, style="dim", highlight=False)
+
+
+def show_front(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints the best points of a search, lowest first objective first."""
+    table = Table(*header, box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    console = _stdout()
+    console.print(table)
+    console.print("Pareto front: no other point is as good in all objectives and better in one.", style="dim")
 
 
 def _stdout() -> Console:
@@ -77,21 +94,46 @@ def command(line: str) -> None:
 
 
 def error(message: str) -> None:
-    """One line on the error stream, as it is."""
+    """One line on the error stream, as it is but for keys, tokens and the home directory."""
     console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
-    console.print(f"Error: {message}", style="red")
+    console.print(f"Error: {redact_text(message)}", style="red")
 
 
 def _wer(record: dict[str, Any]) -> float:
     return float(record["results"].get("evaluate", {}).get("wer", "inf"))
 
 
-def _row(record: dict[str, Any]) -> list[str]:
+def _apart(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Settings in which records of the same names differ, beyond what their names tell."""
+    twins: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for record in records:
+        name = (record["model"], record["method"], _precision(record), record["dataset"])
+        twins.setdefault(name, []).append(_flat(record.get("settings", {})))
+    differing = {
+        key
+        for same in twins.values()
+        for key in set().union(*same)
+        if key.split(".")[0] not in PLACES and len({str(each.get(key)) for each in same}) > 1
+    }
+    named = {key.removesuffix(".name") for key in differing if key.endswith(".name")}
+    return sorted(key for key in differing if key.endswith(".name") or not any(key.startswith(f"{n}.") for n in named))
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _row(record: dict[str, Any], apart: Sequence[str]) -> list[str]:
     results = record["results"]
     evaluated, profiled = results.get("evaluate"), results.get("profile")
     cells = [record["model"], record["method"], _precision(record), record["dataset"]]
     if "members" in record:
         cells[-1] += f" (mean of {len(record['members'])})"
+    cells += apart
     cells += _scores(evaluated) if evaluated else ["-"] * 3
     size = results.get("quantize", {}).get("disk_bytes")
     cells.append(f"{size / 1e6:.2f}" if size else "-")

@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent.parent / "conf"), config_name="config")
-def run(config: DictConfig) -> float | None:
-    """Runs what was composed and returns its WER in percent (of several test sets the mean), for sweepers."""
+def run(config: DictConfig) -> float | tuple[float | None, ...] | None:
+    """Runs what was composed and returns its ``sweep.objectives`` (of several test sets the mean), for sweepers."""
     from src.attempt import Attempt
     from src.composite import from_hydra
 
     with Attempt(config):
-        study = from_hydra(config)  # before the imports that take seconds
-        from src.pipeline import run as run_study
+        study = from_hydra(config)  # before anything else, as mistakes are
+        from src.finished import run as run_study
 
         return run_study(study)
 

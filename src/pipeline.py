@@ -11,47 +11,66 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from src import attempt, console
+from src import attempt
 from src.composite import Composite
-from src.composite_record import build_composite_record, composite_fingerprint, log_composite
+from src.composite_record import build_composite_record, composite_fingerprint, log_composite, run_id
 from src.digest import sha256_file
 from src.errors import UserError
+from src.finished import members, remember
 from src.point import Point, open_point
-from src.records import build_record, save_record
+from src.records import build_record, present, save_record
 from src.redaction import redact
 from src.runtime import prepare, provenance
 from src.settings import Settings
 from src.stages import ALL_STAGES
-from src.stages.base import RESULT, Stage
+from src.stages.base import RESULT, Stage, read_json
 from src.store import Entry
 from src.tracking import RunInfo, Tracker, open_tracker
 
 log = logging.getLogger(__name__)
 
 
-def run(study: Settings | Composite) -> float | None:
-    """Runs one point, or one for each test set of a composite; returns its WER, or their mean, in percent.
+def run(study: Settings | Composite) -> dict[str, Any]:
+    """Runs one point, or one for each test set of a composite; returns its record, or that of their mean.
 
     Raises:
         UserError: a mistake in the settings, found before anything heavy where possible.
     """
-    members = study.members if isinstance(study, Composite) else (study,)
-    prepare(members[0].device, members[0].seed)
+    chosen = members(study)
+    prepare(chosen[0].device, chosen[0].seed)
     versions = provenance()
-    points = _checked(members)
+    points = _checked(chosen)
     name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
-    attempt.identify(name, members[0], versions)
+    attempt.identify(name, chosen[0], versions)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     if isinstance(study, Composite):
         record = _run_composite(study.name, points, versions, job_dir)
     else:
         record = _run_point(points[0], versions, job_dir)
-    path = save_record(record, Path(members[0].output_dir), job_dir)
-    if HydraConfig.get().mode is RunMode.RUN:
-        console.show([record])
-    log.info("record: %s", path)
-    evaluated = record["results"].get("evaluate")
-    return float(evaluated["wer"]) if evaluated else None
+    present(record, save_record(record, Path(chosen[0].output_dir), job_dir))
+    if _is_told(points, record):
+        remember(study, points, record)
+    return record
+
+
+def finished(study: Settings | Composite) -> dict[str, Any] | None:
+    """The record of a study whose chosen stages are all stored; None where something is left to do.
+
+    Raises:
+        UserError: a mistake in the settings.
+    """
+    points = [open_point(settings) for settings in members(study)]
+    if any(_due(point) for point in points):
+        return None
+    name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
+    names = {name, *(point.fingerprint for point in points)}
+    folder = Path(points[0].settings.output_dir) / "records"
+    if not all((folder / f"{each}.json").exists() for each in names):
+        return None
+    record = read_json(folder / f"{name}.json")
+    if _is_told(points, record):
+        remember(study, points, record)  # so that it is found at once from now on
+    return record
 
 
 def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
@@ -119,11 +138,23 @@ def check(due: Sequence[Stage], point: Point) -> None:
 
 def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:
     """Logs a stored result unless this point's run has it already, so that a cached point costs no tracker start."""
-    entry = stage.entry(point)
-    result = {"stage": entry.fingerprint, "result": sha256_file(entry.path / RESULT)}
-    logged = _logged(point, point.fingerprint, result)
+    logged = _logged(point, point.fingerprint, _result(stage, point))
     if logged is not None:
         _log(logged, tracker, stage.name, lambda: stage.log(point, tracker))
+
+
+def _result(stage: Stage, point: Point) -> dict[str, str]:
+    entry = stage.entry(point)
+    return {"stage": entry.fingerprint, "result": sha256_file(entry.path / RESULT)}
+
+
+def _is_told(points: Sequence[Point], record: dict[str, Any]) -> bool:
+    """Whether the tracker, where there is one, has all results; else the next run of these points tries again."""
+    single = all(
+        _logged(point, point.fingerprint, _result(stage, point)) is None for point in points for stage in _stages(point)
+    )
+    composite = "members" in record and "evaluate" in record["results"]
+    return single and not (composite and _logged(points[0], record["fingerprint"], {"stage": "composite"}) is not None)
 
 
 def _log_composite(record: dict[str, Any], point: Point, info: RunInfo) -> None:
@@ -132,11 +163,10 @@ def _log_composite(record: dict[str, Any], point: Point, info: RunInfo) -> None:
     logged = _logged(point, record["fingerprint"], {"stage": "composite"})
     if evaluated is None or logged is None:
         return
-    identity = f"{record['method']}-{record['bits']}-{record['fingerprint']}"
     label = f"{record['model']}-{record['method']}-{record['bits']}-{record['dataset']}"
     tags = (*info.tags[:-1], record["dataset"])
     config = {**info.config, **record["settings"]}
-    info = replace(info, id=identity, name=label, job_type="composite", tags=tags, config=config)
+    info = replace(info, id=run_id(record), name=label, job_type="composite", tags=tags, config=config)
     with open_tracker(point.settings.tracking, info) as tracker:
         _log(logged, tracker, "composite", lambda: log_composite(record, tracker))
 
@@ -175,6 +205,6 @@ def _run_info(point: Point, job_dir: Path, versions: dict[str, Any]) -> RunInfo:
         group=group,
         job_type="point",
         tags=tags,
-        config=redact({**settings.model_dump(mode="json"), "provenance": versions}),
+        config=redact({**settings.model_dump(mode="json", exclude={"sweep"}), "provenance": versions}),
         directory=Path(settings.output_dir),
     )

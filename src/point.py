@@ -150,14 +150,20 @@ class Point:
     @cached_property
     def latency(self) -> Entry:
         """Measured speed of the fp path on this kind of model; shared by all methods."""
-        return self._entry("latency", device=self.settings.device, **self.settings.profile.model_dump())
+        measured = self.settings.profile.model_dump(include={"seconds", "tokens", "repeats"})
+        return self._entry("latency", device=self.settings.device, **measured)
 
     @cached_property
     def profile(self) -> Entry:
-        """Size, memory I/O and bit operations of the quantized model."""
-        cost = self.settings.profile
+        """Size, memory I/O, bit operations and roofline of the quantized model."""
         key = {"quantized": self.quantized.fingerprint, "latency": self.latency.fingerprint}
-        return self._entry("profile", seconds=cost.seconds, tokens=cost.tokens, **key)
+        cost = self.settings.profile.model_dump(exclude={"repeats"})
+        return self._entry("profile", **cost, edge_device=self.settings.edge_device.model_dump(), **key)
+
+    @cached_property
+    def decoded_cost(self) -> Entry:
+        """What the utterances of the test set cost on average, as they were decoded."""
+        return self._entry("decoded_cost", transcripts=self.transcripts.fingerprint)
 
     @cached_property
     def baseline(self) -> Point:

@@ -7,17 +7,22 @@ Records are the truth that tables, plots and W&B mirror. Wall-clock figures and 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from src.evaluation.normalizers import NORMALIZER
-from src.evaluation.wer import SCORER
-from src.point import SCHEMA, Point
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from src import console
 from src.redaction import redact
 from src.settings import BIT_WIDTHS, Settings
-from src.stages import ALL_STAGES
-from src.stages.decoding import speed
 from src.store import write_json
+
+if TYPE_CHECKING:
+    from src.point import Point
+
+log = logging.getLogger(__name__)
 
 RECORD = "record.json"
 MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of the profile that a clock decides
@@ -25,6 +30,12 @@ MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of 
 
 def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
     """The record of all stages whose results are stored."""
+    from src.evaluation.normalizers import NORMALIZER
+    from src.evaluation.wer import SCORER
+    from src.point import SCHEMA
+    from src.stages import ALL_STAGES
+    from src.stages.decoding import speed
+
     settings = point.settings
     done = {stage.name: stage for stage in ALL_STAGES if stage.entry(point).is_complete()}
     results = {name: stage.result(point) for name, stage in done.items()}
@@ -52,7 +63,7 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
         "measured": measured,
         "times": {name: stage.times(point) for name, stage in done.items()},
         "provenance": provenance,
-        "settings": redact(settings.model_dump(mode="json")),
+        "settings": redact(settings.model_dump(mode="json", exclude={"sweep"})),  # says nothing of this point
     }
 
 
@@ -79,6 +90,13 @@ def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path
         write_json(path, record)
     write_json(job_dir / RECORD, record)
     return path
+
+
+def present(record: dict[str, Any], path: Path) -> None:
+    """Shows a record that is not part of a sweep as a table, and says where it is stored."""
+    if HydraConfig.get().mode is RunMode.RUN:
+        console.show([record])
+    log.info("record: %s", path)
 
 
 def _holds(path: Path, results: dict[str, Any]) -> bool:

@@ -1,9 +1,11 @@
-"""What leaves this computer carries no key, no token and no home directory."""
+"""What leaves this computer or is logged carries no key, no token and no home directory."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,34 @@ def redact(config: Mapping[str, Any]) -> dict[str, Any]:
     cleaned = _Cleaner().value(config, frozenset())
     assert isinstance(cleaned, dict)
     return cleaned
+
+
+def redact_text(text: str) -> str:
+    """``text`` without hub tokens, credentials in URLs, secret values of the environment and the home directory."""
+    return _Cleaner().text(text)
+
+
+def redact_file(path: Path) -> None:
+    """Replaces a text file by :func:`redact_text` of it, in one step; a file that is not there stays so."""
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    clean = redact_text(text)
+    if clean != text:
+        temporary = path.with_name(f".{path.name}-{os.getpid()}")
+        temporary.write_text(clean, encoding="utf-8")
+        temporary.replace(path)
+
+
+class RedactingFilter(logging.Filter):
+    """Passes every record, message and traceback redacted; for handlers that write to a terminal or a file."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always true."""
+        record.msg, record.args = redact_text(record.getMessage()), ()
+        if isinstance(record.exc_info, tuple):
+            record.exc_text = redact_text("".join(traceback.format_exception(*record.exc_info)).rstrip())
+        return True
 
 
 def _words(key: str) -> frozenset[str]:

@@ -17,6 +17,7 @@ _EXPORTED_WEIGHTS: Final[dict[str, tuple[str | None, ...]]] = {
 
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
 Count = Annotated[Integer, Field(ge=1)]
+Arithmetic = Literal["int4", "int8", "float16", "float32"]
 
 
 def _one_group(pattern: str) -> str:
@@ -78,12 +79,13 @@ class CacheSettings(Frozen):
 
 
 class ColumnSettings(Frozen):
-    """What the columns of a data set are called; ``id`` and ``speaker`` may be null where there is none."""
+    """What the columns of a data set are called; all but ``text`` and ``audio`` may be null where there is none."""
 
     id: str | None
     text: str
     audio: str
     speaker: str | None
+    session: str | None
 
 
 class DatasetSettings(Frozen):
@@ -128,11 +130,31 @@ class EvaluateSettings(Frozen):
 
 
 class ProfileSettings(Frozen):
-    """The reference utterance whose cost is reported."""
+    """The reference utterance whose cost is reported; times are measured at batch 1 with one beam."""
 
     seconds: Annotated[float, Field(gt=0)]
     tokens: Count
     repeats: Count
+    batch: Count
+    beams: Count
+
+
+class EdgeDeviceSettings(Frozen):
+    """The device whose roofline is drawn: bandwidth in 1e9 bytes/s, rates in 1e9 operations/s (2 a MAC) by arithmetic.
+
+    A null bandwidth means none. ``float32`` is required, as everything can run in it.
+    """
+
+    name: str
+    bandwidth_gb_s: Annotated[float, Field(gt=0)] | None
+    gops: dict[Arithmetic, Annotated[float, Field(gt=0)]]
+
+    @field_validator("gops")
+    @classmethod
+    def _everything_runs(cls, gops: dict[Arithmetic, float], info: ValidationInfo) -> dict[Arithmetic, float]:
+        if info.data.get("bandwidth_gb_s") is not None and "float32" not in gops:
+            raise ValueError("float32 has no rate, and what nothing narrower holds would run nowhere")
+        return gops
 
 
 class ExportSettings(Frozen):
@@ -148,6 +170,13 @@ class ExportSettings(Frozen):
         if weights not in known:
             raise ValueError(f"this runtime knows {', '.join(map(str, known))}")
         return weights
+
+
+class SweepSettings(Frozen):
+    """Which points of a sweep are submitted, and the figures that each returns to the sweeper; lower is better."""
+
+    only_missing: Annotated[bool, Field(strict=True)]
+    objectives: Annotated[tuple[Literal["wer", "disk_bytes", "memory_io_bytes", "bops"], ...], Field(min_length=1)]
 
 
 class TrackingSettings(Frozen):

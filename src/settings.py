@@ -21,6 +21,7 @@ from src.setting_groups import (
     CalibSettings,
     ColumnSettings,
     DatasetSettings,
+    EdgeDeviceSettings,
     EvaluateSettings,
     ExportSettings,
     Frozen,
@@ -28,6 +29,7 @@ from src.setting_groups import (
     ModelSettings,
     ProfileSettings,
     ScopeSettings,
+    SweepSettings,
     TrackingSettings,
 )
 
@@ -43,12 +45,14 @@ __all__ = [
     "CalibSettings",
     "ColumnSettings",
     "DatasetSettings",
+    "EdgeDeviceSettings",
     "EvaluateSettings",
     "ExportSettings",
     "ModelSettings",
     "ProfileSettings",
     "ScopeSettings",
     "Settings",
+    "SweepSettings",
     "TrackingSettings",
     "from_config",
 ]
@@ -107,8 +111,10 @@ class Settings(Frozen):
     calib: CalibSettings
     evaluate: EvaluateSettings
     profile: ProfileSettings
+    edge_device: EdgeDeviceSettings
     export: ExportSettings
     tracking: TrackingSettings
+    sweep: SweepSettings
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     device: str
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], AfterValidator(_on_device)]
@@ -154,6 +160,7 @@ _REMEDIES = {
     "dtype": "Use dtype=float32 or dtype=bfloat16; on a CUDA device dtype=float16 too",
     "device": "Use device=cpu, device=cuda or device=cuda:0",
     "export": "Use export.weights=codes, or leave it to the yaml",
+    "edge_device": "Choose a yaml of conf/edge_device, e.g. edge_device=raspberry_pi_5, or edge_device=none",
     "method": "Choose a yaml of conf/method, e.g. method=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
     **dict.fromkeys(BIT_WIDTHS, "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"),

@@ -38,11 +38,16 @@ def fingerprint(key: Mapping[str, Any]) -> str:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Writes ``text`` so that a reader sees the old file or the new one, never a part."""
+    """:func:`write_bytes` of UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes ``content`` so that a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         _flush(temporary)
         temporary.replace(path)
     finally:
@@ -82,10 +87,10 @@ class Entry:
 
     def is_complete(self) -> bool:
         """Whether the entry is there and every file matches its checksum; damage is logged."""
-        damage = self._damage()
-        if damage and self.path.is_dir():
-            log.warning("%s entry %s is damaged (%s): it will be rebuilt", self.stage, self.path, damage)
-        return damage is None
+        found = damage(self.path)
+        if found and self.path.is_dir():
+            log.warning("%s entry %s is damaged (%s): it will be rebuilt", self.stage, self.path, found)
+        return found is None
 
     def obtain(self, build: Callable[[Path], None], *, anew: bool = False) -> Path:
         """The entry's folder, built by ``build(folder)`` if it is absent or damaged, or in any case ``anew``.
@@ -96,7 +101,7 @@ class Entry:
             return self.path
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self.path.with_suffix(".lock"), self.stage):
-            if anew or self._damage() is not None:  # else another process has built it by now
+            if anew or damage(self.path) is not None:  # else another process has built it by now
                 self._build(build)
         return self.path
 
@@ -117,19 +122,21 @@ class Entry:
         partial.replace(self.path)
         _flush(self.path.parent)
 
-    def _damage(self) -> str | None:
-        try:
-            digests = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-            if KEY not in digests:
-                return f"{MANIFEST} does not list {KEY}"
-            for name, digest in digests.items():
-                if sha256_file(self.path / name) != digest:
-                    return f"checksum of {name} differs"
-        except FileNotFoundError as error:
-            return f"{Path(error.filename).name} is missing"
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            return f"unreadable: {error}"
-        return None
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with the entry in ``folder``, in words; None where every file matches its checksum."""
+    try:
+        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if KEY not in digests:
+            return f"{MANIFEST} does not list {KEY}"
+        for name, digest in digests.items():
+            if sha256_file(folder / name) != digest:
+                return f"checksum of {name} differs"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return f"unreadable: {error}"
+    return None
 
 
 def _clear(folder: Path, *, progress: bool) -> None:

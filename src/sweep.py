@@ -1,4 +1,4 @@
-"""Hydra callback that keeps account of a sweep: failed points in their logs, and the tables at the end."""
+"""Hydra callbacks: account of a sweep (failed points in their logs, the tables at the end), and clean job files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.failures import FAILURE, End
+from src.redaction import redact_file, redact_text
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,23 @@ class SweepTable(Callback):
         if job_return.status is JobStatus.FAILED and config.hydra.mode is RunMode.MULTIRUN:
             error = job_return._return_value  # `return_value` would raise it
             log.error("failed: %s", error, exc_info=None if isinstance(error, UserError) else error)
+
+
+class CleanFiles(Callback):
+    """Takes keys, tokens and the home directory out of what Hydra writes of a job: its yamls, and its message."""
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """The yamls are written, and the job has not begun."""
+        hydra = config.hydra
+        if hydra.output_subdir is not None:
+            for file in sorted((Path(hydra.runtime.output_dir) / hydra.output_subdir).glob("*.yaml")):
+                redact_file(file)
+        if hydra.mode is RunMode.MULTIRUN:
+            redact_file(Path(hydra.sweep.dir) / "multirun.yaml")
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:  # noqa: ARG002 - Hydra's call
+        """Hydra prints the overrides of a job that failed."""
+        job_return.overrides = [redact_text(override) for override in job_return.overrides or ()]
 
 
 def show_sweep(error: Exception | None = None) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from hydra import compose, initialize_config_dir
 
 from src.composite import from_hydra
@@ -9,7 +11,13 @@ from src.settings import ROOT, Settings
 
 
 def composed(*overrides: str) -> Settings:
-    """Checked settings of ``python -m src.main`` with the given overrides."""
+    """Checked settings of ``python -m src.main`` with the given overrides; the caller's own."""
+    return _composed(*overrides).model_copy(deep=True)
+
+
+@cache
+def _composed(*overrides: str) -> Settings:
+    """Composing takes a tenth of a second, and tests of one folder ask for the same again and again."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = from_hydra(compose("config", list(overrides)))
     assert isinstance(settings, Settings)

@@ -23,7 +23,10 @@ LEADERBOARD = (
     *("spgispeech", "tedlium", "voxpopuli"),
 )
 MEMBERS = ("embedded_clean", "embedded_other")
-SMALL = ("dataset.limit=16", "calib.n=6", "evaluate.bootstrap_samples=500", "profile.repeats=2")
+SMALL = (
+    *("dataset.limit=16", "calib.n=6", "profile.repeats=2"),
+    *("evaluate.bootstrap_samples=500", "evaluate.probe_clips=1"),
+)
 
 
 def study(*overrides: str) -> Settings | Composite:

@@ -118,3 +118,16 @@ def test_an_error_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str], monke
     captured = capsys.readouterr()
     assert captured.err == f"Error: {message}\n"
     assert captured.out == ""
+
+
+def test_points_of_the_same_names_are_told_apart_by_what_was_set(capsys: pytest.CaptureFixture[str]) -> None:
+    def drawn(wer: float, n: int, source: str) -> dict[str, Any]:
+        calib = {"n": n, "dataset": {"name": source, "config": source}}
+        return record("gptq", wer, settings={"calib": calib, "output_dir": str(n), "seed": 0})
+
+    other = record("rtn", 9.0, settings={"calib": {"n": 99}, "seed": 1})
+    heading, _, first, second, last = shown(capsys, drawn(2.0, 8, "a"), drawn(1.0, 16, "b"), other)
+    assert heading[3:7] == ["dataset", "calib.dataset.name", "calib.n", "WER"]
+    assert [row[3:7] for row in (first, second)] == [["d", "b", "16", "1.00"], ["d", "a", "8", "2.00"]]
+    assert last[3:6] == ["d", "-", "99"]
+    assert shown(capsys, drawn(2.0, 8, "a"), other)[0][3:5] == ["dataset", "WER"]

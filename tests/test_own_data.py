@@ -40,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(root: Path, output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    fast = ("tracking=none", "method=fp", "stages=[quantize,evaluate]", "evaluate.bootstrap_samples=100")
+    fast = ("tracking=none", "method=fp", "stages=[quantize,evaluate]")
+    fast += ("evaluate.bootstrap_samples=100", "evaluate.probe_clips=1")
     return commands.run("src.main", "dataset=local", f"dataset.root={root}", f"output_dir={output}", *fast, *overrides)
 
 

@@ -18,11 +18,19 @@ from tests import commands
 from tests.commands import environment
 from tests.wandb_reader import read_runs
 
-SMALL = ("dataset.limit=12", "calib.n=6", "evaluate.bootstrap_samples=200", "profile.repeats=2")
+SMALL = (
+    *("dataset.limit=12", "calib.n=6", "profile.repeats=2"),
+    *("evaluate.bootstrap_samples=200", "evaluate.probe_clips=4"),  # one clip of each kind of sound
+)
+
+TO_BE_KILLED = ("method=gptq", "wbits=3", "evaluate.batch_size=2")
 
 
 def command(output: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "src.main", *overrides, f"output_dir={output}", *SMALL]
+    """The test's own overrides follow the common ones, as the last value of a key counts; flags precede all."""
+    flags = [each for each in overrides if each.startswith("-")]
+    own = [each for each in overrides if each not in flags]
+    return [sys.executable, "-m", "src.main", *flags, *SMALL, *own, f"output_dir={output}"]
 
 
 def run(output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -115,6 +123,15 @@ def test_fewer_bits_are_smaller_on_disk_and_in_memory_io(
     assert found["rtn-w3a16"]["profile"]["bops"] < found["rtn-w4a16"]["profile"]["bops"]
 
 
+def test_profiles_average_over_what_was_decoded(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    for record in records(sweep[0]).values():
+        decoded, evaluated = record["results"]["profile"]["decoded"], record["results"]["evaluate"]
+        assert decoded["utterances"] + decoded["left_out"] == evaluated["utterances"]
+        if not decoded["left_out"]:
+            assert decoded["seconds"] == pytest.approx(evaluated["audio_seconds"] / evaluated["utterances"], abs=0.01)
+            assert decoded["steps"] <= evaluated["tokens"] / evaluated["utterances"] < decoded["steps"] + 1
+
+
 def test_sweep_ends_with_one_table_best_first(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, finished = sweep
     rows = [line.split() for line in finished.stdout.splitlines() if "embedded_moonshine" in line]
@@ -181,24 +198,35 @@ def test_corrupted_entry_is_said_and_rebuilt_to_the_same_record(
     assert lasting(records(output)["gptq-w3a16"]) == lasting(before)
 
 
+@pytest.fixture(scope="module")
+def unbroken(
+    sweep: tuple[Path, subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The record of the point below when nobody kills it."""
+    output = tmp_path_factory.mktemp("unbroken")
+    shutil.copytree(sweep[0] / "cache", output / "cache")
+    finished = run(output, *TO_BE_KILLED)
+    assert finished.returncode == 0, finished.stderr
+    (record,) = records(output).values()
+    return record
+
+
 @pytest.mark.parametrize("delay", [4.0, 6.5, 9.0])
-def test_killed_and_resumed_equals_never_killed(
-    sweep: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, delay: float
-) -> None:
-    overrides = ("method=gptq", "wbits=3", "evaluate.batch_size=2")
+def test_killed_and_resumed_equals_never_killed(unbroken: dict[str, Any], tmp_path: Path, delay: float) -> None:
     victim = subprocess.Popen(
-        command(tmp_path, *overrides), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(tmp_path, *TO_BE_KILLED),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     time.sleep(delay)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    finished = run(tmp_path, *overrides)
+    finished = run(tmp_path, *TO_BE_KILLED)
     assert finished.returncode == 0, finished.stderr
-    unbroken = run(sweep[0], *overrides)
-    assert unbroken.returncode == 0, unbroken.stderr
-    key = lasting(records(tmp_path)["gptq-w3a16"])["fingerprint"]
-    resumed, whole = (json.loads((output / f"records/{key}.json").read_text()) for output in (tmp_path, sweep[0]))
-    assert lasting(resumed) == lasting(whole)
+    (resumed,) = records(tmp_path).values()
+    assert lasting(resumed) == lasting(unbroken)
 
 
 def test_two_processes_on_the_same_point_both_end_well(tmp_path: Path) -> None:
@@ -216,7 +244,8 @@ def test_two_processes_on_the_same_point_both_end_well(tmp_path: Path) -> None:
 
 
 def test_fp_is_the_same_point_at_any_bits(tmp_path: Path) -> None:
-    finished = run(tmp_path, "-m", "method=fp", "wbits=3,4", "tracking=none", "model=embedded_whisper")
+    small = ("model=embedded_whisper", "calib.n=1", "dataset.limit=4")
+    finished = run(tmp_path, "-m", "method=fp", "wbits=3,4", "tracking=none", *small)
     assert finished.returncode == 0, finished.stderr
     (record,) = records(tmp_path).values()
     assert record["results"]["evaluate"]["versus_fp"]["difference"] == 0
@@ -252,8 +281,12 @@ def test_random_weights_run_every_stage_at_the_true_shape(tmp_path: Path) -> Non
         "group_size=32",
         "tracking=none",
         "calib.n=1",
-        "dataset.limit=2",
+        "dataset.limit=2",  # such a model writes until it is cut off
+        "evaluate.probe_clips=1",
     )
     assert finished.returncode == 0, finished.stderr
     (record,) = records(tmp_path).values()
-    assert record["results"]["profile"]["parameters"] == 27_092_736
+    profile = record["results"]["profile"]
+    assert profile["parameters"] == 27_092_736
+    assert profile["decoded"]["utterances"] == 2
+    assert profile["roofline"]["device"] == "raspberry_pi_5"

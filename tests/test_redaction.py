@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 
-from src.redaction import REDACTED, redact
+from src.redaction import REDACTED, RedactingFilter, redact, redact_file
 
 
 @pytest.mark.parametrize("key", ["token", "hf_token", "WANDB_API_KEY", "apiKey", "client-secret", "passwords", "key"])
@@ -77,3 +78,35 @@ def test_the_copy_is_json_and_stable(tmp_path: Path) -> None:
     cleaned = redact(config)
     assert json.loads(json.dumps(cleaned)) == cleaned == redact(cleaned)
     assert config["token"] == "x"
+
+
+def test_logs_carry_no_secret_in_message_arguments_or_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_PASSWORD", "correct-horse-battery")
+    logger, lines = logging.Logger("a logger of its own"), []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    handler = Lines()
+    handler.addFilter(RedactingFilter())
+    logger.addHandler(handler)
+    try:
+        raise ValueError("cannot use correct-horse-battery")
+    except ValueError:
+        logger.exception("%s of %d in %s", "correct-horse-battery", 7, Path.home() / "data")
+    (line,) = lines
+    assert line.startswith("*** of 7 in ~/data\nTraceback")
+    assert line.endswith("ValueError: cannot use ***")
+
+
+def test_a_file_is_replaced_only_where_something_is_hidden(tmp_path: Path) -> None:
+    clean, telling = tmp_path / "clean.yaml", tmp_path / "telling.yaml"
+    clean.write_text("wbits: 4\n")
+    telling.write_text(f"root: {Path.home()}/data\nsource: https://me:secret@example.org/m\n")
+    before = clean.stat()
+    for file in (clean, telling, tmp_path / "absent.yaml"):
+        redact_file(file)
+    assert clean.stat().st_mtime_ns == before.st_mtime_ns
+    assert telling.read_text() == "root: ~/data\nsource: https://***@example.org/m\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"clean.yaml", "telling.yaml"}

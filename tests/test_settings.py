@@ -57,6 +57,8 @@ def test_bit_widths_in_range(config: Config, bits: int) -> None:
         ("evaluate.bootstrap_samples", 10, "greater than or equal to 100"),
         ("evaluate.suppress_tokens", "maybe", "boolean"),
         ("profile.seconds", 0, "greater than 0"),
+        ("profile.beams", 0, "greater than or equal to 1"),
+        ("edge_device.bandwidth_gb_s", -1, "greater than 0"),
         ("dataset.limit", 0, "greater than or equal to 1"),
         ("model.family", "conformer", "'whisper' or 'moonshine'"),
         ("model.source", None, "string"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from omegaconf import OmegaConf
 from wandb_reader import read_runs
 
 from src.settings import ROOT, TrackingSettings
-from src.tracking import RunInfo, open_tracker, tracker
+from src.tracking import RunInfo, connection, open_tracker, tracker
 
 HUB_TOKEN = "hf_" + "fAkEtOkEn" * 3
 
@@ -41,16 +43,29 @@ def test_choices_of_the_command_line_are_valid_settings(choice: str, mode: str) 
 
 def test_metrics_are_namespaced_by_stage_and_kept_in_the_summary(tmp_path: Path) -> None:
     with open_tracker(settings(), info(tmp_path)) as run:
-        run.log("calibrate", {"utterances": 16, "seconds": 1.5})
-        run.log("quantize", {"method": "gptq"})
-        run.summary({"wer": 12.5, "size_bytes": 1234})
+        run.log("calibrate", {"clips": 16, "seconds": 1.5})
+        run.log("evaluate", {"resampled": "speaker"})
+        run.summary({"wer": 12.5, "disk_bytes": 1234})
     (read,) = read_runs(tmp_path)
-    assert read.logged("calibrate/utterances") == [16]
+    assert read.logged("calibrate/clips") == [16]
     assert read.logged("calibrate/seconds") == [1.5]
     assert read.summary["calibrate/seconds"] == 1.5
-    assert read.summary["quantize/method"] == "gptq"
-    assert (read.summary["wer"], read.summary["size_bytes"]) == (12.5, 1234)
+    assert read.summary["evaluate/resampled"] == "speaker"
+    assert (read.summary["wer"], read.summary["disk_bytes"]) == (12.5, 1234)
     assert read.exit_code == 0
+
+
+def test_what_is_not_in_the_documented_list_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with open_tracker(settings(), info(tmp_path)) as run:
+        run.log("evaluate", {"wer": 1.0, "mood": 3})
+        run.table("evaluate", "moods", ["a"], [[1]])
+        run.summary({"mood": 3})
+    (read,) = read_runs(tmp_path)
+    assert run.failed
+    assert not {key for key in read.summary if not key.startswith("_")}
+    assert not read.artifacts
+    (message,) = warnings_of(caplog)
+    assert "not listed in src.tracking.keys: evaluate/mood" in message
 
 
 def test_identity_and_redacted_config_are_stored(tmp_path: Path) -> None:
@@ -70,6 +85,20 @@ def test_tables_keep_rows_of_mixed_types(tmp_path: Path) -> None:
     table = read.table("quantize/layers")
     assert table["columns"] == ["path", "error"]
     assert table["data"] == [["encoder.0", 0.25], ["head", None], ["conv", "16 bits"]]
+
+
+def test_tables_are_bounded_in_rows_and_in_the_length_of_a_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = [[i, "la " * 5000] for i in range(2005)]
+    with open_tracker(settings(), info(tmp_path)) as run:
+        run.table("quantize", "layers", ["number", "text"], rows)
+    (read,) = read_runs(tmp_path)
+    data = read.table("quantize/layers")["data"]
+    assert [row[0] for row in data] == list(range(2000))
+    assert {row[1] for row in data} == {("la " * 5000)[:1999] + "…"}
+    assert "gets 2000 of the 2005 rows of quantize/layers" in caplog.text
 
 
 def test_the_audio_table_is_bounded_in_clips_and_seconds(tmp_path: Path) -> None:
@@ -141,7 +170,7 @@ def test_a_failed_body_is_recorded_and_its_exception_propagates(tmp_path: Path, 
     def point() -> None:
         with open_tracker(settings(), info(tmp_path)) as run:
             if logs_before:
-                run.log("calibrate", {"utterances": 1})
+                run.log("calibrate", {"clips": 1})
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -159,7 +188,7 @@ def test_a_point_that_logs_nothing_leaves_no_run(tmp_path: Path) -> None:
 def test_the_users_environment_is_left_as_it_was(tmp_path: Path) -> None:
     before = {name for name in os.environ if name.startswith("WANDB_")} | {"WANDB_SERVICE"}
     with open_tracker(settings(), info(tmp_path)) as run:
-        run.log("calibrate", {"utterances": 1})
+        run.log("calibrate", {"clips": 1})
     assert {name for name in os.environ if name.startswith("WANDB_")} <= before
 
 
@@ -171,8 +200,8 @@ def test_an_unusable_directory_costs_one_warning(tmp_path: Path, caplog: pytest.
     file = tmp_path / "occupied"
     file.write_text("")
     with open_tracker(settings(), info(file / "run")) as run:
-        run.log("calibrate", {"utterances": 1})
-        run.table("evaluate", "t", ["a"], [[1]])
+        run.log("calibrate", {"clips": 1})
+        run.table("evaluate", "probe", ["a"], [[1]])
         run.summary({"wer": 1.0})
     (message,) = warnings_of(caplog)
     assert "metrics of calibrate" in message
@@ -190,16 +219,39 @@ def test_a_run_that_cannot_begin_is_tried_once(
 
     monkeypatch.setattr(wandb, "init", init)
     with open_tracker(settings(), info(tmp_path)) as run:
-        run.log("calibrate", {"utterances": 1})
+        run.log("calibrate", {"clips": 1})
         run.log("evaluate", {"wer": 1})
     assert len(attempts) == 1
     assert len(warnings_of(caplog)) == 1
 
 
+@pytest.mark.parametrize("way", ["waits for ever", "exits"])
+def test_a_service_that_does_not_end_well_neither_holds_nor_ends_the_job(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = threading.Event()
+
+    def teardown() -> None:
+        called.set()
+        if way == "exits":
+            sys.exit(1)
+        threading.Event().wait()
+
+    monkeypatch.setattr(wandb, "teardown", teardown)
+    monkeypatch.setattr(connection, "_TEARDOWN_SECONDS", 0.1)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where no key is
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with open_tracker(settings("online"), info(tmp_path)) as run:
+        run.log("evaluate", {"wer": 3})
+    assert called.is_set()
+    (read,) = read_runs(tmp_path)
+    assert read.logged("evaluate/wer") == [3]
+
+
 def test_what_fails_does_not_stop_what_follows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with open_tracker(settings(), info(tmp_path)) as run:
         run.artifact("calibrate", "calibration", "calibration", {"absent": tmp_path / "absent"}, {})
-        run.table("evaluate", "ragged", ["a", "b"], [[1]])
+        run.table("evaluate", "probe", ["a", "b"], [[1]])
         run.log("evaluate", {"wer": 3})
     (read,) = read_runs(tmp_path)
     assert read.logged("evaluate/wer") == [3]
@@ -211,7 +263,7 @@ def test_what_fails_does_not_stop_what_follows(tmp_path: Path, caplog: pytest.Lo
 def test_mode_none_writes_nothing(tmp_path: Path) -> None:
     with open_tracker(settings("none"), info(tmp_path)) as run:
         run.start()
-        run.log("calibrate", {"utterances": 1})
+        run.log("calibrate", {"clips": 1})
         run.artifact("calibrate", "a", "b", {"absent": tmp_path / "absent"}, {})
         run.summary({"wer": 1.0})
     assert not list(tmp_path.iterdir())

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from commands import environment
 from wandb_reader import read_runs
+from wandb_server import API_KEY, Wandb, wandb_server
 
 from src.settings import ROOT
 
-API_KEY = "0123456789abcdef0123456789abcdef01234567"
 HUB_TOKEN = "hf_" + "fAkEtOkEn" * 3
 
 POINT = """
@@ -28,7 +29,7 @@ from src.settings import TrackingSettings
 from src.tracking import RunInfo, connection, open_tracker
 mode, directory = sys.argv[1:3]
 logging.basicConfig(level=logging.WARNING)
-connection._PRIVATE["init_timeout"] = 2.0
+connection._PRIVATE.update(init_timeout=float(sys.argv[3]), finish_timeout=float(sys.argv[4]))
 settings = TrackingSettings(mode=mode, project="tests", entity=None, group=None)
 home = Path.home()
 config = {"cache": str(home / "models"), "command": " ".join(sys.argv), "api_key": "from-the-command-line"}
@@ -37,7 +38,11 @@ tracker = open_tracker(settings, info)
 assert "wandb" not in sys.modules
 with tracker:
     tracker.log("evaluate", {"wer": 7})
-    tracker.table("evaluate", "table", ["a"], [[1]])
+    tracker.table("evaluate", "probe", ["a"], [[1]])
+    if "lose-the-network" in sys.argv:
+        print("begun", flush=True)
+        sys.stdin.readline()
+        tracker.log("profile", {"tokens": 5})
 """
 
 
@@ -46,7 +51,7 @@ def run_point(mode: str, directory: Path, environment: Mapping[str, str], *argum
     home = directory.parent / "home-of-the-user"
     home.mkdir()
     clean = {name: value for name, value in os.environ.items() if not re.search("proxy|wandb", name, re.I)}
-    command = [sys.executable, "-c", POINT, mode, str(directory), *arguments]
+    command = [sys.executable, "-c", POINT, mode, str(directory), "2", "60", *arguments]
     with terminal() as (screen, printed):
         subprocess.run(
             command,
@@ -112,7 +117,44 @@ def test_online_without_a_network_keeps_the_run_offline(tmp_path: Path) -> None:
     nowhere = {"WANDB_API_KEY": API_KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     printed = run_point("online", tmp_path / "output", nowhere)
     assert printed.count("WARNING") == 1
-    assert "wandb sync" in printed
+    assert "sync_wandb.sh" in printed
     assert API_KEY not in printed
     (read,) = read_runs(tmp_path / "output")
     assert read.logged("evaluate/wer") == [7]
+
+
+def online(server: Wandb, directory: Path, finish_timeout: float, *arguments: str) -> subprocess.Popen[str]:
+    """Starts a point that logs to ``server``."""
+    return subprocess.Popen(
+        [sys.executable, "-c", POINT, "online", str(directory), "60", str(finish_timeout), *arguments],
+        cwd=ROOT,
+        env=environment(**server.environment, HOME=str(directory.parent)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_an_online_run_sends_figures_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    with wandb_server() as server:
+        printed, _ = online(server, tmp_path / "output", 60).communicate(timeout=180)
+    assert "WARNING" not in printed
+    begun = server.of("UpsertBucket")[0]
+    assert (begun["name"], begun["displayName"], begun["groupName"]) == ("point", "name", "group")
+    assert (begun["jobType"], begun["program"], begun["host"]) == ("ptq", "src.main", None)
+    sent = b"".join(server.bodies)
+    assert b"evaluate/wer" in sent
+    hidden = [str(ROOT), sys.prefix, str(tmp_path), "from-the-command-line", API_KEY]
+    assert not [name for name in hidden if name.encode() in sent]
+
+
+def test_a_network_that_is_lost_on_the_way_costs_a_warning(tmp_path: Path) -> None:
+    with wandb_server() as server:
+        point = online(server, tmp_path / "output", 2, "lose-the-network")
+        assert point.stdout is not None
+        assert point.stdout.readline() == "begun\n"
+    printed, _ = point.communicate("\n", timeout=180)
+    assert point.returncode == 0
+    assert "failed at finishing the run" in printed
+    assert "wandb sync --include-online" in printed

@@ -14,7 +14,7 @@ from src.methods.base import LinkStatistics
 from src.models.speech import SpeechModel
 
 FILE = "statistics.safetensors"
-FIELDS = ("gram", "minimum", "maximum", "abs_mean")
+FIELDS = ("gram", "minimum", "maximum", "abs_mean", "powers")
 
 
 def measure(speech: SpeechModel, calibration: Calibration, *, gram: bool) -> dict[str, LinkStatistics]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from src.calib.gram import add_lower_gram
 from src.methods.base import LinkStatistics
+from src.quant.figures import power_sums
 
 _ROWS_AT_ONCE = 1024  # the temporaries of a chunk stay in cache
 
@@ -23,6 +24,7 @@ class RunningStatistics:
         self._minimum = torch.full((in_features,), torch.inf, device=device)
         self._maximum = torch.full((in_features,), -torch.inf, device=device)
         self._abs_sum = torch.zeros(in_features, dtype=torch.float64, device=device)
+        self._powers = torch.zeros(4, in_features, dtype=torch.float64, device=device)
         self._gram = torch.zeros(in_features, in_features, device=device) if gram else None
 
     def update(self, x: Tensor, weights: Tensor | None = None) -> None:
@@ -40,6 +42,7 @@ class RunningStatistics:
         torch.minimum(self._minimum, x.amin(dim=0), out=self._minimum)
         torch.maximum(self._maximum, x.amax(dim=0), out=self._maximum)
         self._abs_sum += x.abs().sum(dim=0)
+        self._powers += power_sums(x)
         if self._gram is not None:
             add_lower_gram(self._gram, x if weights is None else x * weights.unsqueeze(1))
 
@@ -53,4 +56,4 @@ class RunningStatistics:
             raise ValueError("no calibration input reached this link")
         abs_mean = (self._abs_sum / self._count).float()
         gram = None if self._gram is None else self._gram.tril() + self._gram.tril(-1).T
-        return LinkStatistics(self._count, gram, self._minimum, self._maximum, abs_mean)
+        return LinkStatistics(self._count, gram, self._minimum, self._maximum, abs_mean, self._powers / self._count)

@@ -27,6 +27,7 @@ __all__ = [
     "open_corpus",
     "require_dataset",
     "require_disjoint",
+    "require_whole_sessions",
 ]
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,16 @@ class Corpus:
         read = rows.reader(self._selection.dataset.columns.audio, [clip.row for clip in self.clips])
         windows = dict(_windows(self.clips))
         return [
-            Utterance(clip.id, clip.text, clip.samples, partial(read, clip.row), clip.speaker, windows[clip.row])
+            Utterance(
+                clip.id,
+                clip.text,
+                clip.samples,
+                partial(read, clip.row),
+                clip.speaker,
+                clip.session,
+                clip.row,
+                windows[clip.row],
+            )
             for clip in self.clips
         ]
 
@@ -166,3 +176,22 @@ def require_disjoint(calibration: Corpus, test: Corpus) -> None:
     problem = f"{len(shared)} of {len(calibration.clips)} calibration clips are in the test set too: {shown}"
     remedy = "Choose other clips with dataset@calib.dataset=NAME, or a folder of your own, or remove these from it"
     raise UserError("calib.dataset", problem, remedy)
+
+
+def require_whole_sessions(corpus: Corpus) -> None:
+    """Checks that recordings whose clips share one reference can be scored: all clips are there, and agree on it.
+
+    Raises:
+        UserError: a draw or bad audio leaves clips out, or references differ.
+    """
+    references: dict[str, str] = {}
+    for clip in corpus.clips:
+        if clip.session is not None and references.setdefault(clip.session, clip.text) != clip.text:
+            problem = f"the clips of session {clip.session!r} have different references"
+            raise UserError("dataset", problem, "Give all of them the session's, or use dataset.columns.session=null")
+    if references and corpus.report["subset"]:
+        problem = "a draw of clips leaves parts of sessions out, whose references are of the whole"
+        raise UserError("dataset.limit", problem, "Use dataset.limit=null")
+    if references and corpus.bad:
+        problem = f"on_bad_audio=skip left out {', '.join(corpus.bad)}, so that sessions are no longer whole"
+        raise UserError("on_bad_audio", problem, "Repair these clips, or remove their whole sessions")

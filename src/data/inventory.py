@@ -36,6 +36,7 @@ class Clip:
         samples: at 16 kHz.
         sha256: of the sound: see :class:`src.data.audio.Sound`.
         problem: why the audio is of no use, ``"kind: detail"``, or None.
+        session: the recording this is a clip of, where its clips share one reference.
     """
 
     row: int
@@ -46,6 +47,7 @@ class Clip:
     samples: int
     sha256: str
     problem: str | None
+    session: str | None = None
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ class Selection:
         dataset = self.dataset
         drawn = {} if self.n is None else {"n": self.n, "seed": self.seed}
         aside = {} if self.aside is None else {"aside": self.aside.key}
-        fields = {"columns": dataset.columns.model_dump(), "speaker_pattern": dataset.speaker_pattern}
+        unused = {"session"} if dataset.columns.session is None else set()
+        columns = dataset.columns.model_dump(exclude=unused)
+        fields = {"columns": columns, "speaker_pattern": dataset.speaker_pattern}
         return {**dataset_identity(dataset), **fields, **drawn, **aside, **self._audio}
 
     @property
@@ -80,7 +82,15 @@ class Selection:
         read = rows.reader(self.dataset.columns.audio, draw.rows)
         found = {row: (size, sound) for row, size, sound in inspected(draw.rows, read)}
         clips = [
-            Clip(row, draw.names[row], draw.texts[row], draw.speaker(row), found[row][0], **vars(found[row][1]))
+            Clip(
+                row,
+                draw.names[row],
+                draw.texts[row],
+                draw.speaker(row),
+                found[row][0],
+                **vars(found[row][1]),
+                session=draw.sessions[row] or None,
+            )
             for row in draw.rows
         ]
         dropped = [name for row, name in enumerate(draw.names) if row not in draw.scored]
@@ -106,14 +116,23 @@ class _Draw:
         return self._speakers[row] or None
 
     @cached_property
+    def sessions(self) -> list[str]:
+        """The recording that each row is a clip of, "" where it stands alone."""
+        return self._labels(self._selection.dataset.columns.session) or [""] * len(self.names)
+
+    @cached_property
     def _speakers(self) -> list[str]:
         dataset = self._selection.dataset
-        if dataset.columns.speaker is not None and dataset.columns.speaker in self._rows.columns:
-            return self._rows.strings(dataset.columns.speaker)
+        labels = self._labels(dataset.columns.speaker)
+        if labels is not None:
+            return labels
         if dataset.speaker_pattern is None:
             return [""] * len(self.names)
         found = (re.match(dataset.speaker_pattern, name) for name in self.names)
         return [match.group(1) if match else "" for match in found]
+
+    def _labels(self, column: str | None) -> list[str] | None:
+        return self._rows.strings(column) if column is not None and column in self._rows.columns else None
 
     def _chosen(self, selection: Selection, without: Collection[int]) -> list[int]:
         left = [row for row in self.scored if row not in without]

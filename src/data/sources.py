@@ -50,9 +50,10 @@ def open_rows(settings: DatasetSettings) -> Rows:
     else:
         rows = local_rows(settings, place) if settings.source is None else ParquetRows(_files(settings, place))
         where = str(place)
-    optional = {columns.id, columns.speaker} if settings.source is None else set()
-    needed = [name for name in (columns.id, columns.text, columns.audio, columns.speaker) if name is not None]
-    check_columns(rows.columns, [name for name in needed if name not in optional], where)
+    needed = [columns.text, columns.audio]
+    if settings.source is not None:  # of a user's own data the others are read where they are there
+        needed += [name for name in (columns.id, columns.speaker, columns.session) if name is not None]
+    check_columns(rows.columns, needed, where)
     return rows
 
 

@@ -20,6 +20,8 @@ class Utterance:
         samples: length of :meth:`waveform`.
         audio: the encoded file (wav, flac, ogg, mp3), or what reads it.
         speaker: who speaks, where the corpus tells.
+        session: the recording this is a clip of, where its clips share one reference.
+        position: places the clips of a session in order.
         window: clips of one window lie together on disk and are read together; a corpus is evaluated window by window.
     """
 
@@ -28,6 +30,8 @@ class Utterance:
     samples: int
     audio: bytes | Callable[[], bytes | None] = field(repr=False)
     speaker: str | None = None
+    session: str | None = None
+    position: int = 0
     window: int = 0
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 from src.evaluation.bootstrap import Blocks, PairedDifference, blocks, interval, paired
 from src.evaluation.failures import failures
 from src.evaluation.normalizers import is_scored, normalize
+from src.evaluation.sessions import joined
 from src.evaluation.transcribe import Transcript, load_transcripts
 from src.evaluation.wer import WerResult, score
 
@@ -28,7 +29,7 @@ class Scored:
     """Transcripts of one system on one test set, with their errors.
 
     Attributes:
-        transcripts: those whose reference has words.
+        transcripts: those whose reference has words; of a session, one in all.
         dropped: number of the others.
         scores: of ``transcripts``, in their order.
         blocks: what a bootstrap resample draws.
@@ -64,7 +65,7 @@ def scored(path: Path) -> Scored:
 
     References without words are dropped when a test set is loaded; another normalizer may find more of them here.
     """
-    stored = load_transcripts(path)
+    stored = joined(load_transcripts(path))
     kept = [item for item in stored if is_scored(item.reference)]
     if len(kept) < len(stored):
         log.info("evaluate: dropped %d of %d references with nothing to score", len(stored) - len(kept), len(stored))

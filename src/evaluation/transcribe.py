@@ -39,6 +39,8 @@ class Transcript:
         speaker: who speaks, where the corpus tells.
         long_form: what was done with audio longer than the model's window (see :mod:`src.evaluation.longform`):
             ``sequential``, ``segments`` or ``truncated``; None where it fits.
+        session: the recording this is a clip of, where its clips share one reference.
+        position: places the clips of a session in order.
     """
 
     id: str
@@ -49,6 +51,8 @@ class Transcript:
     capped: bool
     speaker: str | None
     long_form: Form | None = None
+    session: str | None = None
+    position: int = 0
 
 
 def transcribe(
@@ -177,6 +181,8 @@ def _transcript(utterance: Utterance, decoded: Decoded, form: Form | None) -> Tr
         capped=decoded.capped,
         speaker=utterance.speaker,
         long_form=form,
+        session=utterance.session,
+        position=utterance.position,
     )
 
 

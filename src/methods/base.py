@@ -28,6 +28,8 @@ class LinkStatistics:
         minimum: smallest value of each column, [in].
         maximum: largest value of each column, [in].
         abs_mean: mean magnitude of each column, [in].
+        powers: means of ``x``, ``x^2``, ``x^3`` and ``x^4`` of each column, [4, in]; float64. They are what a kurtosis
+            needs beside extremes and magnitudes.
     """
 
     count: int
@@ -35,6 +37,7 @@ class LinkStatistics:
     minimum: Tensor | None = None
     maximum: Tensor | None = None
     abs_mean: Tensor | None = None
+    powers: Tensor | None = None
 
     @property
     def abs_max(self) -> Tensor:
@@ -54,7 +57,8 @@ class LinkStatistics:
             return None if tensor is None else tensor / divisor
 
         minimum, maximum, abs_mean = (over(each, s) for each in (self.minimum, self.maximum, self.abs_mean))
-        return LinkStatistics(self.count, over(self.gram, torch.outer(s, s)), minimum, maximum, abs_mean)
+        powers = over(self.powers, torch.stack([s.double() ** k for k in (1, 2, 3, 4)]))
+        return LinkStatistics(self.count, over(self.gram, torch.outer(s, s)), minimum, maximum, abs_mean, powers)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +24,7 @@ from src.errors import UserError
 from src.methods.checks import check_flag, check_positive_integer
 from src.methods.parts.cayley import cayley_step, retract
 from src.methods.parts.rotate import OnlineRotations, Rotations
-from src.methods.parts.rotated_network import rotated_network, teacher_loss
+from src.methods.parts.rotated_network import one_step, rotated_network, scored_tokens, teacher_loss
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
 from src.quant.granularity import WeightSpec
@@ -105,14 +105,17 @@ class SpinQuant(QuaRot):
         """Rotations after all steps of Cayley SGD from ``start``; the model's parameters stay as they are."""
         learning = _with_gradients(start)
         matrices = [*learning.streams.values(), *learning.heads.values()]
-        with rotated_network(bench, learning, online, plan), torch.enable_grad():
+        with rotated_network(bench, learning, online, plan) as linears, torch.enable_grad():
             batches = self._batches(bench)
             for step in progress(range(self.iterations), "learn rotations"):
-                loss = _loss(bench, learning, next(batches))
-                gradients = torch.autograd.grad(loss, matrices)
+                with one_step(linears):
+                    for clip, share in _parts(bench, next(batches)):
+                        (_loss(bench, learning, clip) * share).backward()  # type: ignore[no-untyped-call]
                 lr = self.lr * (1 - step / self.iterations)
                 with torch.no_grad():
-                    for R, G in zip(matrices, gradients, strict=True):
+                    for R in matrices:
+                        G, R.grad = R.grad, None
+                        assert G is not None  # every rotation has a part in the loss
                         R.copy_(retract(cayley_step(R, G, lr)))
         return _without_gradients(learning)
 
@@ -129,18 +132,21 @@ class SpinQuant(QuaRot):
 def calibration_loss(
     bench: Workbench, rotations: Rotations, online: OnlineRotations, plan: Mapping[str, WeightSpec | None]
 ) -> float:
-    """The objective, :func:`teacher_loss`, as a mean over all calibration clips."""
-    clips = range(len(_clips(bench).ids))
-    size = _clips(bench).batch_size
-    with rotated_network(bench, rotations, online, plan), torch.no_grad():
-        chosen = [clips[start : start + size] for start in range(0, len(clips), size)]
-        return sum(float(_loss(bench, rotations, each)) * len(each) for each in chosen) / len(clips)
+    """The objective, :func:`teacher_loss`, over all tokens of all calibration clips."""
+    with rotated_network(bench, rotations, online, plan) as linears, torch.no_grad(), one_step(linears):
+        parts = _parts(bench, range(len(_clips(bench).ids)))
+        return sum(float(_loss(bench, rotations, clip)) * share for clip, share in parts)
 
 
-def _loss(bench: Workbench, rotations: Rotations, clips: Sequence[int]) -> Tensor:
+def _parts(bench: Workbench, clips: Iterable[int]) -> list[tuple[int, float]]:
+    """Clips one by one, as the graph of a long one takes half a gigabyte, and their shares of all tokens."""
+    counts = {clip: scored_tokens(bench.speech, _clips(bench).tokens[clip]) for clip in clips}
+    return [(clip, count / sum(counts.values())) for clip, count in counts.items()]
+
+
+def _loss(bench: Workbench, rotations: Rotations, clip: int) -> Tensor:
     calibration = _clips(bench)
-    features, tokens = [calibration.features[clip] for clip in clips], [calibration.tokens[clip] for clip in clips]
-    return teacher_loss(bench.speech, rotations.streams, features, tokens)
+    return teacher_loss(bench.speech, rotations.streams, [calibration.features[clip]], calibration.tokens[clip])
 
 
 def _clips(bench: Workbench) -> Calibration:

@@ -1,4 +1,4 @@
-"""Multiply-accumulates (MACs) and bit operations (BOPs) of one utterance, counted from shapes.
+"""Multiply-accumulates (MACs) and bit operations (BOPs) of one utterance or batch, counted from shapes.
 
 Counted: convolutions, linears, the two attention products, the head, and rotations on the fly. Not counted, as in
 torch's ``FlopCounterMode`` (2 FLOPs per MAC), which the tests compare with exactly: feature extraction, norms,
@@ -6,7 +6,7 @@ soft-max, biases, rotary positions, other element-wise work, and the multiplicat
 
 Three conventions. Causal attention in the prefill is counted in full (prompt x prompt), as eager attention runs it.
 The head runs on the last position of a pass only, which is all that decoding needs. Cross-attention keys and values
-are computed once per utterance.
+are computed once per utterance, also with several beams: see :mod:`src.profiling.passes`.
 
 BOPs are MACs times the widths of both operands: weight bits x activation bits for a linear; for attention in the
 decoder, cache bits x 16 for queries and probabilities, which nothing here quantizes. The encoder's self-attention has
@@ -24,22 +24,14 @@ would rotate every query instead of rotating back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from src.models.graph import Component, Linear, Rows
 from src.profiling.additions import OnlineRotation, online_rotations
+from src.profiling.passes import DecoderPass, Phase, decode_steps, prefill
 from src.profiling.point import FULL_BITS, Point
-
-
-class Phase(StrEnum):
-    """Part of the utterance's processing."""
-
-    ENCODER = "encoder"  # front-end and encoder blocks, once
-    CROSS_KV = "cross_kv"  # keys and values of the cross-attention, once
-    PREFILL = "prefill"  # the prompt, in one pass
-    DECODE = "decode"  # the steps, one per text token
 
 
 @dataclass(frozen=True)
@@ -58,81 +50,65 @@ class Product:
         return self.macs * self.left_bits * self.right_bits
 
 
-@dataclass(frozen=True)
-class DecoderWork:
-    """What one or several decoder passes process.
-
-    Attributes:
-        rows: new tokens.
-        pairs: (new token, cached token) pairs in the self-attention.
-        logits: positions the head runs on.
-        residual: those of the pairs whose key is at 16 bits in a cache that is rounded group by group.
-    """
-
-    rows: int
-    pairs: int
-    logits: int
-    residual: int = 0
-
-
-def step_work(cached: int) -> DecoderWork:
-    """One decode step when the self-attention cache already holds ``cached`` tokens."""
-    return DecoderWork(rows=1, pairs=cached + 1, logits=1)
-
-
 def products(point: Point) -> tuple[Product, ...]:
-    """Every product of the utterance, all four phases."""
-    prompt, tokens = point.workload.prompt, point.workload.tokens
-    prefill = DecoderWork(prompt, prompt * prompt, logits=1, residual=prompt * point.residual(prompt))
-    residual = sum(point.residual(prompt + step) for step in range(1, tokens + 1))
-    steps = DecoderWork(tokens, point.workload.attended - prompt, logits=tokens, residual=residual)
+    """Every product of the utterance (or batch), all four phases."""
+    steps = decode_steps(point)
     return (
         *encoder_products(point),
         *cross_kv_products(point),
-        *decoder_products(point, prefill, Phase.PREFILL),
-        *decoder_products(point, steps, Phase.DECODE),
+        *decoder_products(point, [prefill(point)]),
+        *(decoder_products(point, steps) if steps else ()),
     )
 
 
 def encoder_products(point: Point) -> Iterator[Product]:
     """Front-end and encoder blocks."""
-    dimensions, frames = point.dimensions, point.frames
+    dimensions, batch = point.dimensions, point.workload.batch
+    frames = batch * point.frames
     outputs = dimensions.lengths(point.workload.seconds)[1:]
     for conv, length in zip(point.convolutions, outputs, strict=True):
-        yield from _linear(point, conv, length, Phase.ENCODER)
+        yield from _linear(point, conv, batch * length, Phase.ENCODER)
     for block in point.graph.encoder:
         for linear in block.linears:
             yield from _linear(point, linear, frames, Phase.ENCODER)
     yield from _rotations(point, _in_encoder, frames, Phase.ENCODER)
     stack = dimensions.encoder
-    macs = 2 * stack.layers * stack.heads * dimensions.attended_head_dim * frames * frames
+    macs = 2 * stack.layers * stack.heads * dimensions.attended_head_dim * frames * point.frames
     yield Product(Component.ENCODER, Phase.ENCODER, macs, FULL_BITS, FULL_BITS)
 
 
 def cross_kv_products(point: Point) -> Iterator[Product]:
     """Keys and values of every decoder block's cross-attention, and their way into the cache."""
+    frames = point.workload.batch * point.frames
     for block in point.graph.decoder:
         for linear in block.linears:
             if linear.path in point.frame_linears:
-                yield from _linear(point, linear, point.frames, Phase.CROSS_KV)
-    yield from _rotations(point, _in_cross_kv, point.frames, Phase.CROSS_KV)
+                yield from _linear(point, linear, frames, Phase.CROSS_KV)
+    yield from _rotations(point, _in_cross_kv, frames, Phase.CROSS_KV)
 
 
-def decoder_products(point: Point, work: DecoderWork, phase: Phase) -> Iterator[Product]:
-    """Decoder blocks and head for ``work``."""
-    dimensions = point.dimensions
+def decoder_products(point: Point, passes: Sequence[DecoderPass]) -> Iterator[Product]:
+    """Decoder blocks and head for one or several passes of one phase."""
+    phase, rows = passes[0].phase, sum(each.rows for each in passes)
     for block in point.graph.decoder:
         for linear in block.linears:
             if linear.path not in point.frame_linears:
-                yield from _linear(point, linear, work.rows, phase)
-    yield from _rotations(point, _on_tokens, work.rows, phase)
-    pair = 2 * dimensions.decoder.layers * dimensions.decoder.heads * dimensions.attended_head_dim
-    late = pair * work.residual // 2  # with keys only; the other half of a pair is with values
-    yield Product(Component.DECODER, phase, pair * work.pairs - late, point.kv_bits, FULL_BITS)
+                yield from _linear(point, linear, rows, phase)
+    yield from _rotations(point, _on_tokens, rows, phase)
+    yield from self_attention_products(point, passes)
+    cross = _macs_of_a_pair(point) * rows * point.frames
+    yield Product(Component.CROSS_ATTENTION, phase, cross, point.kv_bits, FULL_BITS)
+    yield from _linear(point, point.head, sum(each.sequences for each in passes), phase)
+
+
+def self_attention_products(point: Point, passes: Sequence[DecoderPass]) -> Iterator[Product]:
+    """Those of queries and probabilities with the self-attention cache: what grows from step to step."""
+    phase, pair = passes[0].phase, _macs_of_a_pair(point)
+    pairs = pair * sum(each.pairs for each in passes)
+    late = pair * sum(each.rows * point.residual(each.after) for each in passes) // 2  # with keys only, not with values
+    yield Product(Component.DECODER, phase, pairs - late, point.kv_bits, FULL_BITS)
     if late:
         yield Product(Component.DECODER, phase, late, FULL_BITS, FULL_BITS)
-    yield Product(Component.CROSS_ATTENTION, phase, pair * work.rows * point.frames, point.kv_bits, FULL_BITS)
-    yield from _linear(point, point.head, work.logits, phase)
 
 
 def total_macs(parts: Iterable[Product]) -> int:
@@ -163,6 +139,11 @@ def _grouped(
         name = key(product).value
         sums[name] = sums.get(name, 0) + value(product)
     return sums
+
+
+def _macs_of_a_pair(point: Point) -> int:
+    """Multiply-accumulates of one token with one cached position: with its key and its value, in all layers."""
+    return 2 * point.dimensions.decoder.layers * point.dimensions.decoder.heads * point.dimensions.attended_head_dim
 
 
 def _linear(point: Point, linear: Linear, rows: int, phase: Phase) -> Iterator[Product]:

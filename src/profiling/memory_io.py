@@ -1,19 +1,23 @@
-"""Bytes moved between memory and the arithmetic for one utterance at batch 1.
+"""Bytes moved between memory and the arithmetic for one utterance, or a batch of them.
 
 The model: a machine whose fast memory holds one pass's activations but no weights and no cache from one pass to the
 next, which is what makes decoding on an edge device bound by memory.
 
 - Encoder and front-end weights are read once per utterance, as are the cross-attention's k and v projections.
 - All other decoder weights and the head are read once per decoder pass (prefill and every step).
-- The token embedding is read one row per position (so is Whisper's table of decoder positions), the tied head in full.
-  A row of a quantized embedding is its codes, scales and zero points.
+- The token embedding is read one row per token (so is Whisper's table of decoder positions), the tied head in full.
+  A row of a quantized embedding is its codes, scales and zero points, padded to a byte.
 - Keys and values are written once: the cross-attention's for every frame, the self-attention's for every position.
   Every pass reads the cross-attention cache in full and the self-attention cache up to and including its last position.
+- A batch runs in lockstep: weights are read once for all its utterances, and each has caches of its own. Of several
+  hypotheses of an utterance (beams), each has its own self-attention cache from the first step on; they share the
+  cross-attention's, which a pass reads once for all of them. Beams change places by exchanging pointers.
 - Keys that are rounded per channel carry a 16-bit scale and minimum per channel and group (one group for all frames);
   those of an incomplete group move 16 bits a value, and are written once more, packed, when it is complete.
 - Quantized weights move their packed size with scales and zero points; everything else moves 16 bits a value, biases
   and norms included. Quantized caches carry a 16-bit scale and one zero point of the cache's width per token and head,
   and each layer's row of keys (or values) of one position is padded to a byte.
+- A static grid of a linear's input is read with its weight.
 - Biases that a method added are read with the module they belong to, as are the factors of rotations on the fly; the
   one rotation of the keys, where the cache is quantized, once for the cross-attention's and once per decoder pass.
   (Hadamard factors need not be read at all by a fast Hadamard transform; this counts what is stored.)
@@ -28,55 +32,72 @@ arXiv 2507.07877 reports "memory I/O" too; the definition above is our own, so c
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
 from src.models.graph import Component, Linear, Rows
-from src.profiling.additions import added_biases, online_rotations
+from src.profiling.additions import Place, added_biases, online_rotations
+from src.profiling.kv_cache import cross_cache_bytes, self_cache_bytes
+from src.profiling.passes import DecoderPass, Phase, decode_step, decode_steps, prefill
 from src.profiling.point import FULL_BITS, FULL_BYTES, Point
 
 KV_CACHE = "kv_cache"
-_SCALE_BITS = 16
+
+
+@dataclass(frozen=True)
+class Move:
+    """Bytes of one part (a component's name, or :data:`KV_CACHE`) that a phase reads and writes."""
+
+    part: str
+    phase: Phase
+    size: int
+
+
+def moves(point: Point) -> tuple[Move, ...]:
+    """Everything the utterance (or batch) moves, all four phases."""
+    return (
+        *_once_moves(point),
+        Move(KV_CACHE, Phase.CROSS_KV, cross_cache_bytes(point)),
+        *_decoder_moves(point, [prefill(point)]),
+        *(_decoder_moves(point, decode_steps(point)) if point.workload.tokens else ()),
+    )
+
+
+def step_moves(point: Point, number: int) -> tuple[Move, ...]:
+    """What the ``number``-th decode step moves, counted from 1."""
+    return tuple(_decoder_moves(point, [decode_step(point, number)]))
+
+
+def growing_bytes(point: Point, number: int) -> int:
+    """Of what the ``number``-th decode step moves, what depends on the number: the self-attention cache."""
+    step = decode_step(point, number)
+    return step.sequences * self_cache_bytes(point, step.before, step.after)
 
 
 def memory_io(point: Point) -> dict[str, int]:
     """Bytes moved, by component name and ``kv_cache``; their sum is the utterance's memory I/O."""
-    moved = {component.value: 0 for component in Component}
-    for linear in point.graph.linears:
-        moved[linear.component.value] += _reads(point, linear) * point.of(linear).stored_bytes
-    for component, size in _end_bytes(point).items():
-        moved[component.value] += size
-    for component, parameters in _vector_reads(point).items():
-        moved[component.value] += parameters * FULL_BYTES
-    for bias_place, size in added_biases(point):
-        moved[bias_place.component.value] += _passes(point, bias_place.rows) * size * FULL_BYTES
-    for rotation in online_rotations(point):
-        moved[rotation.place.component.value] += _passes(point, rotation.place.rows) * rotation.factor_bytes
-    moved[KV_CACHE] = kv_cache_bytes(point)
+    return bytes_by_part(moves(point))
+
+
+def memory_io_phases(point: Point) -> dict[str, int]:
+    """The same bytes by phase name."""
+    return bytes_by_phase(moves(point))
+
+
+def bytes_by_part(parts: Iterable[Move]) -> dict[str, int]:
+    """Sums by component name and ``kv_cache``; 0 where nothing moves."""
+    moved = dict.fromkeys([*(component.value for component in Component), KV_CACHE], 0)
+    for move in parts:
+        moved[move.part] += move.size
     return moved
 
 
-def kv_cache_bytes(point: Point) -> int:
-    """Bytes written to and read from the decoder's two caches."""
-    layers, work = point.dimensions.decoder.layers, point.workload
-    cross = point.frames * (1 + work.passes)
-    own = work.positions + work.attended
-    values = layers * _kv_row_bytes(point) * (cross + own)
-    return values + (values if point.key_group is None else layers * _channel_key_bytes(point, point.key_group))
-
-
-def _channel_key_bytes(point: Point, group: int) -> int:
-    """Bytes written to and read from one layer's keys, of frames and of tokens, where they are rounded per channel."""
-    work, width = point.workload, point.dimensions.decoder.kv_heads * point.dimensions.head_dim
-
-    def packed(tokens: int) -> int:
-        return -(-width * (tokens * point.kv_bits + 2 * _SCALE_BITS) // 8)
-
-    def stored(positions: int) -> int:
-        left = point.residual(positions)
-        return (positions - left) // group * packed(group) + left * width * FULL_BYTES
-
-    completed = work.positions // group - work.prompt // group
-    written = stored(work.prompt) + work.tokens * width * FULL_BYTES + completed * packed(group)
-    read = sum(stored(work.prompt + step) for step in range(work.passes))
-    return packed(point.frames) * (1 + work.passes) + written + read
+def bytes_by_phase(parts: Iterable[Move]) -> dict[str, int]:
+    """Sums by phase name."""
+    moved: dict[str, int] = {}
+    for move in parts:
+        moved[move.phase.value] = moved.get(move.phase.value, 0) + move.size
+    return moved
 
 
 def activation_bytes(point: Point) -> int:
@@ -88,63 +109,76 @@ def activation_bytes(point: Point) -> int:
     bits = sum(_linear_activation_bits(point, linear) for linear in point.graph.linears)
     for rotation in online_rotations(point):
         bits += rotation.moved_bits * _rows(point, rotation.place.rows)
-    dimensions = point.dimensions
-    lengths = dimensions.lengths(point.workload.seconds)
+    dimensions, work = point.dimensions, point.workload
+    lengths = dimensions.lengths(work.seconds)
     for conv, inputs, outputs in zip(dimensions.frontend, lengths, lengths[1:], strict=False):
-        bits += FULL_BITS * (inputs * conv.in_channels + outputs * conv.out_channels)
-    bits += FULL_BITS * point.workload.passes * (dimensions.width + dimensions.vocab)
+        bits += FULL_BITS * work.batch * (inputs * conv.in_channels + outputs * conv.out_channels)
+    positions = work.batch + work.sequences * work.tokens  # the last one of every pass
+    bits += FULL_BITS * positions * (dimensions.width + dimensions.vocab)
     return -(-bits // 8)
 
 
-def _reads(point: Point, linear: Linear) -> int:
-    """How often the weights of ``linear`` are read."""
-    return _passes(point, _kind_of_rows(point, linear))
+def _once_moves(point: Point) -> Iterator[Move]:
+    """Weights that are read once: front-end, encoder, and the cross-attention's k and v."""
+    dimensions = point.dimensions
+    encoder, decoder = dimensions.encoder, dimensions.decoder
+    frontend = sum(conv.biases for conv in dimensions.frontend) + dimensions.frontend_vectors
+    vectors = encoder.layers * encoder.vectors + encoder.final_norm
+    stored = sum(point.of(conv).read_bytes for conv in point.convolutions)
+    yield Move(Component.FRONTEND.value, Phase.ENCODER, stored + frontend * FULL_BYTES)
+    yield Move(Component.ENCODER.value, Phase.ENCODER, vectors * FULL_BYTES)
+    cross = decoder.layers * dimensions.cross_frame_vectors
+    yield Move(Component.CROSS_ATTENTION.value, Phase.CROSS_KV, cross * FULL_BYTES)
+    for place, size in _weights(point):
+        if place.rows is Rows.FRAME:
+            own = place.component is Component.ENCODER
+            yield Move(place.component.value, Phase.ENCODER if own else Phase.CROSS_KV, size)
 
 
-def _passes(point: Point, rows: Rows) -> int:
-    return 1 if rows is Rows.FRAME else point.workload.passes
+def _decoder_moves(point: Point, passes: Sequence[DecoderPass]) -> Iterator[Move]:
+    """Weights and caches that one or several passes of one phase read, and what they write to the cache."""
+    dimensions, decoder, phase = point.dimensions, point.dimensions.decoder, passes[0].phase
+
+    def move(component: Component, a_pass: int) -> Move:
+        return Move(component.value, phase, len(passes) * a_pass)
+
+    yield move(Component.CROSS_ATTENTION, decoder.layers * dimensions.cross_vectors * FULL_BYTES)
+    yield move(Component.DECODER, (decoder.layers * decoder.vectors + decoder.final_norm) * FULL_BYTES)
+    for place, size in _weights(point):
+        if place.rows is Rows.TOKEN:
+            yield move(place.component, size)
+    yield move(Component.HEAD, point.of(point.head).read_bytes)
+    embedded = sum(each.rows for each in passes)
+    yield Move(Component.EMBEDDING.value, phase, embedded * _embedding_row_bytes(point))
+    cached = len(passes) * cross_cache_bytes(point)
+    cached += sum(each.sequences * self_cache_bytes(point, each.before, each.after) for each in passes)
+    yield Move(KV_CACHE, phase, cached)
+
+
+def _weights(point: Point) -> Iterator[tuple[Place, int]]:
+    """Bytes of the blocks' matrices, and of what methods added to them."""
+    for linear in point.graph.linears:
+        yield Place(linear.component, _kind_of_rows(point, linear)), point.of(linear).read_bytes
+    for place, size in added_biases(point):
+        yield place, size * FULL_BYTES
+    for rotation in online_rotations(point):
+        yield rotation.place, rotation.factor_bytes
+
+
+def _embedding_row_bytes(point: Point) -> int:
+    """Bytes of one token: its row of the embedding and, where there is such a table, of the positions."""
+    dimensions = point.dimensions
+    # Rows are alike but for the zero points' padding to a whole byte, which is less than a bit a row.
+    row_bits = 8 * point.of(point.embedding).stored_bytes // dimensions.vocab
+    return -(-row_bits // 8) + (dimensions.width * FULL_BYTES if dimensions.token_positions else 0)
 
 
 def _rows(point: Point, rows: Rows) -> int:
-    return point.frames if rows is Rows.FRAME else point.workload.positions
+    return point.workload.batch * point.frames if rows is Rows.FRAME else point.workload.embedded
 
 
 def _kind_of_rows(point: Point, linear: Linear) -> Rows:
     return Rows.FRAME if linear.path in point.frame_linears else Rows.TOKEN
-
-
-def _vector_reads(point: Point) -> dict[Component, int]:
-    """Vectors (biases, norms, positions) in parameters, times how often each is read."""
-    dimensions, work = point.dimensions, point.workload
-    encoder, decoder = dimensions.encoder, dimensions.decoder
-    return {
-        Component.FRONTEND: sum(conv.biases for conv in dimensions.frontend) + dimensions.frontend_vectors,
-        Component.ENCODER: encoder.layers * encoder.vectors + encoder.final_norm,
-        Component.CROSS_ATTENTION: decoder.layers
-        * (dimensions.cross_frame_vectors + work.passes * dimensions.cross_vectors),
-        Component.DECODER: work.passes * (decoder.layers * decoder.vectors + decoder.final_norm),
-        Component.EMBEDDING: work.positions * dimensions.width if dimensions.token_positions else 0,
-    }
-
-
-def _end_bytes(point: Point) -> dict[Component, int]:
-    """Bytes of the weights outside the blocks, times how often each is read."""
-    work = point.workload
-    # Rows are alike but for the zero points' padding to a whole byte, which is less than a bit a row.
-    row_bits = 8 * point.of(point.embedding).stored_bytes // point.dimensions.vocab
-    return {
-        Component.FRONTEND: sum(point.of(conv).stored_bytes for conv in point.convolutions),
-        Component.EMBEDDING: -(-work.positions * row_bits // 8),
-        Component.HEAD: work.passes * point.of(point.head).stored_bytes,
-    }
-
-
-def _kv_row_bytes(point: Point) -> int:
-    """Bytes of one layer's keys (or values) of one position."""
-    quantized = point.kv_bits < FULL_BITS
-    overhead = _SCALE_BITS + point.kv_bits if quantized else 0
-    heads = point.dimensions.decoder.kv_heads
-    return -(-heads * (point.dimensions.head_dim * point.kv_bits + overhead) // 8)
 
 
 def _linear_activation_bits(point: Point, linear: Linear) -> int:

@@ -26,6 +26,7 @@ class LinearBits:
         activation_bits: width of one element of the input as multiplied.
         exact_inputs: inputs that stay at 16 bits, as do their columns of the weight.
         outliers: single weights outside those columns that have 16 bits; their inputs have ``activation_bits``.
+        input_bytes: scale and zero point of a static grid of the input.
     """
 
     stored_bytes: int
@@ -33,20 +34,28 @@ class LinearBits:
     activation_bits: int
     exact_inputs: int = 0
     outliers: int = 0
+    input_bytes: int = 0
+
+    @property
+    def read_bytes(self) -> int:
+        """What a pass reads of it: the weight, and the grid of its input."""
+        return self.stored_bytes + self.input_bytes
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The reference utterance, batch 1.
+    """The reference utterance, or a batch of such utterances, each decoded with one or several hypotheses (beams).
 
     The decoder reads ``prompt`` tokens in one pass (prefill), which yields the first token of the text; then one step
     per text token, the last of which yields the end token. So there are ``1 + tokens`` decoder passes over
-    ``prompt + tokens`` positions.
+    ``prompt + tokens`` positions of a sequence.
     """
 
     seconds: float
     tokens: int
     prompt: int
+    batch: int = 1
+    beams: int = 1
 
     @property
     def passes(self) -> int:
@@ -55,13 +64,18 @@ class Workload:
 
     @property
     def positions(self) -> int:
-        """Decoder positions that are embedded, and cached."""
+        """Decoder positions of a sequence that are embedded, and cached."""
         return self.prompt + self.tokens
 
     @property
-    def attended(self) -> int:
-        """Cache positions read, summed over passes: prompt at the prefill, one more at each step."""
-        return sum(self.prompt + step for step in range(self.passes))
+    def sequences(self) -> int:
+        """Hypotheses of all utterances, which a decode step extends by a token each."""
+        return self.batch * self.beams
+
+    @property
+    def embedded(self) -> int:
+        """Tokens that go through the decoder: prompts once per utterance, text once per hypothesis."""
+        return self.batch * self.prompt + self.sequences * self.tokens
 
 
 @dataclass(frozen=True)

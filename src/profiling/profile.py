@@ -6,21 +6,26 @@ from dataclasses import dataclass
 
 from src.models.graph import Linear
 from src.profiling.additions import added_biases, stored_factor_bytes
-from src.profiling.bitops import Product, by_component, by_phase, products, total_bops, total_macs
+from src.profiling.decoded import breakdowns
 from src.profiling.latency import Latency
-from src.profiling.memory_io import activation_bytes, memory_io
+from src.profiling.memory_io import activation_bytes
 from src.profiling.point import FULL_BITS, FULL_BYTES, Point
+from src.profiling.roofline import Roofline, roofline
 from src.profiling.shapes import Dimensions
+from src.profiling.steps import Steps, steps
+from src.settings import EdgeDeviceSettings
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What one point costs on the reference utterance at batch 1. ``dataclasses.asdict`` of it is valid JSON.
+    """What one point costs on the reference utterance or batch. ``dataclasses.asdict`` of it is valid JSON.
 
     Attributes:
         seconds: length of the reference utterance.
         tokens: its text tokens.
-        frames: its encoder frames.
+        batch: such utterances that are processed together; costs are those of all of them.
+        beams: hypotheses of each.
+        frames: encoder frames of one.
         parameters: of the whole model, added biases included; a tied embedding counts once. Scales, zero points and
             factors of rotations are not parameters, but count in all bytes and bits below.
         quantized_parameters: weights stored in fewer than 16 bits.
@@ -33,6 +38,7 @@ class Profile:
         disk_bytes: size of the stored model.
         memory_io_bytes: bytes moved; see :mod:`src.profiling.memory_io` for the model.
         memory_io_breakdown: the same by component, and the caches.
+        memory_io_phases: by phase.
         activation_io_bytes: unfused upper bound for activations, not part of ``memory_io_bytes``.
         macs: multiply-accumulates.
         macs_breakdown: by component.
@@ -40,7 +46,9 @@ class Profile:
         bops: bit operations; see :mod:`src.profiling.bitops`.
         bops_breakdown: by component.
         bops_phases: by phase.
-        encoder_ms: median time of the encoder.
+        steps: bytes, multiply-accumulates and bit operations of every decode step.
+        roofline: what the edge device could do at best; None without one.
+        encoder_ms: measured at batch 1, as are all below: median time of the encoder.
         token_ms: median time of one decode step.
         peak_memory_mib: peak resident set size of the process in MiB.
         latency: all that was measured, with percentiles, threads and device.
@@ -48,15 +56,19 @@ class Profile:
 
     seconds: float
     tokens: int
+    batch: int
+    beams: int
     frames: int
     parameters: int
     quantized_parameters: int
     parameter_bytes: int
+    parameter_breakdown: dict[str, int]
     bits_per_weight: float
     model_bits_per_weight: float
     disk_bytes: int
     memory_io_bytes: int
     memory_io_breakdown: dict[str, int]
+    memory_io_phases: dict[str, int]
     activation_io_bytes: int
     macs: int
     macs_breakdown: dict[str, int]
@@ -64,40 +76,48 @@ class Profile:
     bops: int
     bops_breakdown: dict[str, int]
     bops_phases: dict[str, int]
+    steps: Steps
+    roofline: Roofline | None
     encoder_ms: float
     token_ms: float
     peak_memory_mib: float
     latency: Latency
 
 
-def profile_point(point: Point, *, disk_bytes: int, latency: Latency) -> Profile:
+def profile_point(
+    point: Point, *, disk_bytes: int, latency: Latency, device: EdgeDeviceSettings | None = None
+) -> Profile:
     """Combines the analytic costs of ``point`` with a measurement. Bits, bytes and milliseconds throughout."""
-    parts = products(point)
-    moved = memory_io(point)
-    parameters = parameter_count(point)
-    quantized = [each for each in (*point.graph.linears, *point.ends) if point.of(each).weight_bits < FULL_BITS]
+    costs, work = breakdowns(point), point.workload
+    parameters, stored = parameter_count(point), stored_bytes(point)
+    quantized = _quantized(point)
     weights = sum(linear.out_features * linear.in_features for linear in quantized)
-    stored = sum(point.of(linear).stored_bytes for linear in quantized)
-    parameter_bytes = stored + FULL_BYTES * (parameters - weights) + stored_factor_bytes(point)
+    packed = stored["codes"] + stored["grids_and_outliers"]
     return Profile(
-        seconds=point.workload.seconds,
-        tokens=point.workload.tokens,
+        seconds=work.seconds,
+        tokens=work.tokens,
+        batch=work.batch,
+        beams=work.beams,
         frames=point.frames,
         parameters=parameters,
         quantized_parameters=weights - sum(_at_full_precision(point, linear) for linear in quantized),
-        parameter_bytes=parameter_bytes,
-        bits_per_weight=8 * stored / weights if weights else float(FULL_BITS),
-        model_bits_per_weight=8 * parameter_bytes / parameters,
+        parameter_bytes=sum(stored.values()),
+        parameter_breakdown=stored,
+        bits_per_weight=8 * packed / weights if weights else float(FULL_BITS),
+        model_bits_per_weight=8 * sum(stored.values()) / parameters,
         disk_bytes=disk_bytes,
-        memory_io_bytes=sum(moved.values()),
-        memory_io_breakdown=moved,
+        memory_io_bytes=sum(costs["memory_io_phases"].values()),
+        memory_io_breakdown=costs["memory_io_breakdown"],
+        memory_io_phases=costs["memory_io_phases"],
         activation_io_bytes=activation_bytes(point),
-        macs=total_macs(parts),
-        macs_breakdown=by_component(parts, _macs),
-        macs_phases=by_phase(parts, _macs),
-        bops=total_bops(parts),
-        bops_breakdown=by_component(parts, _bops),
-        bops_phases=by_phase(parts, _bops),
+        macs=sum(costs["macs_phases"].values()),
+        macs_breakdown=costs["macs_breakdown"],
+        macs_phases=costs["macs_phases"],
+        bops=sum(costs["bops_phases"].values()),
+        bops_breakdown=costs["bops_breakdown"],
+        bops_phases=costs["bops_phases"],
+        steps=steps(point),
+        roofline=None if device is None else roofline(point, device),
         encoder_ms=latency.encoder_ms,
         token_ms=latency.token_ms,
         peak_memory_mib=latency.peak_memory_mib,
@@ -105,10 +125,35 @@ def profile_point(point: Point, *, disk_bytes: int, latency: Latency) -> Profile
     )
 
 
+def stored_bytes(point: Point) -> dict[str, int]:
+    """Bytes of all tensors of the stored model by what they hold; see :attr:`Profile.parameter_breakdown`."""
+    quantized = _quantized(point)
+    codes = sum(_code_bytes(point, linear) for linear in quantized)
+    weights = sum(linear.out_features * linear.in_features for linear in quantized)
+    return {
+        "codes": codes,
+        "grids_and_outliers": sum(point.of(linear).stored_bytes for linear in quantized) - codes,
+        "unquantized": FULL_BYTES * (parameter_count(point) - weights),
+        "rotations": stored_factor_bytes(point),
+        "input_grids": sum(bits.input_bytes for bits in point.bits.values()),
+    }
+
+
 def parameter_count(point: Point) -> int:
     """Parameters of the whole model, as ``sum(p.numel() for p in module.parameters())`` counts them."""
     weights = sum(linear.out_features * linear.in_features for linear in point.graph.linears)
     return weights + _other_parameters(point.dimensions) + sum(size for _, size in added_biases(point))
+
+
+def _quantized(point: Point) -> list[Linear]:
+    """Weights of fewer than 16 bits, in the blocks and at the ends."""
+    return [each for each in (*point.graph.linears, *point.ends) if point.of(each).weight_bits < FULL_BITS]
+
+
+def _code_bytes(point: Point, linear: Linear) -> int:
+    """Bytes of the packed codes: every row is padded to a byte, and columns of exact inputs have none."""
+    bits = point.of(linear)
+    return linear.out_features * -(-(linear.in_features - bits.exact_inputs) * bits.weight_bits // 8)
 
 
 def _at_full_precision(point: Point, linear: Linear) -> int:
@@ -131,11 +176,3 @@ def _other_parameters(dimensions: Dimensions) -> int:
         + decoder.final_norm
         + (matrices * dimensions.vocab + dimensions.token_positions) * dimensions.width
     )
-
-
-def _macs(product: Product) -> int:
-    return product.macs
-
-
-def _bops(product: Product) -> int:
-    return product.bops

@@ -147,6 +147,20 @@ class Dimensions:
         """Encoder frames for an utterance of ``seconds``."""
         return self.lengths(seconds)[-1]
 
+    @property
+    def shortest(self) -> int:
+        """Samples that make one frame; shorter clips are padded to as many."""
+        samples = 1
+        for conv in reversed(self.frontend):
+            samples = (samples - 1) * conv.stride + conv.kernel - 2 * conv.padding
+        return self.hop * max(1, samples)
+
+    def heard_seconds(self, seconds: float) -> float:
+        """A length that costs what ``seconds`` do, the same for as many lengths as possible: Whisper's window."""
+        if self.window is None:
+            return seconds
+        return self.window * prod(conv.stride for conv in self.frontend) * self.hop / SAMPLING_RATE
+
     def _inputs(self, samples: int) -> int:
         """Input positions of the first convolution for a clip of ``samples``."""
         if self.window is None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
@@ -21,11 +21,11 @@ from src.models.speech import SpeechModel
 from src.quant.checkpoint import round_to_storage
 from src.quant.ends import RoundedEnds, chosen_ends
 from src.quant.fake import check_key_rotation, kv_layer_factory
+from src.quant.figures import input_distribution, weight_figures
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
 from src.quant.journal import BlockJournal
 from src.quant.linear import install
-from src.quant.loss import relative_output_error
 from src.quant.plan import in_scope, uniform_plan
 from src.quant.restore import restore
 from src.quant.structure import Edit, key_rotation
@@ -179,7 +179,8 @@ class Quantizer:
         fitted = self._method.fit_block(self._bench, task)
         for linear in task.block.linears:
             link = self._speech.graph.link_of(linear.path).name
-            self.rows.append(self._round(linear, task.statistics.get(link), fitted.get(linear.path)))
+            row = self._round(linear, task.statistics.get(link), fitted.get(linear.path))
+            self.rows.append({**row, "link": link})
         if self._journal:
             self._journal.keep(
                 task.block, self._speech.module, self.weights, self.edits[before:], self.inputs, self.rows
@@ -197,6 +198,7 @@ class Quantizer:
 
     def _round(self, linear: Linear, statistics: LinkStatistics | None, fitted: Rounded | None) -> dict[str, Any]:
         spec, abits = self._bench.plan[linear.path], self._abits[linear.path]
+        read = input_distribution(statistics)
         row: dict[str, Any] = {
             "linear": linear.path,
             "component": linear.component.value,
@@ -204,6 +206,7 @@ class Quantizer:
             "wbits": spec.bits if spec else FULL_PRECISION,
             "abits": abits,
             "rows": statistics.count if statistics else 0,
+            "input_distribution": asdict(read) if read else None,
             "notes": [self._notes[linear.path]] if linear.path in self._notes else [],
         }
         if spec is None:
@@ -216,13 +219,11 @@ class Quantizer:
         exact = rounded.weight.exact_inputs
         install(self._speech.module, linear.path, Q, abits, exact, self._input_grid(linear, statistics, exact))
         self.weights[linear.path] = rounded.weight
-        gram = statistics.gram if statistics else None
         return {
             **row,
             "bits_per_weight": rounded.weight.bits_per_weight,
             "stored_bytes": rounded.weight.nbytes,
-            "weight_error": float(torch.linalg.norm(W - Q) / torch.linalg.norm(W)),
-            "output_error": None if gram is None else relative_output_error(W, Q, gram),
+            **weight_figures(W, Q, statistics.gram if statistics else None),
             "exact_inputs": 0 if rounded.weight.dense is None else len(rounded.weight.dense.columns),
             "outliers": 0 if rounded.weight.sparse is None else len(rounded.weight.sparse.values),
             "notes": [*row["notes"], *rounded.notes],

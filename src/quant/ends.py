@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.graph import Component, ModelGraph
+from src.quant.figures import weight_figures
 from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.settings import FULL_PRECISION, Settings
@@ -133,7 +134,8 @@ def _row(end: End, W: Tensor, weight: QuantizedWeight) -> dict[str, Any]:
         "rows": 0,
         "bits_per_weight": weight.bits_per_weight,
         "stored_bytes": weight.nbytes,
-        "weight_error": float(torch.linalg.norm(W - weight.dequantize()) / torch.linalg.norm(W)),
-        "output_error": None,
+        "link": None,
+        "input_distribution": None,
+        **weight_figures(W, weight.dequantize()),
         "notes": list(end.notes),
     }

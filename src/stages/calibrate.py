@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,17 @@ from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
 from src.data.corpora import require_dataset
 from src.errors import UserError, within
+from src.methods.base import LinkStatistics
 from src.models.loading import load
 from src.point import Point
+from src.quant.figures import Distribution, input_distribution
 from src.stages.base import Stage
 from src.store import PROGRESS_SUFFIX, Entry
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)
+
+_FIGURES = tuple(field.name for field in fields(Distribution))
 
 
 class Calibrate(Stage):
@@ -37,8 +43,11 @@ class Calibrate(Stage):
             require_dataset(point.settings.calib.dataset)
 
     def check_data(self, point: Point) -> None:
-        """The calibration clips can be heard. Raises UserError."""
-        _ = point.calibration_corpus
+        """The calibration clips can be heard, and where references are fed they have their own. Raises UserError."""
+        clips = point.calibration_corpus.clips
+        if point.settings.calib.decoder_inputs == "reference" and any(clip.session for clip in clips):
+            problem = f"clips of {point.settings.calib.dataset.name} share the reference of their session"
+            raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Clips, features, teacher tokens, and per-channel statistics of every link's input."""
@@ -64,6 +73,9 @@ class Calibrate(Stage):
             "tokens": sum(map(len, calibration.tokens)),
             "rows": {name: item.count for name, item in statistics.items()},
             "abs_max": {name: float(item.abs_max.max()) for name, item in statistics.items()},
+            "distributions": {
+                name: asdict(read) for name, item in statistics.items() if (read := input_distribution(item))
+            },
             "data": corpus.report,
         }
 
@@ -71,9 +83,19 @@ class Calibrate(Stage):
         """Totals, one table row per link, and the calibration as an artifact."""
         result = self.result(point)
         tracker.log(self.name, {key: result[key] for key in ("clips", "truncated", "seconds", "tokens")})
-        rows = [[name, count, result["abs_max"][name]] for name, count in result["rows"].items()]
-        tracker.table(self.name, "links", ["link", "rows", "abs_max"], rows)
+        shapes = result.get("distributions", {})
+        rows = [
+            [name, count, result["abs_max"][name], *(shapes.get(name, {}).get(figure) for figure in _FIGURES)]
+            for name, count in result["rows"].items()
+        ]
+        tracker.table(self.name, "links", ["link", "rows", "abs_max", *_FIGURES], rows)
         entry = self.entry(point)
         files = {name: entry.path / name for name in (CLIPS, FILE)}
         figures = {name: value for name, value in result.items() if name != "data"}  # ids of a corpus are too many
         tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, figures)
+
+
+def _distributions(statistics: Mapping[str, LinkStatistics]) -> dict[str, Any]:
+    """How the full-precision model's inputs are distributed, by link name."""
+    found = {name: input_distribution(item) for name, item in statistics.items()}
+    return {name: asdict(each) for name, each in found.items() if each is not None}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from src.data.audio import SAMPLING_RATE
-from src.data.corpora import require_dataset, require_disjoint
+from src.data.corpora import require_dataset, require_disjoint, require_whole_sessions
 from src.evaluation import probe
 from src.evaluation.comparison import WORST_COLUMNS, changes, difference, scored, worst
 from src.evaluation.failures import Failures, failures
@@ -49,10 +49,11 @@ class Evaluate(Stage):
         return not point.settings.evaluate.rescore and super().is_done(point)
 
     def check_data(self, point: Point) -> None:
-        """The test clips can be heard, and no calibration clip is among them. Raises UserError."""
+        """The test clips can be heard and scored, and no calibration clip is among them. Raises UserError."""
         if point.settings.evaluate.rescore:
             return
         test = point.test_corpus
+        require_whole_sessions(test)
         if point.uses_calibration:
             require_disjoint(point.calibration_corpus, test)
 
@@ -89,7 +90,9 @@ class Evaluate(Stage):
         result = self.result(point)
         times = read_json(point.transcripts.path / TIMES)
         rtfx = {name: value for name, value in speed(point).items() if name == "rtfx"}
-        tracker.log(self.name, {**_flat(result), "processing_seconds": times["seconds"], **rtfx})
+        figures = _flat({**result, "data": _counts(result["data"])})
+        beside = {"wbits": point.settings.wbits, "processing_seconds": times["seconds"]}
+        tracker.log(self.name, {**beside, **figures, **rtfx})
         tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
         tracker.table(self.name, "failures_by_duration", *_by_duration(result["failures_by_duration"]))
         if result["probe"]:
@@ -124,6 +127,11 @@ def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
     return figures
 
 
+def _counts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a corpus without what it says of single clips, which are any number."""
+    return {**data, "bad_audio": {"count": data["bad_audio"]["count"]}}
+
+
 def _by_duration(buckets: list[dict[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     """Columns and rows of the failures in each range of seconds."""
     columns = [field.name for field in fields(Failures)]
@@ -146,7 +154,8 @@ def _by_kind(own: list[dict[str, Any]], fp: list[dict[str, Any]]) -> tuple[list[
 def _log_worst(point: Point, tracker: Tracker) -> None:
     """The utterances that lost most words against full precision, with both transcripts and the start of the audio."""
     rows = read_json(point.evaluation.path / WORST)["rows"]
-    utterances = {item.id: item for item in point.test_corpus.utterances()}
+    found = sorted(point.test_corpus.utterances(), key=lambda item: -item.position)
+    utterances = {item.session or item.id: item for item in found}  # of a session, its first clip
     longest = MAX_CLIP_SECONDS * SAMPLING_RATE
     audio = [(utterances[row["id"]].waveform()[:longest].copy(), SAMPLING_RATE) for row in rows]
     captions = [row["reference"] for row in rows]

@@ -35,6 +35,8 @@ COLUMNS = (
     "bits_per_weight",
     "weight_error",
     "output_error",
+    "weight_sqnr_db",
+    "output_sqnr_db",
     "skipped",
 )
 

@@ -2,15 +2,16 @@
 
 Nothing about the machine is sent: no host name, command line, repository, package list or system metrics, and every
 configuration goes through :func:`~src.redaction.redact`. What an offline run keeps of local paths (where an artifact's
-files lie) is needed by ``wandb sync`` and is not sent.
+files lie) is needed for the upload and is not sent.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 _MAX_TAG_CHARACTERS = 64  # W&B refuses longer ones
 _INIT_SECONDS = 20.0
 _FINISH_SECONDS = 120.0
+_TEARDOWN_SECONDS = 20.0  # a service that has nothing left to do ends in tenths of a second
 _PRIVATE: dict[str, Any] = {
     "host": "",
     "console": "off",
@@ -34,8 +36,10 @@ _PRIVATE: dict[str, Any] = {
     "disable_git": True,
     "disable_job_creation": True,
     "finish_timeout": _FINISH_SECONDS,
+    "finish_timeout_raises": True,  # else what was not uploaded in time is lost in silence
     "init_timeout": _INIT_SECONDS,
     "label_disable": True,
+    "program": "src.main",  # else its path, which may lie in someone's home directory
     "reinit": "create_new",  # the default would hand a second point the run of the first
     "save_code": False,
     "silent": True,
@@ -72,11 +76,28 @@ def begin(settings: TrackingSettings, info: RunInfo, report: Callable[[str, Exce
     try:
         return _init("online", settings, info)
     except Exception as error:
-        report("reaching the server; the run is kept offline for `wandb sync`", error)
+        report("reaching the server; the run is kept offline for launchers/sync_wandb.sh", error)
+        _abandon_service()
+        return _init("offline", settings, info)
+
+
+def _abandon_service() -> None:
+    """Ends W&B's service, in which a failed attempt still holds the run's id; the next run starts another.
+
+    ``wandb.teardown`` waits for the service without a limit, and leaves the interpreter (``sys.exit``) where the
+    service failed. In a thread of its own it can do neither; a service that does not end is left to itself, and ends
+    with this process.
+    """
+
+    def teardown() -> None:
         import wandb
 
-        wandb.teardown()  # the failed attempt still holds the run's id
-        return _init("offline", settings, info)
+        with suppress(Exception, SystemExit):
+            wandb.teardown()
+
+    thread = threading.Thread(target=teardown, daemon=True)
+    thread.start()
+    thread.join(_TEARDOWN_SECONDS)
 
 
 def _init(mode: Literal["online", "offline"], settings: TrackingSettings, info: RunInfo) -> Run:

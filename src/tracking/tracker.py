@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.redaction import redact
 from src.tracking.connection import RunInfo, begin, environment
+from src.tracking.keys import HEADLINES, METRICS, TABLES, require_known
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CLIPS = 16
 MAX_CLIP_SECONDS = 30
+MAX_ROWS = 2000  # of a table; Whisper's largest model has about 500 weights
+MAX_CELL_CHARACTERS = 2000  # a decoder in a loop writes more
 MAX_ARTIFACT_FILE_BYTES = 200_000_000  # larger files are named in the artifact's metadata instead
 
 
@@ -57,31 +60,40 @@ class Tracker:
     ) -> None:
         exit_code = int(kind is not None)
         if self._run is not None or exit_code:
-            self._attempt("finishing the run", lambda run: run.finish(exit_code=exit_code))
+            self._attempt(self._finishing(), lambda run: run.finish(exit_code=exit_code))
         self._over = True
         self._environment.close()
+
+    def _finishing(self) -> str:
+        """What is done at the end, and what a person does where the network does not last until then."""
+        online = self._run is not None and not self._run.offline
+        folder = Path(self._run.dir).parent if self._run is not None else None
+        return (
+            f"finishing the run; `wandb sync --include-online {folder}` uploads the rest"
+            if online
+            else "finishing the run"
+        )
 
     def start(self) -> None:
         """Begins the run now, so that a long stage is visible before its first metric."""
         self._attempt("starting the run", lambda _run: None)
 
     def log(self, stage: str, metrics: Mapping[str, float | int | str]) -> None:
-        """Logs ``metrics`` as ``stage/name``, and sets them in the run's summary."""
+        """Logs ``metrics`` as ``stage/name``, each one of :data:`METRICS`, and sets them in the run's summary."""
         named = {f"{stage}/{name}": value for name, value in metrics.items()}
 
         def send(run: Run) -> None:
+            require_known(named, METRICS)
             run.log(named)
             run.summary.update(named)
 
         self._attempt(f"logging the metrics of {stage}", send)
 
     def table(self, stage: str, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Logs a table as ``stage/name``."""
-
-        def send(run: Run) -> None:
-            run.log({f"{stage}/{name}": _table(columns, [list(row) for row in rows])})
-
-        self._attempt(f"logging the table {stage}/{name}", send)
+        """Logs the first 2000 rows of a table as ``stage/name``, one of :data:`TABLES`."""
+        self._table(f"{stage}/{name}", columns, rows[:MAX_ROWS])
+        if len(rows) > MAX_ROWS:
+            logger.info("Weights & Biases gets %d of the %d rows of %s/%s", MAX_ROWS, len(rows), stage, name)
 
     def audio_table(
         self,
@@ -102,12 +114,21 @@ class Tracker:
 
             return Audio(waveform[: MAX_CLIP_SECONDS * rate], sample_rate=rate, caption=caption)
 
-        def send(run: Run) -> None:
+        def playable() -> list[list[Any]]:
             paired = islice(zip(rows, audio, captions, strict=True), MAX_CLIPS)
-            data = [[*row, clip(waveform, rate, caption)] for row, (waveform, rate), caption in paired]
-            run.log({f"{stage}/{name}": _table([*columns, "audio"], data)})
+            return [[*row, clip(waveform, rate, caption)] for row, (waveform, rate), caption in paired]
 
-        self._attempt(f"logging the audio table {stage}/{name}", send)
+        self._table(f"{stage}/{name}", [*columns, "audio"], playable)
+
+    def _table(
+        self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]] | Callable[[], Sequence[Sequence[Any]]]
+    ) -> None:
+        def send(run: Run) -> None:
+            require_known([key], TABLES)
+            data = [list(map(_cell, row)) for row in (rows() if callable(rows) else rows)]
+            run.log({key: _table(columns, data)})
+
+        self._attempt(f"logging the table {key}", send)
 
     def artifact(
         self,
@@ -151,8 +172,13 @@ class Tracker:
         self._attempt(f"declaring the use of {name}", send)
 
     def summary(self, metrics: Mapping[str, float | int | str | None]) -> None:
-        """Sets the point's final numbers in the run's summary, under their own names (``wer``, ``size_bytes`` ...)."""
-        self._attempt("writing the summary", lambda run: run.summary.update(dict(metrics)))
+        """Sets the point's final numbers in the run's summary, under their own names: some of :data:`HEADLINES`."""
+
+        def send(run: Run) -> None:
+            require_known(metrics, HEADLINES)
+            run.summary.update(dict(metrics))
+
+        self._attempt("writing the summary", send)
 
     def _attempt(self, what: str, action: Callable[[Run], None]) -> None:
         """Applies ``action`` to the run, begun if need be; a failure is reported, not raised."""
@@ -189,6 +215,12 @@ def _table(columns: Sequence[str], data: list[list[Any]]) -> Table:
         return Table(columns=list(columns), data=data)
     except TypeError:
         return Table(columns=list(columns), data=data, allow_mixed_types=True)
+
+
+def _cell(value: Any) -> Any:
+    """``value``, a text that is too long with its end left out."""
+    long = isinstance(value, str) and len(value) > MAX_CELL_CHARACTERS
+    return f"{value[: MAX_CELL_CHARACTERS - 1]}…" if long else value
 
 
 def _artifact_name(name: str) -> str:

@@ -37,3 +37,20 @@ def test_gradients_still_pass_through_linears() -> None:
         linear(torch.ones(1, 4)).sum().backward()
     assert linear.weight.grad is not None
     torch.testing.assert_close(linear.weight.grad, torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_are_those_of_torch_in_float64(bias: bool) -> None:
+    torch.manual_seed(0)
+    linear, exact = nn.Linear(48, 200, bias=bias), nn.Linear(48, 200, bias=bias).double()
+    exact.load_state_dict(linear.state_dict())
+    x = torch.randn(3, 7, 48, requires_grad=True)
+    x_exact = x.detach().double().requires_grad_()
+    with FastLinears():
+        linear(x).square().sum().backward()
+    exact(x_exact).square().sum().backward()
+    pairs = [(x, x_exact), *zip(linear.parameters(), exact.parameters(), strict=True)]
+    for own, expected in pairs:
+        assert own.grad is not None
+        assert expected.grad is not None
+        torch.testing.assert_close(own.grad.double(), expected.grad, rtol=1e-5, atol=1e-4)

@@ -83,7 +83,7 @@ def point_of_quantized(
     speech: SpeechModel, settings: Settings, quantizer: Quantizer, seconds: float = 1.0, tokens: int = 5
 ) -> Point:
     """The point of a quantized model as the profile stage makes it."""
-    bits = linear_bits(quantizer.rows, input_bits(speech.graph, settings))
+    bits = linear_bits(quantizer.rows, input_bits(speech.graph, settings), static=settings.static_inputs)
     workload = Workload(seconds, tokens, len(speech.prompt))
     dimensions = Dimensions.from_config(speech.module.config)
     return Point(dimensions, speech.graph, workload, bits, settings.kvbits, tuple(quantizer.edits))

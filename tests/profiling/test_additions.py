@@ -156,6 +156,7 @@ def test_outliers_are_multiplied_at_16_bits_with_inputs_of_the_activations_width
         ("method=rtn", "scope=head", "wbits=3"),
         ("method=rtn", "scope=frontend", "wbits=5", "symmetric=true"),
         ("method=quarot_rtn", "scope=everything", "bits=w4a8", "group_size=32"),
+        ("method=rtn", "bits=w4a8", "activation.range=static"),
     ],
     ids=" ".join,
 )
@@ -165,7 +166,8 @@ def test_the_stored_model_has_the_bytes_that_the_profile_counts(
     speech, settings = build(), composed(*overrides)
     quantizer = quantized(speech, settings)
     path = tmp_path / "model.safetensors"
-    save_weights(path, quantizer.weights, leftover_tensors(speech.module, quantizer.weights), quantizer.edits)
+    leftovers = leftover_tensors(speech.module, quantizer.weights)
+    save_weights(path, quantizer.weights, leftovers, quantizer.edits, quantizer.inputs)
     file = path.read_bytes()
     header = 8 + int.from_bytes(file[:8], "little")
     point = point_of_quantized(speech, settings, quantizer)

@@ -12,16 +12,14 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from src.models.speech import SpeechModel
 from src.profiling.bitops import (
-    DecoderWork,
-    Phase,
     cross_kv_products,
     decoder_products,
     encoder_products,
     products,
-    step_work,
     total_macs,
 )
 from src.profiling.latency import noise
+from src.profiling.passes import decode_step, prefill
 from src.profiling.point import Point
 from src.profiling.profile import parameter_count
 from src.quant.fake import kv_layer_factory
@@ -30,29 +28,6 @@ from tests.composed import composed
 from tests.profiling.profiling_points import point_of, point_of_quantized, quantized
 from tests.tiny import tiny_moonshine, tiny_whisper
 
-WHISPER_TINY: dict[str, Any] = {
-    "vocab_size": 51865,
-    "d_model": 384,
-    "encoder_layers": 4,
-    "decoder_layers": 4,
-    "encoder_attention_heads": 6,
-    "decoder_attention_heads": 6,
-    "encoder_ffn_dim": 1536,
-    "decoder_ffn_dim": 1536,
-    "max_source_positions": 1500,
-    "max_target_positions": 448,
-}
-MOONSHINE_TINY: dict[str, Any] = {
-    "vocab_size": 32768,
-    "hidden_size": 288,
-    "intermediate_size": 1152,
-    "encoder_num_hidden_layers": 6,
-    "decoder_num_hidden_layers": 6,
-    "encoder_num_attention_heads": 8,
-    "decoder_num_attention_heads": 8,
-    "max_position_embeddings": 194,
-    "pad_head_dim_to_multiple_of": 8,
-}
 MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
     "small whisper": (tiny_whisper, 1.3, 209_664),
     "small whisper with language": (lambda: tiny_whisper(language="en"), 2.0, 209_664),
@@ -62,8 +37,6 @@ MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
         3.0,
         279_680,
     ),
-    "whisper_tiny": (lambda: tiny_whisper(language="en", **WHISPER_TINY), 10.0, 37_760_640),
-    "moonshine_tiny": (lambda: tiny_moonshine(**MOONSHINE_TINY), 10.0, 27_092_736),
 }
 
 
@@ -97,8 +70,6 @@ def _counted_macs(call: Callable[[], Any]) -> tuple[Any, int]:
 
 def _check_every_phase(speech: SpeechModel, point: Point, kv_layer: Callable[[], CacheLayerMixin]) -> None:
     speech.module.set_attn_implementation("eager")
-    prompt = len(speech.prompt)
-
     features = speech.features([noise(point.workload.seconds, speech.sampling_rate, seed=0)])
     encoded, encoder_macs = _counted_macs(lambda: speech.encode(features))
     assert encoded.states.shape[1] == point.frames
@@ -107,13 +78,12 @@ def _check_every_phase(speech: SpeechModel, point: Point, kv_layer: Callable[[],
     cache = speech.new_cache(kv_layer)
     tokens = torch.tensor([speech.prompt])
     _, prefill_macs = _counted_macs(lambda: speech.decode_step(tokens, encoded, cache))
-    prefill = decoder_products(point, DecoderWork(prompt, prompt * prompt, 1), Phase.PREFILL)
-    assert prefill_macs == total_macs((*cross_kv_products(point), *prefill))
+    assert prefill_macs == total_macs((*cross_kv_products(point), *decoder_products(point, [prefill(point)])))
 
     decode_macs = 0
     for step in range(point.workload.tokens):
         _, macs = _counted_macs(lambda: speech.decode_step(torch.tensor([[3]]), encoded, cache))
-        assert macs == total_macs(decoder_products(point, step_work(prompt + step), Phase.DECODE))
+        assert macs == total_macs(decoder_products(point, [decode_step(point, step + 1)]))
         decode_macs += macs
     assert encoder_macs + prefill_macs + decode_macs == total_macs(products(point))
 

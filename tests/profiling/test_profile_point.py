@@ -10,6 +10,7 @@ import pytest
 from src.profiling.latency import Latency
 from src.profiling.point import LinearBits
 from src.profiling.profile import Profile, profile_point
+from src.profiling.steps import Steps
 from tests.profiling.profiling_points import page_point, point_of, uniform_bits
 from tests.tiny import tiny_whisper
 
@@ -52,6 +53,8 @@ def test_without_weight_quantization_a_weight_has_16_bits(activation_bits: int) 
 def test_breakdowns_add_up() -> None:
     profile = _profile(3)
     assert sum(profile.memory_io_breakdown.values()) == profile.memory_io_bytes
+    assert sum(profile.memory_io_phases.values()) == profile.memory_io_bytes
+    assert sum(profile.parameter_breakdown.values()) == profile.parameter_bytes
     assert sum(profile.macs_breakdown.values()) == sum(profile.macs_phases.values()) == profile.macs
     assert sum(profile.bops_breakdown.values()) == sum(profile.bops_phases.values()) == profile.bops
 
@@ -66,7 +69,8 @@ def test_what_was_given_is_reported() -> None:
 def test_profile_survives_json() -> None:
     profile = _profile(4)
     fields = json.loads(json.dumps(dataclasses.asdict(profile)))
-    assert Profile(**{**fields, "latency": Latency(**fields["latency"])}) == profile
+    steps = Steps(**{name: tuple(values) for name, values in fields["steps"].items()})
+    assert Profile(**{**fields, "latency": Latency(**fields["latency"]), "steps": steps}) == profile
 
 
 def test_only_quantized_linears_count_towards_bits_per_weight() -> None:

@@ -23,8 +23,10 @@ def test_moonshine_frames_are_those_of_the_front_end(samples: int) -> None:
 
 def test_workload_passes_positions_and_attended() -> None:
     workload = Workload(seconds=1.0, tokens=3, prompt=4)
-    assert (workload.passes, workload.positions) == (4, 7)
-    assert workload.attended == 4 + 5 + 6 + 7
+    assert (workload.passes, workload.positions, workload.embedded) == (4, 7, 7)
+    beams = Workload(seconds=1.0, tokens=3, prompt=4, batch=2, beams=5)
+    assert (beams.passes, beams.positions, beams.sequences) == (4, 7, 10)
+    assert beams.embedded == 2 * 4 + 10 * 3
 
 
 def test_clip_longer_than_whispers_window_is_refused_with_its_length() -> None:

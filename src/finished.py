@@ -1,0 +1,178 @@
+"""Points that are finished, found again in about a second: without the imports, the model or the clips of a run.
+
+A result's name is a fingerprint, and working fingerprints out takes the imports of a whole run. So a run that ends
+well leaves a note under a name that needs none of them: the settings, the code, and size and time of every file of
+model and data. A note that no longer fits is not found, and the run works out the fingerprints again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from hydra.core.hydra_config import HydraConfig
+
+from src.composite import Composite
+from src.data.folder import Layout
+from src.digest import sha256_file
+from src.errors import UserError
+from src.models.source import CHECKPOINT_FILES, resolve_source
+from src.records import RECORD, present, save_record
+from src.settings import ROOT, DatasetSettings, ModelSettings, Settings
+from src.store import Entry, Store, damage, write_json
+from src.sweepers.objectives import objectives
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from src.point import Point
+
+log = logging.getLogger(__name__)
+
+NOTE = "note.json"
+# Where results and tracking go, and what of them a sweep is told: no result depends on it.
+APART: Final[dict[str, Any]] = {"output_dir": True, "sweep": True, "tracking": {"group": True}}
+SCORING = ("jiwer", "whisper-normalizer")  # packages whose versions are part of fingerprints
+
+
+def run(study: Settings | Composite) -> float | tuple[float | None, ...] | None:
+    """Runs a point, or those of a composite, or finds them finished; returns its objectives.
+
+    Raises:
+        UserError: a mistake in the settings, found before anything heavy where possible.
+    """
+    record = _found_again(study)
+    if record is None:
+        from src.pipeline import run as run_study
+
+        record = run_study(study)
+    return objectives(record, members(study)[0].sweep.objectives)
+
+
+def members(study: Settings | Composite) -> tuple[Settings, ...]:
+    """The settings of each point."""
+    return study.members if isinstance(study, Composite) else (study,)
+
+
+def stored_record(study: Settings | Composite) -> dict[str, Any] | None:
+    """The record of a study with a note, whose results are all intact; None where it has to be looked at closely."""
+    note = _note(study)
+    if note is None or not note.path.is_dir() or not note.is_complete():
+        return None
+    made = json.loads((note.path / NOTE).read_text(encoding="utf-8"))
+    if any(damage(note.root / entry) for entry in made["entries"]):
+        return None
+    folder = note.root.parent / "records"
+    for name, digest in made["records"].items():
+        file = folder / f"{name}.json"
+        if not file.exists() or sha256_file(file) != digest:
+            return None
+    record: dict[str, Any] = json.loads((folder / f"{made['record']}.json").read_text(encoding="utf-8"))
+    return record
+
+
+def remember(study: Settings | Composite, points: Sequence[Point], record: dict[str, Any]) -> None:
+    """Leaves the note of a study whose results are all stored and told to its tracker."""
+    note = _note(study)
+    if note is None:
+        return
+    names = {record["fingerprint"], *(point.fingerprint for point in points)}
+    records = {name: sha256_file(note.root.parent / "records" / f"{name}.json") for name in sorted(names)}
+    entries = sorted({str(entry.path.relative_to(note.root)) for point in points for entry in _entries(point)})
+    made = {"record": record["fingerprint"], "records": records, "entries": entries}
+    note.obtain(lambda folder: write_json(folder / NOTE, made), anew=True)
+
+
+def list_finished(sweep: Path, number: int, record: dict[str, Any]) -> None:
+    """Puts a record into the sweep's folder, so that its table shows a point that is not submitted again."""
+    write_json(sweep / f"finished_{number}" / RECORD, record)
+
+
+def _found_again(study: Settings | Composite) -> dict[str, Any] | None:
+    """The record of a finished study, shown and put into the job's folder as if it had been run."""
+    record = stored_record(study)
+    if record is None:
+        return None
+    output, job = Path(members(study)[0].output_dir), Path(HydraConfig.get().runtime.output_dir)
+    for member in record.get("members", ()):
+        stored = json.loads((output / "records" / f"{member['fingerprint']}.json").read_text(encoding="utf-8"))
+        save_record(stored, output, job / member["dataset"])
+    log.info("finished before; nothing is computed")
+    present(record, save_record(record, output, job))
+    return record
+
+
+def _entries(point: Point) -> Iterator[Entry]:
+    """All that the point's stages made or read for it."""
+    from src.stages import ALL_STAGES
+
+    for stage in ALL_STAGES:
+        if stage.wanted(point):
+            yield stage.entry(point)
+            if stage.name == "evaluate":
+                yield from (entry for entry in (point.transcripts, point.probe) if entry is not None)
+
+
+def _note(study: Settings | Composite) -> Entry | None:
+    """Where the note of a study is, or would be; None where it cannot be told from files on this machine."""
+    settings = members(study)
+    if any(each.evaluate.rescore for each in settings):  # computes anew whatever is stored
+        return None
+    try:
+        files = [file for each in settings for file in _inputs(each)]
+        states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(set(files))]
+    except (UserError, LookupError, OSError):  # said in full by the run itself
+        return None
+    name = study.name if isinstance(study, Composite) else None
+    asked = [name, *(each.model_dump(mode="json", exclude=APART) for each in settings)]
+    key = {"asked": _hashed(asked), "inputs": _hashed(states), "code": _code(), **_versions()}
+    return Store(Path(settings[0].output_dir) / "cache").entry("finished", key)
+
+
+def _inputs(settings: Settings) -> Iterator[Path]:
+    """Every file that model, test set and calibration set are read from; none for what a commit on the hub names.
+
+    Raises:
+        LookupError: these cannot be listed: a user's own audio, or a hub model without a commit.
+        UserError: something is not there.
+    """
+    yield from _model_files(settings.model)
+    yield from _data_files(settings.dataset)
+    yield from _data_files(settings.calib.dataset)
+
+
+def _model_files(model: ModelSettings) -> Iterator[Path]:
+    folder = resolve_source(model.source)
+    if folder is not None:
+        yield from (file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern))
+    elif model.revision is None and not model.random_weights:
+        raise LookupError(model.source)
+
+
+def _data_files(dataset: DatasetSettings) -> Iterator[Path]:
+    if dataset.source is None:
+        raise LookupError(dataset.name)
+    folder = resolve_source(dataset.root or dataset.source)
+    if folder is not None:
+        yield from Layout(folder).files(str(dataset.config), str(dataset.split))
+
+
+def _code() -> str:
+    """Digest of this package's source: a result may depend on any of it."""
+    whole = hashlib.sha256()
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        whole.update(f"{file.relative_to(ROOT)} {sha256_file(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in SCORING}
+
+
+def _hashed(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

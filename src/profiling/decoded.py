@@ -1,0 +1,111 @@
+"""Average costs of the utterances that evaluate decoded: each at its own length, with the tokens that were written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from src.data.audio import SAMPLING_RATE
+from src.profiling.bitops import Product, by_component, by_phase, products
+from src.profiling.memory_io import bytes_by_part, bytes_by_phase, moves
+from src.profiling.point import Point, Workload
+
+
+class Spoken(Protocol):
+    """What costs depend on of a transcript; see :class:`src.evaluation.transcribe.Transcript`."""
+
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+    @property
+    def tokens(self) -> int: ...  # noqa: D102
+    @property
+    def capped(self) -> bool: ...  # noqa: D102
+    @property
+    def long_form(self) -> str | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class DecodedCost:
+    """Means over utterances, each decoded alone and greedily (batch 1, one hypothesis).
+
+    Attributes:
+        utterances: that are averaged.
+        left_out: utterances longer than the model's window: in how many passes they were decoded is not recorded.
+        seconds: mean length.
+        steps: mean decode steps: the tokens, one step less where the cap ended the transcript.
+        memory_io_bytes: mean bytes moved.
+        memory_io_breakdown: by component and cache.
+        memory_io_phases: by phase.
+        macs: mean multiply-accumulates.
+        macs_breakdown: by component.
+        macs_phases: by phase.
+        bops: mean bit operations.
+        bops_breakdown: by component.
+        bops_phases: by phase.
+    """
+
+    utterances: int
+    left_out: int
+    seconds: float
+    steps: float
+    memory_io_bytes: float
+    memory_io_breakdown: dict[str, float]
+    memory_io_phases: dict[str, float]
+    macs: float
+    macs_breakdown: dict[str, float]
+    macs_phases: dict[str, float]
+    bops: float
+    bops_breakdown: dict[str, float]
+    bops_phases: dict[str, float]
+
+
+def average(point: Point, transcripts: Iterable[Spoken]) -> DecodedCost | None:
+    """Means over ``transcripts`` of what ``point`` costs at their lengths; None where none fits the window."""
+    found = list(transcripts)
+    fitting = [each for each in found if each.long_form is None]
+    if not fitting:
+        return None
+    shortest = point.dimensions.shortest / SAMPLING_RATE
+    # Equal lengths cost the same: with Whisper, which fills its window, only the number of tokens counts.
+    workloads = Counter(
+        (point.dimensions.heard_seconds(max(each.seconds, shortest)), each.tokens - each.capped) for each in fitting
+    )
+    sums: dict[str, Counter[str]] = {}
+    for (seconds, steps), count in workloads.items():
+        workload = Workload(seconds, steps, point.workload.prompt)
+        for name, parts in breakdowns(replace(point, workload=workload)).items():
+            sums.setdefault(name, Counter()).update({part: count * cost for part, cost in parts.items()})
+    means = {name: {part: cost / len(fitting) for part, cost in parts.items()} for name, parts in sums.items()}
+    return DecodedCost(
+        utterances=len(fitting),
+        left_out=len(found) - len(fitting),
+        seconds=sum(each.seconds for each in fitting) / len(fitting),
+        steps=sum(each.tokens - each.capped for each in fitting) / len(fitting),
+        memory_io_bytes=sum(means["memory_io_phases"].values()),
+        macs=sum(means["macs_phases"].values()),
+        bops=sum(means["bops_phases"].values()),
+        **means,
+    )
+
+
+def breakdowns(point: Point) -> dict[str, dict[str, int]]:
+    """Bytes, multiply-accumulates and bit operations of the reference utterance, by component and by phase."""
+    parts, moved = products(point), moves(point)
+    return {
+        "memory_io_breakdown": bytes_by_part(moved),
+        "memory_io_phases": bytes_by_phase(moved),
+        "macs_breakdown": by_component(parts, _macs),
+        "macs_phases": by_phase(parts, _macs),
+        "bops_breakdown": by_component(parts, _bops),
+        "bops_phases": by_phase(parts, _bops),
+    }
+
+
+def _macs(product: Product) -> int:
+    return product.macs
+
+
+def _bops(product: Product) -> int:
+    return product.bops

@@ -1,0 +1,174 @@
+"""Every figure and table that a run can have in Weights & Biases: name, unit, meaning.
+
+The one list that people, panels and reports may rely on; :class:`~src.tracking.tracker.Tracker` logs nothing that is
+not in it. A figure is under ``stage/name``; the headlines are also in the run's summary under their own names, so that
+a run table needs no prefix. Where there is nothing to divide by, or no such clip, a figure is absent.
+``python -m src.dashboard --keys`` prints the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+HEADLINES: Final[Mapping[str, str]] = {
+    "wer": "word error rate, %; of a composite, the unweighted mean over its test sets",
+    "wer_low": "lower end of its 95 % bootstrap interval, %",
+    "wer_high": "upper end, %",
+    "disk_bytes": "size of the stored model, bytes",
+    "memory_io_bytes": "bytes moved for the reference utterance",
+    "bops": "bit operations of the reference utterance",
+}
+
+_CALIBRATE = {
+    "clips": "calibration clips",
+    "truncated": "of them, cut to the model's window",
+    "seconds": "of calibration audio",
+    "tokens": "teacher tokens",
+}
+_QUANTIZE = {
+    "disk_bytes": HEADLINES["disk_bytes"],
+    "quantized_linears": "weights that were rounded",
+    "mean_weight_error": "relative change by rounding (Frobenius norm), mean over the rounded weights",
+    "mean_output_error": "relative error of their outputs on the calibration clips, mean; absent without such clips",
+}
+_FAILURES = {
+    "utterances": "transcripts",
+    "words": "reference words",
+    "wer": "word error rate, %",
+    "loops": "transcripts in a repetition loop",
+    "empty": "transcripts without a word",
+    "capped": "transcripts cut off at the limit on tokens",
+    "loop_rate": "loops, % of transcripts",
+    "empty_rate": "empty, % of transcripts",
+    "cap_hit_rate": "capped, % of transcripts",
+    "substitution_share": "substitutions, % of errors",
+    "deletion_share": "deletions, % of errors",
+    "insertion_share": "insertions, % of errors",
+}
+_PROBE = {
+    "clips": "clips without speech",
+    "seconds": "of them",
+    "words": "words written for them",
+    "clips_with_words": "clips with any, %",
+    "words_per_minute": "words a minute of audio",
+    "loops": "transcripts in a repetition loop",
+    "capped": "transcripts cut off at the limit on tokens",
+}
+_VERSUS_FP = {
+    "difference": "WER minus full precision's on the same utterances, percentage points",
+    "low": "lower end of its 95 % interval",
+    "high": "upper end",
+    "p_value": "two-sided, of no difference",
+    "significant": "whether the interval leaves out zero",
+    "relative": "the difference in % of full precision's WER",
+    "relative_low": "lower end of its 95 % interval",
+    "relative_high": "upper end",
+    "improvement_probability": "share of resamples with fewer errors than full precision, ties half",
+}
+_CHANGED = {
+    "transcripts": "transcripts that differ from full precision's",
+    "better": "of them, with fewer errors",
+    "worse": "of them, with more errors",
+    "words": "word errors fewer in the better plus more in the worse ones",
+}
+_DATA = {
+    "utterances": "usable clips of the test set",
+    "hours": "of audio",
+    "speakers": "known speakers",
+    "subset": "whether only a part of the split was drawn",
+    "drawn_clips": "clips drawn",
+    "drawn_of": "from so many",
+    "drawn_seed": "by this seed",
+    "dropped_references_count": "references of the split with nothing to score",
+    "set_aside_for_testing": "clips of the split kept from calibration",
+    "bad_audio_count": "clips left out for their audio; the record names them",
+}
+_LONG_FORM = {form: f"clips beyond the model's window: {form}" for form in ("sequential", "segments", "truncated")}
+
+
+def _within(prefix: str, figures: Mapping[str, str], whose: str = "") -> dict[str, str]:
+    return {f"{prefix}_{name}": f"{whose}{meaning}" for name, meaning in figures.items()}
+
+
+_EVALUATE = {
+    "wbits": "weight bits, beside the WER, so that a line plot can have them on its x axis",
+    **{name: HEADLINES[name] for name in ("wer", "wer_low", "wer_high")},
+    "cer": "character error rate, %",
+    "substitutions": "words",
+    "deletions": "words",
+    "insertions": "words",
+    "words": "reference words",
+    "resampled": "what the bootstrap draws: speaker or utterance",
+    "speakers": "known speakers",
+    "utterances": "scored",
+    "dropped": "references with nothing to score",
+    "audio_seconds": "of the test set",
+    "tokens": "generated",
+    "processing_seconds": "wall clock of the stage",
+    "rtfx": "seconds of audio a second of processing",
+    "fp_wer": "word error rate of full precision, %",
+    **_within("failures", _FAILURES),
+    **_within("fp_failures", _FAILURES, "full precision: "),
+    **_within("probe", _PROBE),
+    **_within("fp_probe", _PROBE, "full precision: "),
+    **_within("versus_fp", _VERSUS_FP),
+    **_within("changed_from_fp", _CHANGED),
+    **_within("data", _DATA),
+    **_within("long_form", _LONG_FORM),
+}
+_PROFILE = {
+    "seconds": "length of the reference utterance",
+    "tokens": "its text tokens",
+    "frames": "its encoder frames",
+    "parameters": "of the whole model",
+    "quantized_parameters": "weights in fewer than 16 bits",
+    "parameter_bytes": "all stored tensors",
+    "bits_per_weight": "stored bits a quantized weight, scales and zero points included",
+    "model_bits_per_weight": "the same over all parameters",
+    "disk_bytes": HEADLINES["disk_bytes"],
+    "memory_io_bytes": HEADLINES["memory_io_bytes"],
+    "activation_io_bytes": "upper bound for activations, not part of memory_io_bytes",
+    "macs": "multiply-accumulates",
+    "bops": HEADLINES["bops"],
+    "encoder_ms": "median time of the full-precision encoder",
+    "token_ms": "median time of one full-precision decode step",
+    "peak_memory_mib": "peak resident memory of the process",
+}
+STAGES: Final[Mapping[str, Mapping[str, str]]] = {
+    "calibrate": _CALIBRATE,
+    "quantize": _QUANTIZE,
+    "evaluate": _EVALUATE,
+    "profile": _PROFILE,
+    "export": {"bytes": "size of the exported files"},
+}
+METRICS: Final[Mapping[str, str]] = {
+    f"{stage}/{name}": meaning for stage, figures in STAGES.items() for name, meaning in figures.items()
+}
+TABLES: Final[Mapping[str, str]] = {
+    "calibrate/links": "a row a group of linears that share an input: rows seen, largest absolute input",
+    "quantize/layers": "a row a weight: bits, errors, what was skipped or done otherwise, and why",
+    "evaluate/failures_by_duration": "failures by length of the audio",
+    "evaluate/probe": "words written for each kind of sound without speech",
+    "evaluate/worst": "the utterances that lost most against full precision, with the start of their audio",
+    "evaluate/members": "of a composite: the scores of each test set, and the run that holds them",
+    "profile/components": "bytes moved and bit operations by component",
+}
+
+
+def require_known(names: Iterable[str], known: Mapping[str, str]) -> None:
+    """Raises KeyError, which names them, where some ``names`` are not ``known``."""
+    unknown = sorted(set(names) - known.keys())
+    if unknown:
+        raise KeyError(f"not listed in {__name__}: {', '.join(unknown)}")
+
+
+def as_markdown() -> str:
+    """The whole list as Markdown tables."""
+    parts = {"summary": HEADLINES, "figures, logged and in the summary": METRICS, "tables": TABLES}
+    return "\n\n".join(_table(title, rows) for title, rows in parts.items()) + "\n"
+
+
+def _table(title: str, rows: Mapping[str, str]) -> str:
+    lines = [f"| {title} | |", "| --- | --- |", *(f"| `{name}` | {meaning} |" for name, meaning in rows.items())]
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""Every model of ``conf/model`` at its true shape: the counts are those of torch, eager attention, 2 FLOPs per MAC.
+
+Whispers run on the meta device, which has shapes and no weights. Moonshine's masks look at values, so it runs for real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from src.models.loading import load, load_config, load_graph
+from src.models.speech import SpeechModel
+from src.profiling.bitops import cross_kv_products, decoder_products, encoder_products, products, total_macs
+from src.profiling.latency import noise
+from src.profiling.passes import decode_step, prefill
+from src.profiling.point import Point, Workload
+from src.profiling.profile import parameter_count
+from src.profiling.shapes import Dimensions
+from src.settings import ROOT
+from tests.composed import composed
+
+MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
+SECONDS, TOKENS = 3.3, 2
+
+
+def _at_true_shape(name: str) -> tuple[SpeechModel, Point]:
+    settings = composed(f"model={name}", "model.random_weights=true").model
+    device = "meta" if settings.family == "whisper" else "cpu"
+    with torch.device(device):
+        speech = load(settings, device, seed=0)
+    speech.module.set_attn_implementation("eager")  # torch does not count fused attention on a CPU
+    dimensions = Dimensions.from_config(load_config(settings))
+    return speech, Point(dimensions, load_graph(settings), Workload(SECONDS, TOKENS, len(speech.prompt)), {})
+
+
+def _counted(device: torch.device, call: Callable[[], Any]) -> tuple[Any, int]:
+    with torch.inference_mode(), device, FlopCounterMode(display=False) as counter:
+        result = call()
+    return result, counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_phase_of_every_model_counts_what_torch_counts(name: str) -> None:
+    speech, point = _at_true_shape(name)
+    device = speech.device
+    features = [each.to(device) for each in speech.features([noise(SECONDS, speech.sampling_rate, seed=0)])]
+    encoded, encoder = _counted(device, lambda: speech.encode(features))
+    assert encoded.states.shape[1] == point.frames
+    assert encoder == total_macs(encoder_products(point))
+
+    cache = speech.new_cache()
+    prompt = torch.zeros(1, len(speech.prompt), dtype=torch.long, device=device)
+    _, first = _counted(device, lambda: speech.decode_step(prompt, encoded, cache))
+    assert first == total_macs((*cross_kv_products(point), *decoder_products(point, [prefill(point)])))
+
+    steps = [_counted(device, lambda: speech.decode_step(prompt[:, :1], encoded, cache))[1] for _ in range(TOKENS)]
+    assert steps == [total_macs(decoder_products(point, [decode_step(point, number)])) for number in (1, 2)]
+    assert encoder + first + sum(steps) == total_macs(products(point))
+    assert parameter_count(point) == sum(parameter.numel() for parameter in speech.module.parameters())
