@@ -29,10 +29,7 @@ class SweepTable(Callback):
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Called by Hydra in the process that launches the jobs, before it looks for the launcher."""
-        from src.launching.slurm import register
-
-        register()
+        """Called by Hydra in the process that launches the jobs."""
         type(self).folder = Path(config.hydra.sweep.dir)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
