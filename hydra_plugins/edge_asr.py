@@ -1,7 +1,8 @@
-"""The sweepers by the names that Hydra looks up: it takes plugins from this namespace package and from nowhere else."""
+"""The sweepers and the launcher by the names that Hydra looks up: it takes plugins from this namespace package and from nowhere else."""
 
 from __future__ import annotations
 
+from src.launching import slurm
 from src.sweepers import grid, search
 
 
@@ -11,3 +12,7 @@ class GridSweeper(grid.GridSweeper):
 
 class SearchSweeper(search.SearchSweeper):
     """See :mod:`src.sweepers.search`."""
+
+
+class SlurmArrayLauncher(slurm.SlurmArrayLauncher):
+    """See :mod:`src.launching.slurm`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +94,18 @@ def _wide(console: Console) -> Console:
     return console
 
 
-def show_failures(records: Mapping[str, dict[str, Any]], folder: Path) -> None:
-    """Prints one row per failure record, by the number of its job: which point, in which stage, why, and its log."""
-    table = Table(title="failed", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
-    for name in ("#", *NAMES, "stage", "reason"):
+def show_failures(failures: Sequence[tuple[str, dict[str, Any], str]], folder: Path) -> None:
+    """Prints one row per failed job, on the error stream: its number, its failure record, its log within ``folder``."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for name in ("#", *NAMES, "stage", "reason", "log"):
         table.add_column(name, overflow="fold")
-    for number, record in records.items():
+    for number, record, log in failures:
         names = (str(record[name] or "-") for name in NAMES)
-        table.add_row(number, *names, record["failure"]["stage"] or "-", record["failure"]["reason"])
+        table.add_row(number, *names, record["failure"]["stage"] or "-", record["failure"]["reason"], log)
     console = _wide(Console(stderr=True, markup=False, emoji=False, highlight=False))
+    console.print("\nFailed:", style="bold")
     console.print(table)
-    console.print(f"Their logs and tracebacks: {folder}/#", style="dim", soft_wrap=True)
+    console.print(f"Logs are in {folder}", style="dim", soft_wrap=True)
 
 
 def command(line: str) -> None:

@@ -29,10 +29,7 @@ class SweepTable(Callback):
     folder: Path | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Called by Hydra in the process that launches the jobs, before it looks for the launcher."""
-        from src.launching.slurm import register
-
-        register()
+        """Called by Hydra in the process that launches the jobs."""
         type(self).folder = Path(config.hydra.sweep.dir)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
@@ -82,7 +79,7 @@ def show_sweep(error: Exception | None = None) -> bool:
         console.show(found)
         console.show_measured(found)
     if failed:
-        console.show_failures({job.name: record for job, record in failed.items()}, folder)
+        console.show_failures([(job.name, record, _log_of(job)) for job, record in failed.items()], folder)
     if len(found) < len(jobs):
         console.error(f"{len(jobs) - len(found)} of {len(jobs)} points left no record. To run just those again:")
         console.command(_retry())
@@ -93,6 +90,13 @@ def _is_told(error: Exception, failures: list[dict[str, Any]]) -> bool:
     """Whether an exception is one of the failures: the launcher raises the first of them."""
     end = End.of(error)
     return any(failure["reason"] in (end.reason, str(error)) for failure in failures)
+
+
+def _log_of(job: Path) -> str:
+    """The job's own log, or what SLURM caught of a job that wrote none; relative to the sweep's folder."""
+    sweep = job.parent
+    found = [*job.glob("*.log"), *sweep.glob(f".submitit/*/*_{job.name}_0_log.err")]
+    return str(found[0].relative_to(sweep)) if found else "-"
 
 
 def _number(job: Path) -> tuple[int, str]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TARGET: Final = "hydra_plugins.edge_asr.SlurmArrayLauncher"  # Hydra takes plugins from that package only
 _POLL_SECONDS: Final = 1.0
 
 
@@ -152,11 +150,6 @@ class SlurmArrayLauncher(SlurmLauncher):  # type: ignore[misc]  # it has no type
     def _config(self) -> DictConfig:
         assert isinstance(self.config, DictConfig)
         return self.config
-
-
-def register() -> None:
-    """Makes the launcher known to Hydra, whose own search ends at installed packages."""
-    Plugins.instance().class_name_to_class[TARGET] = SlurmArrayLauncher
 
 
 def _retries(params: Mapping[str, Any]) -> dict[str, Any]:
