@@ -43,7 +43,8 @@ def main() -> None:
         console.error(" ".join(str(error).split()))
         sys.exit(1)
     except OSError as error:
-        console.error(f"to: {error.filename} cannot be written ({error.strerror}). Choose another folder with --to.")
+        remedy = "Check the disk and permissions, or choose another folder with --to."
+        console.error(f"files: {error.filename} cannot be used ({error.strerror}). {remedy}")
         sys.exit(1)
 
 
@@ -99,12 +100,18 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("markdown", "latex", "csv"), help="print the table in this form, and write no files"
     )
     per_point = "changed transcripts a point in the page, the worst first (default: 10; 16 are stored)"
-    parser.add_argument("--transcripts", type=int, default=10, metavar="N", help=per_point)
+    parser.add_argument("--transcripts", type=_amount, default=10, metavar="N", help=per_point)
     audio = "audio in the page, clips that most points changed first (default: 12; 0: none)"
-    parser.add_argument("--audio-mb", type=float, default=12, metavar="MB", help=audio)
+    parser.add_argument("--audio-mb", type=_amount, default=12, metavar="MB", help=audio)
     plots = "pairs of model and test set that get plot files, largest first (default: 4; 0: none)"
-    parser.add_argument("--plots", type=int, default=4, metavar="N", help=plots)
+    parser.add_argument("--plots", type=_amount, default=4, metavar="N", help=plots)
     return parser
+
+
+def _amount(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    return value
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STYLE: Final[dict[str, Any]] = {
     "font.size": 8,
     "axes.titlesize": 9,
+    "axes.titley": 1.0,  # else every draw measures all ticks to place the title: a sixth of the time
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

@@ -6,6 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,8 +60,8 @@ def changed(output_dir: Path, panels: Sequence[Panel], most: int) -> tuple[dict[
         folder = folders.get(tuple(str(point[name]) for name in _KEY))
         rows = _read(folder) if folder is not None else None
         missing += rows is None
-        kept = [row | {"clips": point["clips"]} for row in rows or () if _differs(row)]
-        found[str(point["fingerprint"])] = kept[:share]
+        differing = (row | {"clips": point["clips"]} for row in rows or () if _differs(row))
+        found[str(point["fingerprint"])] = list(islice(differing, share))
     notes = []
     if missing:
         notes.append(
@@ -97,17 +99,21 @@ def _read(folder: Path) -> list[dict[str, Any]] | None:
     return rows
 
 
+@cache
+def _plain(text: str) -> str:
+    """Normalised, once: what full precision wrote is read again for every point."""
+    return normalize(text)
+
+
 def _differs(row: dict[str, Any]) -> bool:
     """Whether it changed for the scorer; most rows that did not are equal to the letter, which is quick to see."""
     own, fp = row["hypothesis"], row["fp hypothesis"]
-    return own != fp and normalize(own) != normalize(fp)
+    return own != fp and _plain(own) != _plain(fp)
 
 
 def _aligned_rows(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[Row]]:
     rows = [row for each in found.values() for row in each]
-    texts = {text for row in rows for text in (row["reference"], row["hypothesis"], row["fp hypothesis"])}
-    plain = {text: normalize(text) for text in texts}
-    sides = [[plain[row[name]] for row in rows] for name in ("reference", "hypothesis", "fp hypothesis")]
+    sides = [[_plain(row[name]) for row in rows] for name in ("reference", "hypothesis", "fp hypothesis")]
     reference, own, fp = sides
     parts = iter(zip(aligned(reference, own), aligned(reference, fp), aligned(fp, own), strict=True))
     return {

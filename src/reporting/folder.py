@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +37,7 @@ class Limits:
     """
 
     transcripts: int
-    audio_mb: float
+    audio_mb: int
     plots: int
 
 
@@ -115,8 +116,8 @@ def _replace_list(folder: Path, files: Sequence[Path]) -> None:
     """Removes what an earlier report listed and this one did not write."""
     path = folder / _LIST
     names = sorted(file.name for file in files)
-    if path.exists():
-        for name in json.loads(path.read_text(encoding="utf-8")):
+    with suppress(FileNotFoundError, ValueError):  # the first report here, or a list that nobody can read
+        for name in map(str, json.loads(path.read_text(encoding="utf-8"))):
             if name not in names and Path(name).name == name:
                 (folder / name).unlink(missing_ok=True)
     write_json(path, names)

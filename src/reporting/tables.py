@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from src.reporting.panels import differing, rank, require_same_versions
 Format = Literal["markdown", "latex", "csv"]
 
 _MEAN: Final = "mean"
+_SHOWN: Final = ("wer", "wer_low", "wer_high", "diff_significant")  # in a cell
 _APART: Final = ("model", "bits", "dataset", "method")
 _STRONG: Final = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
 
@@ -64,7 +65,7 @@ def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
     _one_a_cell(points, layout)
     keys = [layout.rows, layout.columns]
     wer = _ordered(points.pivot(index=keys[0], columns=keys[1], values="wer"))
-    text = points.assign(cell=[_cell(point) for _, point in points.iterrows()])
+    text = points.assign(cell=list(map(_cell, *(points[name] for name in _SHOWN))))
     cells = text.pivot(index=keys[0], columns=keys[1], values="cell").reindex(index=wer.index, columns=wer.columns)
     if layout.columns == "dataset" and len(wer.columns) > 1:
         wer[_MEAN] = wer.mean(axis=1, skipna=False)
@@ -75,9 +76,8 @@ def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
     return cells.fillna("-")
 
 
-def _cell(point: pd.Series[Any]) -> str:
-    star = "*" if point["diff_significant"] else ""
-    return f"{point['wer']:.2f}{star} ({point['wer_low']:.1f}-{point['wer_high']:.1f})"
+def _cell(wer: float, low: float, high: float, significant: bool) -> str:
+    return f"{wer:.2f}{'*' if significant else ''} ({low:.1f}-{high:.1f})"
 
 
 def _one_a_cell(points: pd.DataFrame, layout: Layout) -> None:

@@ -190,6 +190,7 @@ def test_a_page_without_points_shows_the_failures(browser: Any, tmp_path: Path) 
     browser.get(made(tmp_path).as_uri())
     assert texts(browser, "#summary") == ["0 points, 1 failure."]
     assert not browser.execute_script("return document.getElementById('points').checkVisibility()")
+    assert texts(browser, "nav a:not([hidden])") == ["Transcripts", "Failures"]
     assert texts(browser, "#failed h3") == ["embedded_moonshine, spqr, w2a16, clean"]
 
 

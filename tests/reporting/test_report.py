@@ -102,6 +102,11 @@ def test_everything_is_written_into_a_folder_and_the_next_report_replaces_it(out
     plots = {f"{kind}-{pair}.{form}" for kind in KINDS for pair in pairs for form in ("png", "svg")}
     layers = {f"layers-weight-error-embedded_moonshine.{form}" for form in ("png", "svg")}
     assert names == plots | layers | {"index.html", "table.md", "table.tex", "points.csv", "files.json"}
+    front = (folder / "pareto-embedded_moonshine-clean.svg").read_text(encoding="utf-8")
+    assert ">gptq w4a16<" in front  # the only point on the front, named in it
+    assert ">rtn w4a16<" not in front
+    pictures = [path.read_bytes()[:8] for path in folder.glob("*.png")]
+    assert set(pictures) == {b"\x89PNG\r\n\x1a\n"}
     (folder / "mine.txt").touch()
     assert report(outputs, "dataset=clean", "--plots", "0").returncode == 0
     left = {path.name for path in folder.iterdir()}

@@ -36,6 +36,14 @@ function refreshPlot() {
   showPlot();
 }
 
+// Sections with nothing to show go, and the links to them.
+function hide(...names) {
+  for (const name of names) {
+    byId(name).hidden = true;
+    for (const link of document.querySelectorAll(`a[href="#${name}"]`)) link.hidden = true;
+  }
+}
+
 function start() {
   data = JSON.parse(byId("data").textContent);
   byId("summary").textContent = `${plural(data.points.length, "point")}, ${plural(data.failures.length, "failure")}.`;
@@ -43,7 +51,7 @@ function start() {
   byId("notes").hidden = !data.notes.length;
   showFailures();
   if (!data.points.length) {
-    for (const id of ["filters", "plot", "points"]) byId(id).hidden = true;
+    hide("filters", "plot", "points");
     showTranscripts();
     return;
   }
@@ -59,6 +67,7 @@ function start() {
 try {
   start();
 } catch (error) {
+  hide("filters", "plot", "points", "transcripts", "failed");
   byId("trouble").hidden = false;
   byId("trouble").textContent = `This page cannot show its data (${error.message}). Make it again with python -m src.report.`;
 }
