@@ -120,6 +120,8 @@ _EVALUATE = {
 _PROFILE = {
     "seconds": "length of the reference utterance",
     "tokens": "its text tokens",
+    "batch": "utterances processed together",
+    "beams": "hypotheses of each",
     "frames": "its encoder frames",
     "parameters": "of the whole model",
     "quantized_parameters": "weights in fewer than 16 bits",
@@ -134,6 +136,9 @@ _PROFILE = {
     "encoder_ms": "median time of the full-precision encoder",
     "token_ms": "median time of one full-precision decode step",
     "peak_memory_mib": "peak resident memory of the process",
+    "roofline_rtf": "lower bound of the real-time factor on the edge device",
+    "roofline_token_ms": "lower bound of the mean decode step there",
+    "roofline_tokens_per_second": "upper bound there",
 }
 STAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "calibrate": _CALIBRATE,
@@ -153,6 +158,8 @@ TABLES: Final[Mapping[str, str]] = {
     "evaluate/worst": "the utterances that lost most against full precision, with the start of their audio",
     "evaluate/members": "of a composite: the scores of each test set, and the run that holds them",
     "profile/components": "bytes moved and bit operations by component",
+    "profile/phases": "the same by phase: encoder, cross-attention keys and values, prompt, decode steps",
+    "measure/runtimes": "a row a runtime: size, times, memory and bandwidth as measured",
 }
 
 
