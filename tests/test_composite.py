@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from src import compare
 from src.composite import Composite, from_hydra
 from src.errors import UserError
 from src.settings import ROOT, Settings
@@ -124,13 +125,15 @@ def test_each_member_has_a_record_and_the_composite_their_mean(
 
 def test_a_mean_is_not_compared_utterance_by_utterance_but_its_members_are_offered(
     single: tuple[Path, subprocess.CompletedProcess[str]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     output, _ = single
     found = records(output)
     mean, member = found["gptq-embedded"]["fingerprint"], found["gptq-embedded_clean"]["fingerprint"]
-    done = commands.run("src.compare", member, mean, "--output-dir", output)
-    assert done.returncode == 1
-    assert f"is a mean over test sets. Compare its members: {member}" in " ".join(done.stderr.split())
+    with pytest.raises(SystemExit) as left:
+        compare.main([member, mean, "--output-dir", str(output)])
+    assert left.value.code == 1
+    assert f"is a mean over test sets. Compare its members: {member}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_table_ends_with_the_mean_beside_its_members(
