@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from src.redaction import redact_text
+from src.redaction import redact_command, redact_text
 
 NAMES = ("model", "method", "bits", "dataset")
 FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
@@ -109,8 +109,9 @@ def show_failures(failures: Sequence[tuple[str, dict[str, Any], str]], folder: P
 
 
 def command(line: str) -> None:
-    """A command to be copied, on the error stream, whole and unwrapped."""
-    Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False).print(f"  {line}")
+    """A command to be copied, on the error stream, whole and unwrapped, without keys and tokens."""
+    console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    console.print(f"  {redact_command(line)}")
 
 
 def error(message: str) -> None:

@@ -37,6 +37,11 @@ def redact_text(text: str) -> str:
     return _Cleaner().text(text)
 
 
+def redact_command(line: str) -> str:
+    """A command as in :func:`redact_text`, with the home directory in full, as no shell finds ``~`` inside a word."""
+    return _Cleaner().secrets(line)
+
+
 def redact_file(path: Path) -> None:
     """Replaces a text file by :func:`redact_text` of it, in one step; a file that is not there stays so."""
     if not path.exists():
@@ -105,7 +110,11 @@ class _Cleaner:
 
     def text(self, text: str) -> str:
         """``text`` without secrets and home directory."""
+        text = self.secrets(text)
+        return self._home.sub("~", text) if self._home else text
+
+    def secrets(self, text: str) -> str:
+        """``text`` without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, REDACTED)
-        text = _URL_CREDENTIALS.sub(REDACTED, _HUB_TOKEN.sub(REDACTED, text))
-        return self._home.sub("~", text) if self._home else text
+        return _URL_CREDENTIALS.sub(REDACTED, _HUB_TOKEN.sub(REDACTED, text))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.redaction import REDACTED, RedactingFilter, redact, redact_file
+from src.redaction import REDACTED, RedactingFilter, redact, redact_command, redact_file
 
 
 @pytest.mark.parametrize("key", ["token", "hf_token", "WANDB_API_KEY", "apiKey", "client-secret", "passwords", "key"])
@@ -110,3 +110,9 @@ def test_a_file_is_replaced_only_where_something_is_hidden(tmp_path: Path) -> No
     assert clean.stat().st_mtime_ns == before.st_mtime_ns
     assert telling.read_text() == "root: ~/data\nsource: https://***@example.org/m\n"
     assert {path.name for path in tmp_path.iterdir()} == {"clean.yaml", "telling.yaml"}
+
+
+def test_a_command_to_be_copied_keeps_the_home_directory_and_no_secret() -> None:
+    command = f"python -m src.main output_dir={Path.home()}/out model.source=https://me:secret@example.org/m"
+    expected = f"python -m src.main output_dir={Path.home()}/out model.source=https://***@example.org/m"
+    assert redact_command(command) == expected
