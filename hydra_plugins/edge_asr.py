@@ -1,4 +1,4 @@
-"""The sweepers and the launcher by the names that Hydra looks up: it takes plugins from this namespace package and from nowhere else."""
+"""Sweepers and launcher by the names that Hydra looks up: it takes plugins from this namespace package alone."""
 
 from __future__ import annotations
 
