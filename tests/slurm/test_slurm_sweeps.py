@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +60,17 @@ class Sweep:
 
 def launch(cluster: Cluster, folder: Path, *arguments: str, **changes: str) -> Sweep:
     """Starts a sweep in a process of its own, as from a terminal that can be closed."""
-    command = [sys.executable, "-m", "src.main", "-m", *JOBS, f"hydra.sweep.dir={folder}", *arguments]
+    heeds_its_terminal = ("env", "--default-signal=HUP")  # also where the tests run under nohup
+    command = [
+        *heeds_its_terminal,
+        sys.executable,
+        "-m",
+        "src.main",
+        "-m",
+        *JOBS,
+        f"hydra.sweep.dir={folder}",
+        *arguments,
+    ]
     environment = commands.environment(**cluster.environment, **changes)
     pipe = subprocess.PIPE
     process = subprocess.Popen(
@@ -222,12 +231,16 @@ def test_the_printed_command_is_the_sweep_s_own_for_what_is_missing(outcomes: Ou
     assert printed == ["python", *given[1:], "sweep.only_missing=true"]
 
 
-def test_a_failure_s_record_goes_when_the_point_succeeds(outcomes: Outcomes, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    shutil.copytree(outcomes.root / "out", output)
-    again = commands.run("src.main", f"output_dir={output}", "wbits=3", *SHORT, "tracking=none")
+def test_the_printed_command_runs_just_those_and_their_failure_records_go(outcomes: Outcomes, tmp_path: Path) -> None:
+    """In a folder of its own, which is the default of ``hydra.sweep.dir``."""
+    printed = shlex.split(outcomes.killed.failed.rstrip().splitlines()[-1])
+    here = {f"hydra.sweep.dir={outcomes.root}/killed": f"hydra.sweep.dir={tmp_path}"}
+    again = commands.run(*(here.get(each, each) for each in printed[2:]), **outcomes.cluster.environment)
     assert again.returncode == 0, again.stderr
-    assert set(failures(output)) == {4}
+    output = outcomes.root / "out"
+    assert failures(output) == {}
+    assert {json.loads(path.read_text())["wbits"] for path in (output / "records").glob("*.json")} == {2, 3, 4, 5}
+    assert len(list((tmp_path / ".submitit").glob("*/*_submitted.pkl"))) == 2, "jobs"
 
 
 def test_an_unwritable_cache_fails_its_point_only(outcomes: Outcomes) -> None:
