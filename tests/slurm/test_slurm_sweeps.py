@@ -228,7 +228,7 @@ def test_the_other_points_finish_and_the_launcher_says_which_did_not(outcomes: O
 def test_the_printed_command_is_the_sweep_s_own_for_what_is_missing(outcomes: Outcomes) -> None:
     printed = shlex.split(outcomes.killed.failed.rstrip().splitlines()[-1])
     given = list(map(str, outcomes.killed.launcher.args))  # type: ignore[arg-type]
-    assert printed == ["python", *given[1:], "sweep.only_missing=true"]
+    assert printed == ["python", *given[given.index(sys.executable) + 1 :], "sweep.only_missing=true"]
 
 
 def test_the_printed_command_runs_just_those_and_their_failure_records_go(outcomes: Outcomes, tmp_path: Path) -> None:
