@@ -49,6 +49,8 @@ class AWQ(Equalisation):
         clip: whether weights are clipped before rounding, all but those of queries and keys.
         clip_steps: shrinking goes by ``1 / clip_steps`` of a group's largest weight.
         max_shrink: largest fraction by which a group shrinks.
+        propagate: whether clipping sees inputs from quantized predecessors where ``calib.propagate`` asks for it; the
+            authors' sees the original model's.
         links: inputs to scale, by what feeds them: ``norm``, ``linear`` (values of an attention), ``gated``.
     """
 
@@ -58,6 +60,7 @@ class AWQ(Equalisation):
     clip: bool
     clip_steps: int
     max_shrink: float
+    propagate: bool
     links: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -70,6 +73,7 @@ class AWQ(Equalisation):
         check_flag("clip", self.clip)
         check_positive_integer("clip_steps", self.clip_steps)
         check_fraction("max_shrink", self.max_shrink)
+        check_flag("propagate", self.propagate)
         check_feeds(self.links)
 
     @property
@@ -81,6 +85,11 @@ class AWQ(Equalisation):
     def fits_blocks(self) -> bool:
         """Whether weights are clipped."""
         return self.clip
+
+    @property
+    def propagates(self) -> bool:
+        """What ``propagate`` says, and True where the rounder reads statistics too."""
+        return self.propagate or bool(self.rounder.statistics)
 
     @property
     def only_scales(self) -> bool:

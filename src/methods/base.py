@@ -107,6 +107,11 @@ class Method:
         return frozenset()
 
     @property
+    def propagates(self) -> bool:
+        """Whether blocks see inputs from quantized predecessors where ``calib.propagate`` asks for it."""
+        return True
+
+    @property
     def uses_calibration(self) -> bool:
         """Whether any hook reads calibration data; without it, no clip goes through the model."""
         return bool(self.statistics) or self.fits_blocks

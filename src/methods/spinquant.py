@@ -28,7 +28,7 @@ from src.methods.parts.rotated_network import one_step, rotated_network, scored_
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
 from src.quant.granularity import WeightSpec
-from src.runtime import progress
+from src.runtime import progress, release_memory
 from src.settings import FULL_PRECISION
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ class SpinQuant(QuaRot):
         """
         plan = self.loop_plan(bench)
         learned = self.learn(bench, drawn, online, plan)
+        release_memory()  # what comes next allocates in other sizes
         before, after = (calibration_loss(bench, each, online, plan) for each in (drawn, learned))
         log.info("%s: loss on the calibration clips %.4f before, %.4f after learning", self.name, before, after)
         if after < before:

@@ -102,7 +102,7 @@ class Quantizer:
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)
         self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics)
-        self._sees_quantized = settings.calib.propagate == "quantized"
+        self._sees_quantized = settings.calib.propagate == "quantized" and method.propagates
         self._notes: Mapping[str, str] = {}
         self.weights: dict[str, QuantizedWeight] = {}
         self.inputs: dict[str, InputGrid] = {}

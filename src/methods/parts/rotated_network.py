@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from src.methods.parts.center import linear_at
+from src.methods.parts.head_loss import head_loss
 from src.methods.parts.rotate import OnlineRotations, Rotations, Sides, door, rotated_sides
 from src.methods.workbench import Workbench
 from src.models.graph import Rows
@@ -124,14 +125,15 @@ def teacher_loss(
         tokens: decoder inputs of the clip: the prompt, on which there is no loss, and the teacher's tokens.
     """
     with FastLinears():
-        logits = _logits(speech, streams, features, torch.tensor([tokens], device=speech.device))
+        states = _states(speech, streams, features, torch.tensor([tokens], device=speech.device))
     scored = scored_tokens(speech, tokens)
     targets = torch.tensor([*tokens[1:], speech.eos], device=speech.device)
-    return nn.functional.cross_entropy(logits[-scored:], targets[-scored:])
+    head = speech.module.get_submodule(speech.graph.head)
+    return head_loss(states[-scored:], head.weight, targets[-scored:])
 
 
-def _logits(speech: SpeechModel, streams: Mapping[Rows, Tensor], features: list[Tensor], tokens: Tensor) -> Tensor:
-    """Of one clip, [tokens, vocabulary]."""
+def _states(speech: SpeechModel, streams: Mapping[Rows, Tensor], features: list[Tensor], tokens: Tensor) -> Tensor:
+    """What the head reads of one clip, [tokens, width]."""
     graph, module = speech.graph, speech.module
     with torch.no_grad():
         hidden, arguments, mask = speech.encoder_inputs(features)
@@ -143,6 +145,5 @@ def _logits(speech: SpeechModel, streams: Mapping[Rows, Tensor], features: list[
     hidden = hidden @ door(streams[Rows.TOKEN]).to(hidden)
     for block in graph.decoder:
         hidden = speech.block(block)(hidden, **arguments)
-    states = module.get_submodule(graph.decoder_norm)(hidden @ streams[Rows.TOKEN].T.to(hidden))
-    logits: Tensor = module.get_submodule(graph.head)(states)[0]
-    return logits
+    states: Tensor = module.get_submodule(graph.decoder_norm)(hidden @ streams[Rows.TOKEN].T.to(hidden))
+    return states[0]
