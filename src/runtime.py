@@ -22,6 +22,7 @@ from src.settings import ROOT
 
 T = TypeVar("T")
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers of malloc.h
 PACKAGES = ("torch", "transformers", "datasets", "jiwer", "whisper-normalizer", "numpy")
 
 
@@ -37,6 +38,7 @@ def prepare(device: str, seed: int) -> None:
         raise UserError("device", f"{device!r} is no device", "Use device=cpu, device=cuda or device=cuda:0") from None
     if kind.type == "cuda" and not torch.cuda.is_available():
         raise UserError("device", f"{device!r} was asked for, but torch sees no CUDA device", "Use device=cpu")
+    keep_freed_memory()
     random.seed(seed)
     torch.manual_seed(seed)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -52,9 +54,20 @@ def progress(items: Sequence[T], label: str) -> Iterable[T]:
     return track(items, description=label, console=Console(stderr=True), transient=True)
 
 
-def release_memory() -> None:
-    """Gives freed memory back to the system, of which glibc keeps what lies below blocks in use."""
+def keep_freed_memory() -> None:
+    """Lets glibc keep what tensors of a few megabytes leave, and hand it out again.
+
+    By default every such tensor is memory mapped anew, and getting its pages takes longer than computing what is in it.
+    """
     with suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+
+
+def release_memory() -> None:
+    """Gives freed memory back to the system, where what comes next needs it in other sizes."""
+    with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -33,18 +34,12 @@ def observe(
     running = {link.name: _running(model, link, gram=gram, device=device) for link in links}
     outputs = []
     for number, batch in enumerate(task.inputs):
-        row_weights = None if weights is None else weights[number][batch.valid]
-        handles = [
-            model.get_submodule(link.linears[0]).register_forward_pre_hook(
-                _recorder(running[link.name], batch.valid, row_weights)
-            )
-            for link in links
-        ]
-        try:
-            outputs.append(batch.through(task.module))
-        finally:
-            for handle in handles:
-                handle.remove()
+        made = []
+        for clips, part in batch.parts():
+            row_weights = None if weights is None else weights[number][clips][part.valid]
+            with _recorded(model, links, running, part.valid, row_weights):
+                made.append(part.run(task.module))
+        outputs.append(torch.cat(made))
     return outputs, {name: each.finish() for name, each in running.items()}
 
 
@@ -56,6 +51,26 @@ def valid_rows(x: Tensor, valid: Tensor) -> Tensor:
 def _running(model: nn.Module, link: Link, *, gram: bool, device: torch.device) -> RunningStatistics:
     weight = model.get_parameter(f"{link.linears[0]}.weight")
     return RunningStatistics(weight.shape[1], gram=gram, device=device)
+
+
+@contextmanager
+def _recorded(
+    model: nn.Module,
+    links: Sequence[Link],
+    running: dict[str, RunningStatistics],
+    valid: Tensor,
+    weights: Tensor | None,
+) -> Iterator[None]:
+    """Inside, what the links carry is added to their statistics."""
+    handles = [
+        model.get_submodule(link.linears[0]).register_forward_pre_hook(_recorder(running[link.name], valid, weights))
+        for link in links
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _recorder(

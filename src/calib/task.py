@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from src.methods.base import LinkStatistics
 from src.models.graph import Block
 from src.models.products import FastLinears
+from src.quant.forced_cache import ForcedCache
 
 
 @dataclass
@@ -28,8 +29,33 @@ class BlockInput:
     kwargs: dict[str, Any]
     valid: Tensor
 
+    def part(self, chosen: slice) -> BlockInput:
+        """Some of the clips."""
+        count = len(self.hidden)
+
+        def pick(value: Any) -> Any:
+            """The chosen clips of what has one entry a clip; position embeddings and flags serve all clips."""
+            if isinstance(value, ForcedCache):
+                return value.clips(chosen)
+            if isinstance(value, tuple | list):
+                return type(value)(pick(item) for item in value)
+            return value[chosen] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
+
+        kwargs = {name: pick(value) for name, value in self.kwargs.items()}
+        return BlockInput(self.hidden[chosen], kwargs, self.valid[chosen])
+
+    def parts(self) -> list[tuple[slice, BlockInput]]:
+        """What goes through a block at once: on a CPU a clip, as the caches hold no more."""
+        step = 1 if self.hidden.device.type == "cpu" else len(self.hidden)
+        chosen = [slice(start, start + step) for start in range(0, len(self.hidden), step)]
+        return [(each, self.part(each)) for each in chosen]
+
     def through(self, module: nn.Module) -> Tensor:
         """What the block ``module`` makes of it, [batch, rows, d]; without gradients."""
+        return torch.cat([part.run(module) for _, part in self.parts()])
+
+    def run(self, module: nn.Module) -> Tensor:
+        """Likewise, of all clips at once."""
         with torch.no_grad(), FastLinears():
             output: Tensor = module(self.hidden, **self.kwargs)
         return output

@@ -78,7 +78,7 @@ class SpinQuant(QuaRot):
         """
         plan = self.loop_plan(bench)
         learned = self.learn(bench, drawn, online, plan)
-        release_memory()  # what comes next allocates in other sizes
+        release_memory()
         before, after = (calibration_loss(bench, each, online, plan) for each in (drawn, learned))
         log.info("%s: loss on the calibration clips %.4f before, %.4f after learning", self.name, before, after)
         if after < before:

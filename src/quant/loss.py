@@ -7,14 +7,17 @@ import math
 import torch
 from torch import Tensor
 
+from src.models.products import product
+
 
 def output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:
     """``||(W - Q) X||^2 = tr((W - Q) H (W - Q)^T)`` for ``W``, ``Q`` [out, in] and ``H = X X^T`` [in, in].
 
-    The objective of layer-wise quantization, eq. (1) of GPTQ (arXiv 2210.17323); summed in float64.
+    The objective of layer-wise quantization, eq. (1) of GPTQ (arXiv 2210.17323). Products are in the type of the
+    tensors, of which ``H`` is symmetric; their sum is in float64.
     """
-    D = (W - Q).double()
-    return float(((D @ H.double()) * D).sum())
+    D = W - Q
+    return float((product(D, H.to(D)) * D).sum(dtype=torch.float64))
 
 
 def relative_output_error(W: Tensor, Q: Tensor, H: Tensor) -> float:

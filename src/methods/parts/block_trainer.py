@@ -18,7 +18,7 @@ from torch.func import functional_call
 
 from src.calib.task import BlockInput, BlockTask
 from src.errors import UserError
-from src.quant.forced_cache import ForcedCache
+from src.models.products import FastLinears
 
 Tensors = Callable[[], Mapping[str, Tensor]]
 
@@ -50,26 +50,16 @@ def minibatches(task: BlockTask, clips: int) -> list[Minibatch]:
 
 
 def _slice(batch: BlockInput, target: Tensor, chosen: slice) -> Minibatch:
-    count = len(batch.hidden)
-
-    def pick(value: Any) -> Any:
-        """The chosen clips of what has one entry a clip; position embeddings and flags serve all clips."""
-        if isinstance(value, ForcedCache):
-            return value.clips(chosen)
-        if isinstance(value, tuple | list):
-            return type(value)(pick(item) for item in value)
-        return value[chosen] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
-
-    valid = batch.valid[chosen]
-    kwargs = {name: pick(value) for name, value in batch.kwargs.items()}
-    if valid.all():
-        return Minibatch(batch.hidden[chosen], kwargs, None, target[chosen])
-    return Minibatch(batch.hidden[chosen], kwargs, valid, target[chosen][valid])
+    part = batch.part(chosen)
+    if part.valid.all():
+        return Minibatch(part.hidden, part.kwargs, None, target[chosen])
+    return Minibatch(part.hidden, part.kwargs, part.valid, target[chosen][part.valid])
 
 
 def block_loss(module: nn.Module, tensors: Mapping[str, Tensor], batch: Minibatch) -> Tensor:
     """Mean squared error of the block's valid output rows, with ``tensors`` in place of its parameters, by name."""
-    output = functional_call(module, dict(tensors), (batch.hidden,), batch.kwargs)
+    with FastLinears():
+        output = functional_call(module, dict(tensors), (batch.hidden,), batch.kwargs)
     return nn.functional.mse_loss(output if batch.valid is None else output[batch.valid], batch.target)
 
 
