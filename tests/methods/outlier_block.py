@@ -47,17 +47,17 @@ def bench_for(speech: SpeechModel, spec: WeightSpec, abits: int = 16) -> Workben
 @torch.no_grad()
 def inputs_of(task: BlockTask, names: list[str]) -> dict[str, Tensor]:
     """What the linears called ``names`` (relative to the block) read, [clips, frames, in]."""
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}  # a call a part of the batch
     handles = [
         task.module.get_submodule(name).register_forward_pre_hook(
-            lambda _, given, name=name: seen.__setitem__(name, given[0])
+            lambda _, given, name=name: seen[name].append(given[0])
         )
         for name in names
     ]
     task.outputs()
     for handle in handles:
         handle.remove()
-    return seen
+    return {name: torch.cat(calls) for name, calls in seen.items()}
 
 
 def digest(task: BlockTask) -> str:

@@ -59,7 +59,7 @@ class Observation:
     def __init__(self, model: nn.Module, task: BlockTask, probe: Probe) -> None:
         self._model = model
         self._probe = probe
-        self._valid = [batch.valid for batch in task.inputs]
+        self._valid = [part.valid for batch in task.inputs for _, part in batch.parts()]
         self._calls = self._record(task)
         self._reference = list(self._outputs())
 
