@@ -28,12 +28,15 @@ def measure(speech: SpeechModel, calibration: Calibration, *, gram: bool) -> dic
 def save_statistics(statistics: dict[str, LinkStatistics], path: Path) -> None:
     """Writes counts and all tensors; a Gram matrix only where there is one."""
     tensors: dict[str, Tensor] = {}
+    stored: set[int] = set()  # links may share one tensor, a file may not
     for name, item in statistics.items():
         tensors[f"{name}.count"] = torch.tensor(item.count)
         for field in FIELDS:
             tensor = getattr(item, field)
             if tensor is not None:
-                tensors[f"{name}.{field}"] = tensor.cpu().clone()  # links may share one tensor, a file may not
+                own = tensor.cpu()
+                tensors[f"{name}.{field}"] = own.clone() if own.data_ptr() in stored else own
+                stored.add(own.data_ptr())
     path.write_bytes(save(tensors))
 
 
