@@ -1,12 +1,13 @@
-"""What a sweep costs beside its work: ``python -m tests.benchmarks.slurm_overhead [OUTPUT]``.
+"""What a sweep costs beside its work: ``python -m tests.benchmarks.slurm_overhead [--nodes 4] [--slots 2]``.
 
-100 points over 4 nodes with 2 slots each of a SLURM cluster on this machine; every point is one job. Prints where the
-seconds of a job go, and checks that no result was made twice and that every stored entry is intact. The nodes are
-virtual: with fewer processors than slots, jobs wait for each other, and every part takes longer by that factor.
+100 points over the nodes of a SLURM cluster on this machine, each with so many slots; every point is one job. Prints
+where the seconds of a job go, and checks that no result was made twice and that every stored entry is intact. The nodes
+are virtual: with fewer processors than slots, jobs wait for each other, and every part takes longer by that factor.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -23,9 +24,8 @@ from pathlib import Path
 from src.settings import ROOT
 from src.store import Entry
 from tests import commands
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import Cluster, wait_for
 
-NODES, SLOTS = 4, 2
 POINTS = (
     "method=rtn",
     "wbits=2,3,4,5,6",
@@ -46,20 +46,25 @@ ANNOUNCED = re.compile(r"(calibrate|quantize|evaluate|profile): (.*)")
 
 def main() -> None:
     """Runs the sweep and prints the table."""
-    chosen = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp()
-    output = Path(chosen).resolve()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--slots", type=int, default=2, help="of each node")
+    parser.add_argument("--output", type=Path, help="where results go and stay; else they are removed")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
         Path(folder).chmod(0o711)
-        cluster = Cluster.start(Path(folder), NODES, SLOTS)
+        output = (options.output or Path(folder) / "outputs").resolve()
+        cluster = Cluster.start(Path(folder), options.nodes, options.slots)
         try:
             began = time.perf_counter()
             sweep = _sweep(cluster, output)
             seconds = time.perf_counter() - began
+            wait_for("the last job's end", cluster.idle)
             spans = [_parts(cluster, log) for log in sorted(sweep.rglob("*_log.out"))]
         finally:
             cluster.stop()
-    _print(spans, seconds)
-    _check(sweep, output)
+        _print(spans, seconds, options.nodes * options.slots)
+        _check(sweep, output)
 
 
 def _sweep(cluster: Cluster, output: Path) -> Path:
@@ -87,8 +92,8 @@ def _parts(cluster: Cluster, log: Path) -> list[float]:
     return [*spans, start.timestamp(), end.timestamp()]
 
 
-def _print(spans: list[list[float]], seconds: float) -> None:
-    jobs, slots = len(spans), NODES * SLOTS
+def _print(spans: list[list[float]], seconds: float, slots: int) -> None:
+    jobs = len(spans)
     print(f"{jobs} points in {seconds:.0f} s on {slots} slots; this machine has {os.cpu_count()} processors")
     print("| seconds a point | mean | median | most |\n|---|---|---|---|")
     beside = [sum(span[: len(PARTS)]) - span[PARTS.index("stages")] for span in spans]
