@@ -111,7 +111,7 @@ class Point:
             weights["cache"] = settings.cache.model_dump()
         if self.uses_calibration:
             weights["calibration"] = self.calibration.fingerprint
-            weights["propagate"] = settings.calib.propagate
+            weights["propagate"] = settings.calib.propagate if self.method.propagates else "fp"
         return self._entry("quantize", **weights)
 
     @cached_property

@@ -59,16 +59,18 @@ def keep_freed_memory() -> None:
 
     By default every such tensor is memory mapped anew, and getting its pages takes longer than computing what is in it.
     """
-    with suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+    _glibc("mallopt", _M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+    _glibc("mallopt", _M_TRIM_THRESHOLD, 256 << 20)
 
 
 def release_memory() -> None:
     """Gives freed memory back to the system, where what comes next needs it in other sizes."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(function: str, *arguments: int) -> None:
+    with suppress(OSError, AttributeError):  # another C library
+        getattr(ctypes.CDLL("libc.so.6"), function)(*arguments)
 
 
 def provenance() -> dict[str, Any]:

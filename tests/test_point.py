@@ -37,6 +37,15 @@ def test_calibration_does_not_name_a_model_that_does_not_use_it(tmp_path: Path) 
     assert plain.quantized.fingerprint == changed.quantized.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("method", "same"), [("awq", True), ("awq method.propagate=true", False), ("awq_gptq", False), ("gptq", False)]
+)
+def test_whose_inputs_blocks_see_names_only_models_that_depend_on_it(tmp_path: Path, method: str, same: bool) -> None:
+    chosen = f"method={method}".split()
+    names = {point(tmp_path, *chosen, f"calib.propagate={each}").quantized.fingerprint for each in ("fp", "quantized")}
+    assert len(names) == (1 if same else 2)
+
+
 def test_the_seed_names_a_randomly_rotated_model(tmp_path: Path) -> None:
     plain, changed = point(tmp_path, "method=quarot_rtn"), point(tmp_path, "method=quarot_rtn", "seed=1")
     assert plain.quantized.fingerprint != changed.quantized.fingerprint

@@ -88,7 +88,7 @@ class AWQ(Equalisation):
 
     @property
     def propagates(self) -> bool:
-        """What ``propagate`` says, and True where the rounder reads statistics too."""
+        """What ``propagate`` says; True where the rounder reads statistics, which have to be those it rounds for."""
         return self.propagate or bool(self.rounder.statistics)
 
     @property

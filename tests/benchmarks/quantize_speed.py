@@ -60,8 +60,7 @@ JOBS = (
     Job("gptq w3, fp inputs, again", ("method=gptq", FP, "wbits=3"), 4, again=True),
     Job("smoothquant_gptq, fp inputs, again", ("method=smoothquant_gptq", FP), 4, again=True),
     Job("gptq, quantized inputs", ("method=gptq", QUANTIZED), share=1.2),
-    Job("awq, fp inputs", ("method=awq", FP), 12),
-    Job("awq, quantized inputs", ("method=awq", QUANTIZED), 12),
+    Job("awq", ("method=awq",), 12),
     Job("spqr", ("method=spqr", QUANTIZED), 20),
     Job("quik", ("method=quik", QUANTIZED), 20),
 )
