@@ -149,11 +149,19 @@ class EdgeDeviceSettings(Frozen):
 
 
 class ExportSettings(Frozen):
-    """Files for another runtime: which, in what form they hold the weights, and how ONNX multiplies codes."""
+    """Files for another runtime: which, in what form they hold the weights, and how ONNX graphs multiply."""
 
     runtime: Literal["none", "compressed_tensors", "onnx", "ggml"]
     weights: str | None
     accuracy_level: Literal[1, 4] | None
+    cross_cache: Literal["float32", "int8"] | None
+
+    @field_validator("accuracy_level", "cross_cache")
+    @classmethod
+    def _of_onnx(cls, value: int | str | None, info: ValidationInfo) -> int | str | None:
+        if value is not None and info.data.get("runtime") != "onnx":
+            raise ValueError("only ONNX graphs know it; use null")
+        return value
 
     @field_validator("weights")
     @classmethod

@@ -105,6 +105,10 @@ class Runtime(ABC):
         """Bytes that the runtime reads of ``weight`` for one product: as float32 unless a subclass knows better."""
         return _FLOAT_BYTES * weight.out_features * weight.in_features
 
+    def cross_bytes(self, heads: int, head_dim: int, frames: int) -> int | None:  # noqa: ARG002 - likewise
+        """Bytes of one block's keys and values of the encoder's frames; None where they are kept like all others."""
+        return None
+
     @abstractmethod
     def write(self, model: Exportable, folder: Path) -> list[str]:
         """Writes the files into ``folder``; returns, in words, everything that differs from the quantized model."""

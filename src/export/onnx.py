@@ -3,7 +3,8 @@
 The folder holds ``encoder.onnx`` and ``decoder.onnx`` (:mod:`src.export.onnx_whisper`,
 :mod:`src.export.onnx_moonshine`, :mod:`src.export.onnx_decoder` tell inputs and outputs), ``generate.py``
 (:mod:`src.export.onnx_generate`) with what it needs to know in ``generate.json``, and the tokenizer.
-:mod:`src.export.onnx_linear` tells the forms of the weights.
+:mod:`src.export.onnx_linear` tells the forms of the weights, :mod:`src.export.onnx_cross` those of the encoder's
+keys and values.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Onnx(Runtime):
     def __init__(self, chosen: ExportSettings) -> None:
         super().__init__(chosen)
         self._accuracy_level = chosen.accuracy_level or _FLOAT
+        self.cross_cache = chosen.cross_cache or "float32"
 
     @property
     def holds(self) -> frozenset[Extra]:
@@ -80,6 +82,12 @@ class Onnx(Runtime):
 
         return blocked_bytes(weight.out_features, weight.in_features, spec)
 
+    def cross_bytes(self, heads: int, head_dim: int, frames: int) -> int | None:
+        """See :mod:`src.export.onnx_cross`."""
+        from src.export.onnx_cross import CROSSES
+
+        return CROSSES[self.cross_cache].read_bytes(heads, head_dim, frames)
+
     def write(self, model: Exportable, folder: Path) -> list[str]:
         """See the module docstring."""
         import onnx
@@ -88,7 +96,7 @@ class Onnx(Runtime):
         from src.export.onnx_linear import Form
 
         family = onnx_whisper if model.settings.family == "whisper" else onnx_moonshine
-        form = Form(str(self.weights), self._accuracy_level)
+        form = Form(str(self.weights), self._accuracy_level, self.cross_cache)
         onnx.save(family.encoder(model, form), str(folder / "encoder.onnx"))
         onnx.save(family.decoder(model, form), str(folder / "decoder.onnx"))
         (folder / "generate.py").write_bytes(Path(onnx_generate.__file__).read_bytes())

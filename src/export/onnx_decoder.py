@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto
 
 from src.export.base import Exportable
+from src.export.onnx_cross import CROSSES, Cross, Shape
 from src.export.onnx_graph import MICROSOFT, Graph
 from src.export.onnx_linear import Form, head, linear
 
@@ -20,18 +21,19 @@ class Cached:
     Attributes:
         keys: of the tokens so far [batch, heads, past, h]; after :meth:`attend`, with the new ones.
         values: likewise.
-        cross_keys: of the encoder's frames, scaled and transposed [batch, heads, h, frames].
-        cross_values: of the encoder's frames [batch, heads, frames, h].
-        frames: added to those of the cross-attention, [batch, 1, 1, frames]; None where all frames count.
+        cross: how the encoder's frames are kept.
+        held: their tensors, by the names of ``cross``.
+        heads: attention heads.
+        bias: added to the scores of the frames, [batch, 1, 1, frames]; None where all frames count.
     """
 
     graph: Graph
     keys: str
     values: str
-    cross_keys: str
-    cross_values: str
+    cross: Cross
+    held: Mapping[str, str]
     heads: int
-    frames: str | None
+    bias: str | None
 
     def attend(self, q: str, k: str, v: str) -> str:
         """Appends keys and values of the new tokens, and lets each attend to all before it and itself.
@@ -45,20 +47,28 @@ class Cached:
         )
         return mixed
 
+    def attend_frames(self, q: str) -> str:
+        """Lets ``q`` [batch, new, heads h] attend to the encoder's frames; returns the same shape."""
+        return self.cross.attend(self.graph, self.graph.heads(q, self.heads), self.held, self.bias)
 
-def cross_outputs(graph: Graph, states: str, heads: int, frames: int | str, form: Form) -> None:
+
+def cross_outputs(
+    graph: Graph, states: str, heads: int, frames: int | str, form: Form, mask: str | None = None
+) -> None:
     """Keys and values of every decoder block's cross-attention as outputs: the decoder never sees the states.
 
-    ``cross_keys.i`` [batch, heads, h, frames] have the scores' scale, ``cross_values.i`` are [batch, heads, frames, h].
+    ``mask``: bool [batch, 1, 1, frames] of the frames that are not padding. :mod:`src.export.onnx_cross` tells the
+    tensors.
     """
-    head_dim = graph.model.graph.head_dim
+    cross, head_dim = CROSSES[form.cross_cache], graph.model.graph.head_dim
+    shapes = cross.shapes(head_dim, frames)
     for number, block in enumerate(graph.model.graph.decoder):
         keys, values = (
             graph.heads(linear(graph, states, f"{block.path}.encoder_attn.{name}_proj", form), heads) for name in "kv"
         )
-        keys = graph.scaled_keys(keys, head_dim)
-        graph.output(f"cross_keys.{number}", keys, TensorProto.FLOAT, ["batch", heads, head_dim, frames])
-        graph.output(f"cross_values.{number}", values, TensorProto.FLOAT, ["batch", heads, frames, head_dim])
+        for name, tensor in cross.stored(graph, keys, values, mask).items():
+            kind, shape = shapes[name]
+            graph.output(f"{name}.{number}", tensor, kind, ["batch", heads, *shape])
 
 
 def cached_decoder(
@@ -74,8 +84,8 @@ def cached_decoder(
     """The decoder of one family.
 
     Inputs: ``tokens`` int64 [batch, new]; per block ``past_keys.i``, ``past_values.i`` [batch, heads, past, h] (past is
-    0 for the prompt) and ``cross_keys.i``, ``cross_values.i`` of the encoder (:func:`cross_outputs`); with ``masked``
-    also its ``frame_mask`` bool [batch, frames]. Outputs: ``logits`` [batch, new, vocabulary], ``keys.i``, ``values.i``
+    0 for the prompt) and the ``cross_*.i`` of the encoder (:func:`cross_outputs`); with ``masked`` also its
+    ``frame_mask`` bool [batch, frames]. Outputs: ``logits`` [batch, new, vocabulary], ``keys.i``, ``values.i``
     with the new tokens.
 
     Args:
@@ -90,24 +100,24 @@ def cached_decoder(
     graph, head_dim = Graph(model), model.graph.head_dim
     tokens = graph.input("tokens", TensorProto.INT64, ["batch", "new"])
     mask = graph.input("frame_mask", TensorProto.BOOL, ["batch", frames]) if masked else None
-    shapes: dict[str, list[int | str]] = {
-        "past_keys": ["past", head_dim],
-        "past_values": ["past", head_dim],
-        "cross_keys": [head_dim, frames],
-        "cross_values": [frames, head_dim],
+    cross = CROSSES[form.cross_cache]
+    shapes: dict[str, tuple[int, Shape]] = {
+        "past_keys": (TensorProto.FLOAT, ["past", head_dim]),
+        "past_values": (TensorProto.FLOAT, ["past", head_dim]),
+        **cross.shapes(head_dim, frames),
     }
     inputs = [
-        [graph.input(f"{name}.{i}", TensorProto.FLOAT, ["batch", heads, *rest]) for name, rest in shapes.items()]
+        {name: graph.input(f"{name}.{i}", kind, ["batch", heads, *rest]) for name, (kind, rest) in shapes.items()}
         for i in range(len(model.graph.decoder))
     ]
-    past, new = graph.size(inputs[0][0], 2), graph.size(tokens, 1)
+    past, new = graph.size(inputs[0]["past_keys"], 2), graph.size(tokens, 1)
     # not a range from past on: onnxruntime makes a slice of a gathered range, and a wrong one
     positions = graph.op("Add", past, graph.span(graph.constant([0]), new))
     frame_bias = None if mask is None else graph.bias_of(graph.op("Unsqueeze", mask, graph.constant([1, 2])))
     hidden = embed(graph, tokens, positions)
     for number, each in enumerate(model.graph.decoder):
-        keys, values, cross_keys, cross_values = inputs[number]
-        cached = Cached(graph, keys, values, cross_keys, cross_values, heads, frame_bias)
+        held = inputs[number]
+        cached = Cached(graph, held["past_keys"], held["past_values"], cross, held, heads, frame_bias)
         hidden = block(graph, hidden, each.path, cached)
         for name, tensor in (("keys", cached.keys), ("values", cached.values)):
             graph.output(f"{name}.{number}", tensor, TensorProto.FLOAT, ["batch", heads, "total", head_dim])

@@ -24,10 +24,17 @@ from src.quant.granularity import QuantizedWeight
 
 @dataclass(frozen=True)
 class Form:
-    """How weights are written: ``weights`` as in the module docstring, and MatMulNBits's ``accuracy_level``."""
+    """How weights are written, and what cross-attention reads.
+
+    Attributes:
+        weights: as in the module docstring.
+        accuracy_level: of MatMulNBits.
+        cross_cache: ``float32`` or ``int8``, see :mod:`src.export.onnx_cross`.
+    """
 
     weights: str
     accuracy_level: int
+    cross_cache: str = "float32"
 
     @property
     def holds_codes(self) -> bool:

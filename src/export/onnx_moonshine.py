@@ -29,7 +29,8 @@ def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
     heads = config.encoder_num_attention_heads
     audio = graph.input("audio", TensorProto.FLOAT, ["batch", "padded_samples"])
     hidden, mask = _frontend(graph, audio, graph.input("samples", TensorProto.INT64, ["batch"]))
-    bias = graph.bias_of(graph.op("Unsqueeze", mask, graph.constant([1, 2])))
+    own = graph.op("Unsqueeze", mask, graph.constant([1, 2]))
+    bias = graph.bias_of(own)
     turn = Rotary(graph, graph.span(graph.constant([0]), graph.size(hidden, 1)))
     for block in model.graph.encoder:
         normed = graph.layer_norm(hidden, f"{block.path}.input_layernorm")
@@ -41,7 +42,7 @@ def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
         hidden = graph.op("Add", hidden, linear(graph, wide, f"{block.path}.mlp.fc2", form))
     states = graph.layer_norm(hidden, model.graph.encoder_norm)
     graph.output("frame_mask", mask, TensorProto.BOOL, ["batch", "frames"])
-    cross_outputs(graph, states, config.decoder_num_attention_heads, "frames", form)
+    cross_outputs(graph, states, config.decoder_num_attention_heads, "frames", form, own)
     return graph.finish("encoder")
 
 
@@ -60,8 +61,7 @@ def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
         mixed = cached.attend(*(graph.joined(each) for each in (turns[0](q), turns[0](k), v)))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.self_attn.o_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.post_attention_layernorm")
-        q = graph.heads(linear(graph, normed, f"{path}.encoder_attn.q_proj", form), heads)
-        mixed = graph.attend(q, cached.cross_keys, cached.cross_values, cached.frames)
+        mixed = cached.attend_frames(linear(graph, normed, f"{path}.encoder_attn.q_proj", form))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.encoder_attn.o_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.final_layernorm")
         wide, gate = graph.ops(

@@ -44,8 +44,7 @@ def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
         mixed = cached.attend(*linears(graph, normed, [f"{path}.self_attn.{name}_proj" for name in "qkv"], form))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.self_attn.out_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.encoder_attn_layer_norm")
-        q = graph.heads(linear(graph, normed, f"{path}.encoder_attn.q_proj", form), heads)
-        mixed = graph.attend(q, cached.cross_keys, cached.cross_values, None)
+        mixed = cached.attend_frames(linear(graph, normed, f"{path}.encoder_attn.q_proj", form))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.encoder_attn.out_proj", form))
         return _mlp(graph, hidden, path, form)
 

@@ -12,12 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from src.export.base import Runtime
+from src.profiling.kv_cache import cross_cache_bytes
 from src.profiling.memory_io import memory_io
 from src.profiling.point import FULL_BITS, LinearBits, Point
 from src.profiling.runtimes.job import Measurement
 from src.quant.granularity import WeightSpec
 
-CACHE_BITS: Final = {"torch": 32, "onnx": 32, "whisper_cpp": 16}  # of keys and values, by engine
+CACHE_BITS: Final = {
+    "torch": 32,
+    "onnx": 32,
+    "whisper_cpp": 16,
+}  # of keys and values, by engine, if not Runtime.cross_bytes
 
 
 @dataclass(frozen=True)
@@ -66,4 +71,7 @@ def step_bytes(point: Point, engine: str, runtime: Runtime, specs: Mapping[str, 
     work = point.workload
     held = replace(point, bits=bits, kv_bits=CACHE_BITS[engine], edits=(), key_group=None)
     none = replace(held, workload=replace(work, tokens=0))
-    return (sum(memory_io(held).values()) - sum(memory_io(none).values())) // work.tokens
+    steps = (sum(memory_io(held).values()) - sum(memory_io(none).values())) // work.tokens
+    decoder = point.dimensions.decoder
+    cross = runtime.cross_bytes(decoder.kv_heads, point.dimensions.head_dim, point.frames)
+    return steps if cross is None else steps - cross_cache_bytes(held) + decoder.layers * cross

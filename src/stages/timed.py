@@ -22,7 +22,7 @@ from src.settings import ExportSettings
 from src.stages.export import FOLDER, Export
 from src.stages.quantize import CHECKPOINT, Quantize
 
-FLOAT32: Final = ExportSettings(runtime="onnx", weights="float32", accuracy_level=None)
+FLOAT32: Final = ExportSettings(runtime="onnx", weights="float32", accuracy_level=None, cross_cache="float32")
 _PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "torch": (),
     "onnx": ("onnx", "onnxruntime"),
@@ -71,7 +71,8 @@ class Timed:
             return "float32"
         chosen = self.exported.settings.export
         level = "" if chosen.accuracy_level is None else f", level {chosen.accuracy_level}"
-        return f"{self.exported.settings.bits_name} {chosen.weights}{level}"
+        cross = ", int8 cross-attention" if chosen.cross_cache == "int8" else ""
+        return f"{self.exported.settings.bits_name} {chosen.weights}{level}{cross}"
 
     @property
     def runtime(self) -> Runtime:
