@@ -15,9 +15,10 @@ from src.reporting.panels import differing, rank, require_same_versions
 Format = Literal["markdown", "latex", "csv"]
 
 _MEAN: Final = "mean"
-_SHOWN: Final = ("wer", "wer_low", "wer_high", "diff_significant")  # in a cell
+_SEEDS: Final = ("seed", "calib.seed")  # what points of one cell may differ in
 _APART: Final = ("model", "bits", "dataset", "method")
 _STRONG: Final = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
+_SPREAD: Final = {"markdown": "±", "latex": r"$\pm$"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ def render(points: pd.DataFrame, layout: Layout, form: Format) -> str:
     """All tables in one of the formats; ``csv`` is one line a point with every figure, for other programs.
 
     Cells hold the WER with its 95 % interval, a star where the difference to full precision is significant, the
-    lowest of a column in bold. Tables with data sets as columns end in their unweighted mean.
+    lowest of a column in bold. Points that differ in nothing but the seed share a cell: their mean and its sample
+    standard deviation, and a star where every one's difference is significant. Tables with data sets as columns end in
+    their unweighted mean.
 
     Raises:
         UserError: points of different versions, or several points for one cell.
@@ -57,16 +60,17 @@ def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tupl
     for names, group in points.groupby(layout.tables, sort=True):
         fp = sorted({f"{value:.2f}" for value in group["fp_wer"]})
         baseline = f" (fp {fp[0]})" if len(fp) == 1 else ""
-        yield ", ".join(map(str, names)) + baseline, _cells(group, layout, form)
+        seeds = group.groupby([layout.rows, layout.columns]).size().max()
+        spread = f", mean {_SPREAD[form]} standard deviation over {seeds} seeds" if seeds > 1 else ""
+        yield ", ".join(map(str, names)) + baseline + spread, _cells(group, layout, form)
 
 
 def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
     """One table of text."""
-    _one_a_cell(points, layout)
-    keys = [layout.rows, layout.columns]
-    wer = _ordered(points.pivot(index=keys[0], columns=keys[1], values="wer"))
-    text = points.assign(cell=list(map(_cell, *(points[name] for name in _SHOWN))))
-    cells = text.pivot(index=keys[0], columns=keys[1], values="cell").reindex(index=wer.index, columns=wer.columns)
+    same = points.groupby([layout.rows, layout.columns])
+    wer = _ordered(same["wer"].mean().unstack())
+    text = pd.Series({names: _cell(cell, names, form) for names, cell in same}).unstack()
+    cells = text.reindex(index=wer.index, columns=wer.columns).rename_axis(index=layout.rows)
     if layout.columns == "dataset" and len(wer.columns) > 1:
         wer[_MEAN] = wer.mean(axis=1, skipna=False)
         cells[_MEAN] = [f"{value:.2f}" if pd.notna(value) else None for value in wer[_MEAN]]
@@ -76,19 +80,24 @@ def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
     return cells.fillna("-")
 
 
-def _cell(wer: float, low: float, high: float, significant: bool) -> str:
-    return f"{wer:.2f}{'*' if significant else ''} ({low:.1f}-{high:.1f})"
+def _cell(points: pd.DataFrame, names: Sequence[object], form: Format) -> str:
+    """What is known of the points of one cell: one, or one a seed."""
+    star = "*" if points["diff_significant"].all() else ""
+    if len(points) == 1:
+        [point] = points.to_dict("records")
+        return f"{point['wer']:.2f}{star} ({point['wer_low']:.1f}-{point['wer_high']:.1f})"
+    others = [name for name in differing(points) if name not in _SEEDS]
+    if others or points.duplicated(list(_SEEDS)).any():
+        raise _several(points, names, others or ["fingerprint"])
+    return f"{points['wer'].mean():.2f}{star} {_SPREAD[form]} {points['wer'].std():.2f}"
 
 
-def _one_a_cell(points: pd.DataFrame, layout: Layout) -> None:
-    """Raises a :class:`UserError` that names the setting by which points of one cell differ."""
-    for names, same in points.groupby([layout.rows, layout.columns]):
-        if len(same) == 1:
-            continue
-        found = differing(same) or ["fingerprint"]
-        problem = f"{len(same)} records are {' '.join(map(str, names))}; they differ in {', '.join(found)}"
-        name = found[0]
-        raise UserError("filter", problem, f"Choose one, e.g. {name}={same[name].iloc[0]}, or lay {name} out")
+def _several(points: pd.DataFrame, names: Sequence[object], found: Sequence[str]) -> UserError:
+    """The error that names the setting by which points of one cell differ."""
+    problem = f"{len(points)} records are {' '.join(map(str, names))}; they differ in {', '.join(found)}"
+    laid = next((name for name in found if name in IDENTITY), None)
+    remedy = f"Choose one, e.g. {found[0]}={points[found[0]].iloc[0]}"
+    return UserError("filter", problem, remedy if laid is None else f"{remedy}, or lay {laid} out")
 
 
 def _ordered(wer: pd.DataFrame) -> pd.DataFrame:

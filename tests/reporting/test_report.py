@@ -72,6 +72,23 @@ def test_two_points_for_one_cell_are_told_apart_by_the_setting_that_differs(tmp_
     assert markdown(tmp_path, "method", "bits", "calib.n=8")[1] == ["gptq", "**3.00* (2.0-4.0)**"]
 
 
+def test_points_that_differ_in_the_seed_alone_are_a_mean_and_its_spread(tmp_path: Path) -> None:
+    drawn = [record("gptq", "clean", wer, fingerprint=str(wer)) for wer in (12.0, 13.0, 17.0)]
+    for seed, each in enumerate(drawn):
+        each["settings"] |= {"seed": seed, "calib": {**each["settings"]["calib"], "seed": seed}}
+    write(tmp_path, *drawn, record("rtn", "clean", 12.0))
+    assert markdown(tmp_path, "method", "bits")[1:] == [
+        ["rtn", "**12.00* (11.0-13.0)**"],
+        ["gptq", "14.00* ± 2.65"],
+    ]
+    table = render(collect(tmp_path), Layout("method", "bits"), "latex")
+    assert r"mean $\pm$ standard deviation over 3 seeds" in table
+    drawn[1]["settings"]["calib"]["n"] = 8
+    write(tmp_path, *drawn)
+    with pytest.raises(UserError, match=r"differ in calib\.n\. Choose one, e\.g\. calib\.n=64\.$"):
+        render(collect(tmp_path), Layout("method", "bits"), "markdown")
+
+
 def test_csv_has_every_point_with_figures_and_settings(outputs: Path) -> None:
     done = report(outputs, "--format", "csv")
     assert done.returncode == 0, done.stderr
