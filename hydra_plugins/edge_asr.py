@@ -1,8 +1,8 @@
-"""The sweepers and the launcher by the names that Hydra looks up: it takes plugins from this namespace alone."""
+"""The sweepers and the launchers by the names that Hydra looks up: it takes plugins from this namespace alone."""
 
 from __future__ import annotations
 
-from src.launching import slurm
+from src.launching import local, slurm
 from src.sweepers import grid, search
 
 
@@ -16,3 +16,7 @@ class SearchSweeper(search.SearchSweeper):
 
 class SlurmArrayLauncher(slurm.SlurmArrayLauncher):
     """See :mod:`src.launching.slurm`."""
+
+
+class LocalPoolLauncher(local.LocalPoolLauncher):
+    """See :mod:`src.launching.local`."""

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
 # What the decoder is fed while calibrating, transcripts or references, and whose outputs a block sees, quantized or fp.
-# LAUNCHER=local (default), submitit_local or slurm; further arguments go to the command line.
+# LAUNCHER=local (default), parallel or slurm; further arguments go to the command line.
 exec "$(dirname "$0")/experiment.sh" calib_teacher "$@"

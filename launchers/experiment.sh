@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs an experiment: ./launchers/experiment.sh NAME [key=value ...]; LAUNCHER=local (default), submitit_local or slurm.
+# Runs an experiment: ./launchers/experiment.sh NAME [key=value ...]; LAUNCHER=local (default), parallel or slurm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launchers/preamble.sh

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
 # Bits chosen layer by layer under a budget, scales included, in bits per weight of the quantized linears.
-# LAUNCHER=local (default), submitit_local or slurm; further arguments go to the command line.
+# LAUNCHER=local (default), parallel or slurm; further arguments go to the command line.
 exec "$(dirname "$0")/experiment.sh" mixed_precision "$@"

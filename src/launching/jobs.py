@@ -1,0 +1,138 @@
+"""What both launchers share: how a point is handed to submitit, and what became of its job."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from src.attempt import LOST, lost
+from src.failures import FAILURE, End, Job
+
+if TYPE_CHECKING:
+    from submitit import AutoExecutor
+    from submitit import Job as SubmittedJob
+
+log = logging.getLogger(__name__)
+
+_OURS = frozenset({"submitit_folder", "max_num_timeout"})  # not among the resources of a job
+
+
+class LostJobError(Exception):
+    """A job that ended without a result."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """One point and its job: the overrides it was launched with, its number in the sweep."""
+
+    job: SubmittedJob[Any]
+    overrides: list[str]
+    number: int
+
+    @property
+    def result(self) -> Path:
+        """Where the job puts what it returns."""
+        path: Path = self.job.paths.result_pickle
+        return path
+
+
+class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no types
+    """A launcher of hydra-submitit-launcher that counts a job without a result as failed, and goes on."""
+
+    def announce(self, overrides: Sequence[Sequence[str]], first: int) -> Path:
+        """Logs the points; returns the folder of their logs."""
+        folder = Path(str(self.configuration.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, each in enumerate(overrides, first):
+            log.info("\t#%d : %s", number, " ".join(filter_overrides(each)))
+        return folder
+
+    def executor(self) -> AutoExecutor:
+        """What takes the jobs."""
+        import submitit
+
+        cluster = self._EXECUTOR
+        retries = {f"{cluster}_{name}": self.params[name] for name in ("max_num_timeout",) if name in self.params}
+        executor = submitit.AutoExecutor(self.params["submitit_folder"], cluster=cluster, **retries)
+        executor.update_parameters(**_resources(self.params, cluster))
+        return executor
+
+    def arguments(self, overrides: Sequence[str], number: int) -> tuple[Any, ...]:
+        """What a job's call takes."""
+        return list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state()
+
+    def outcome(self, launched: Launched) -> JobReturn:
+        """What the job returned; one that failed before or after its point is counted as lost."""
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        try:
+            outcome = launched.job.results()[0]
+            assert isinstance(outcome, JobReturn)
+        except FailedJobError as error:
+            return self.lost(launched, _within(str(error)))
+        except UncompletedJobError:
+            return self.lost(launched, End(f"it ended without a result (process {launched.job.job_id})", LOST))
+        except Exception as error:  # a result that cannot be read
+            return self.lost(launched, End.of(error))
+        if outcome.status is JobStatus.COMPLETED:
+            log.info("\t#%d done", launched.number)
+            return outcome
+        end = End.of(outcome._return_value)  # `return_value` would raise it
+        log.warning("\t#%d failed: %s", launched.number, end.reason)
+        if not (self._job(launched)[0].folder / FAILURE).exists():  # it failed before it could say so
+            self._record(launched, end)
+        return outcome
+
+    def lost(self, launched: Launched, end: End) -> JobReturn:
+        """The failure of a job that did not say itself how it ended."""
+        log.warning("\t#%d failed: %s", launched.number, end.reason)
+        self._record(launched, end)
+        failed = JobReturn(overrides=launched.overrides, status=JobStatus.FAILED)
+        failed.return_value = LostJobError(end.reason)
+        return failed
+
+    @property
+    def configuration(self) -> DictConfig:
+        """Of the sweep."""
+        assert isinstance(self.config, DictConfig)
+        return self.config
+
+    def _record(self, launched: Launched, end: End) -> None:
+        job, config = self._job(launched)
+        lost(job, config, launched.overrides, end)
+
+    def _job(self, launched: Launched) -> tuple[Job, DictConfig]:
+        """Where the job writes, and its configuration; its log is what submitit caught of it where it wrote none."""
+        assert self.hydra_context is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.configuration, launched.overrides)
+        with open_dict(config):
+            config.hydra.job.num = launched.number
+            config.hydra.job.id = launched.job.job_id
+        folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+        own = folder / f"{config.hydra.job.name}.log"
+        return Job(Path(config.output_dir), folder, own if own.exists() else launched.job.paths.stderr), config
+
+
+def _resources(params: Mapping[str, Any], cluster: str) -> dict[str, Any]:
+    """Settings under the names that submitit knows: those of every cluster as they are, its own with a prefix."""
+    shared = set(OmegaConf.structured(BaseQueueConf).keys())
+    return {
+        name if name in shared else f"{cluster}_{name}": value for name, value in params.items() if name not in _OURS
+    }
+
+
+def _within(text: str) -> End:
+    """The end of a job that raised, from submitit's message, which holds the traceback between two lines."""
+    trace = re.split(r"^-{10,}$", text, flags=re.MULTILINE)[1].strip()
+    last = trace.rpartition("\n")[2]
+    return End(last, last.partition(":")[0], trace)

@@ -1,0 +1,59 @@
+"""Launches a sweep as processes of this machine, so many at a time, and waits for every one, also for those that die.
+
+The launcher of hydra-submitit-launcher starts all of them at once, however many points there are, each with as many
+threads as there are processors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from hydra.core.utils import JobReturn
+
+from src.errors import UserError
+from src.launching.jobs import JobLauncher, Launched
+
+log = logging.getLogger(__name__)
+
+_POLL_SECONDS: Final = 0.2
+_THREADS: Final = "OMP_NUM_THREADS"
+
+
+class LocalPoolLauncher(JobLauncher):
+    """See the module docstring. ``array_parallelism``: processes at a time, which share the processors evenly."""
+
+    _EXECUTOR = "local"
+
+    def __init__(self, array_parallelism: object, **params: Any) -> None:
+        super().__init__(**params)
+        self._asked = array_parallelism
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs and returns how each ended, in order.
+
+        Raises:
+            UserError: the number of processes is none.
+        """
+        most = self._asked
+        if not isinstance(most, int) or most < 1:
+            problem = f"{most!r} is no number of processes"
+            raise UserError("hydra.launcher.array_parallelism", problem, "Use 1 or more, e.g. 2")
+        folder = self.announce(job_overrides, initial_job_idx)
+        log.info("%d at a time; logs in %s", most, folder)
+        os.environ.setdefault(_THREADS, str(max(1, (os.cpu_count() or 1) // most)))
+        executor, running, ended = self.executor(), list[Launched](), dict[int, JobReturn]()
+        waiting = deque(enumerate(map(list, job_overrides), initial_job_idx))
+        while waiting or running:
+            while waiting and len(running) < most:
+                number, overrides = waiting.popleft()
+                running.append(Launched(executor.submit(self, *self.arguments(overrides, number)), overrides, number))
+            time.sleep(_POLL_SECONDS)
+            over = [each for each in running if each.job.done()]
+            running = [each for each in running if each not in over]
+            ended |= {each.number: self.outcome(each) for each in over}
+        return [ended[number] for number in sorted(ended)]
