@@ -18,15 +18,16 @@ POINTS, AT_A_TIME = 4, 2
 
 def tasks(folder: Path) -> set[int]:
     """Process ids of the sweep's jobs; what controls a job names the same folder but is another module."""
-    found = set()
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
+    found = dict[int, int]()
+    for each in Path("/proc").glob("[0-9]*"):
         try:
-            told = each.read_bytes().decode().split("\0")
+            told = (each / "cmdline").read_bytes().decode().split("\0")
+            parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # it has just ended
             continue
         if "submitit.core._submit" in told and any(part.startswith(str(folder)) for part in told):
-            found.add(int(each.parent.name))
-    return found
+            found[int(each.name)] = parent
+    return {process for process, parent in found.items() if parent not in found}  # a fork has its parent's command
 
 
 def test_so_many_run_at_a_time_and_the_others_outlive_one_that_is_killed(tmp_path: Path) -> None:
