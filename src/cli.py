@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
@@ -17,19 +16,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import console
-from src.errors import UserError, did_you_mean
+from src.errors import NOT_WRITABLE, UserError, did_you_mean
 from src.settings import ROOT
 
 CONF = ROOT / "conf"
 GROUP_OR_KEY = "Write group=choice or key=value"
-NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
 
 
 def main(application: Callable[[], Any]) -> None:
     """Calls a ``hydra.main`` function; exits with 1 after a mistake that the user can mend."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that every error looks the same
+    with console.plain_errors():
+        _main(application)
+
+
+def _main(application: Callable[[], Any]) -> None:
     from src.sweep import show_sweep
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that every error looks the same
     try:
         _check_arguments(sys.argv[1:])
         application()
@@ -96,7 +99,7 @@ def _composed_without(key: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         with suppress(HydraException):
             return compose("config", others, return_hydra_config=key.startswith("hydra."))
-        return compose("config")
+        return compose("config", return_hydra_config=key.startswith("hydra."))
 
 
 def _check_arguments(arguments: list[str]) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from src import console
-from src.errors import UserError
 
 DESCRIPTION = """\
 Compares the stored transcripts of points that were evaluated on the same utterances. Nothing is decoded.
@@ -33,14 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from src.reporting.compared import compared  # takes a second, which --help need not wait for
     from src.reporting.stored import find, require_comparable
 
-    try:
+    with console.plain_errors():
         evaluated = [find(name, options.output_dir) for name in (options.base, *options.others)]
         for other in evaluated[1:]:
             require_comparable(evaluated[0], other)
         console.show_comparison(*compared(evaluated, options.samples, options.seed))
-    except UserError as error:
-        console.error(" ".join(str(error).split()))
-        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from src.errors import NOT_WRITABLE, UserError
 from src.redaction import redact_command, redact_text
 
 NAMES = ("model", "method", "bits", "dataset")
@@ -118,6 +122,29 @@ def error(message: str) -> None:
     """One line on the error stream, as it is but for keys, tokens and the home directory."""
     console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
     console.print(f"Error: {redact_text(message)}", style="red")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Ends the process with one line and exit code 1 after a mistake that the user can mend.
+
+    Without a line where nobody reads on, as in ``| head``.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except UserError as mistake:
+        error(" ".join(str(mistake).split()))
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        sys.exit(1)
+    except OSError as problem:
+        if problem.errno not in NOT_WRITABLE or problem.filename is None:
+            raise
+        remedy = "Check the disk and permissions, or choose another folder."
+        error(f"files: {problem.filename} cannot be used ({problem.strerror}). {remedy}")
+        sys.exit(1)
 
 
 def _wer(record: dict[str, Any]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from typing import Any
 
 import yaml
@@ -25,11 +24,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     from src import console
 
-    try:
+    with console.plain_errors():
         print(_answer(arguments))
-    except UserError as error:
-        console.error(" ".join(str(error).split()))
-        sys.exit(1)
 
 
 def _answer(arguments: argparse.Namespace) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -30,13 +29,10 @@ def main() -> None:
     options = _parser().parse_intermixed_args()
     from src.reporting.distributions import plot_distributions
 
-    try:
+    with console.plain_errors():
         records = _chosen(_records(options.outputs), options.filters)
         for path in plot_distributions(records, options.to or options.outputs / "distributions"):
             print(path)
-    except UserError as error:
-        console.error(" ".join(str(error).split()))
-        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

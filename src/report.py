@@ -37,15 +37,8 @@ def main() -> None:
     from src.attempt import settle
 
     settle(options.outputs)  # jobs that died without a word, whose launcher may have died, too
-    try:
+    with console.plain_errors():
         _report(options)
-    except UserError as error:
-        console.error(" ".join(str(error).split()))
-        sys.exit(1)
-    except OSError as error:
-        remedy = "Check the disk and permissions, or choose another folder with --to."
-        console.error(f"files: {error.filename} cannot be used ({error.strerror}). {remedy}")
-        sys.exit(1)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -26,3 +26,9 @@ def run(module: str, *arguments: object, **changes: str) -> subprocess.Completed
         timeout=200,
         check=False,
     )
+
+
+def start(module: str, *arguments: object, **streams: int) -> subprocess.Popen[str]:
+    """The same, still running; ``streams`` are stdout and stderr."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), text=True, **streams)

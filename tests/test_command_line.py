@@ -182,3 +182,14 @@ def test_the_configuration_is_printed_whole(tmp_path: Path) -> None:
     assert set(printed) >= set(Settings.model_fields)
     assert (printed["wbits"], printed["abits"]) == (8, 8)
     assert not outcome.output.exists()
+
+
+@pytest.mark.parametrize("command", ["src.main --help", "src.main --cfg job", "src.dashboard --keys"])
+def test_a_reader_that_stops_reading_is_no_error(command: str) -> None:
+    """As in ``| head -1``."""
+    process = commands.start(*command.split(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.wait()

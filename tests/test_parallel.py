@@ -6,11 +6,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from src.settings import ROOT
 from tests import commands
 
 POINTS, AT_A_TIME = 4, 2
@@ -37,14 +35,7 @@ def test_so_many_run_at_a_time_and_the_others_outlive_one_that_is_killed(tmp_pat
         f"hydra.launcher.array_parallelism={AT_A_TIME}",
         f"hydra.sweep.dir={tmp_path}/jobs",
     ]
-    sweep = subprocess.Popen(
-        [sys.executable, "-m", "src.main", "-m", *chosen, *how],
-        cwd=ROOT,
-        env=commands.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    sweep = commands.start("src.main", "-m", *chosen, *how, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     seen, most = set[int](), 0
     while sweep.poll() is None:
         running = tasks(tmp_path / "jobs")

@@ -22,11 +22,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     from src import console
 
-    try:
+    with console.plain_errors():
         failed = sync(arguments.outputs, dry_run=arguments.dry_run)
-    except UserError as error:
-        console.error(" ".join(str(error).split()))
-        sys.exit(1)
     sys.exit(1 if failed else 0)
 
 
