@@ -17,6 +17,7 @@ from src.export.onnx_graph import Graph
 Shape = list[int | str]
 
 _GOLDEN: Final = 0.6180339887498949
+_MOST: Final = 127  # a query's largest code, around 128
 _TINY: Final = float(np.finfo(np.float32).tiny)
 
 
@@ -122,7 +123,10 @@ CROSSES: Final[Mapping[str, Cross]] = {"float32": FloatCross(), "int8": IntegerC
 
 
 def _rounded_keys(graph: Graph, keys: str) -> tuple[str, str]:
-    """Codes int8 of ``keys`` [batch, heads, h, frames], -64 .. 64, and scales [batch, heads, 1, h] with the scores'."""
+    """Codes int8 of ``keys`` [batch, heads, h, frames], -64 .. 64, and scales [batch, heads, 1, h].
+
+    The scales have the scores' and what :func:`_rounded_queries` leaves to them.
+    """
     last, zero = graph.constant([-1]), _float(graph, 0.0)
     low = graph.op("Min", graph.op("ReduceMin", keys, last), zero)
     high = graph.op("Max", graph.op("ReduceMax", keys, last), zero)
@@ -133,7 +137,7 @@ def _rounded_keys(graph: Graph, keys: str) -> tuple[str, str]:
     flat = graph.constant([-1])
     row = graph.op("Reshape", keys, graph.op("Concat", flat, graph.size(keys, 3), axis=0))
     codes = graph.op("QuantizeLinear", row, *(graph.op("Reshape", each, flat) for each in (scale, offset)), axis=0)
-    scaled = graph.op("Mul", scale, _float(graph, graph.model.graph.head_dim**-0.5))
+    scaled = graph.op("Mul", scale, _float(graph, graph.model.graph.head_dim**-0.5 / _MOST))
     turned = graph.op("Transpose", scaled, perm=[0, 1, 3, 2])
     return graph.op("Reshape", codes, graph.op("Shape", keys)), turned
 
@@ -147,12 +151,11 @@ def _rounded_values(graph: Graph, values: str) -> tuple[str, str]:
 
 
 def _rounded_queries(graph: Graph, q: str) -> tuple[str, str]:
-    """Codes uint8 of ``q`` [batch, heads, n, h], 1 .. 255 around 128, and scales [batch, heads, n, 1]."""
+    """Codes uint8 of ``q`` [batch, heads, n, h], 1 .. 255 around 128; 127 times their scales [batch, heads, n, 1]."""
     top = graph.op("ReduceMax", graph.op("Abs", q), graph.constant([-1]))
     top = graph.op("Max", top, _float(graph, _TINY))
-    step = _float(graph, 1 / 127)
-    codes = graph.op("QuantizeLinear", graph.op("Div", q, top), step, graph.constant(128, np.uint8))
-    return codes, graph.op("Mul", top, step)
+    step, middle = _float(graph, 1 / _MOST), graph.constant(128, np.uint8)
+    return graph.op("QuantizeLinear", graph.op("Div", q, top), step, middle), top
 
 
 def _rounded_weights(graph: Graph, scores: str) -> str:
