@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -137,6 +138,8 @@ def plain_errors() -> Iterator[None]:
         error(" ".join(str(mistake).split()))
         sys.exit(1)
     except BrokenPipeError:
+        if not _unread():
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
         sys.exit(1)
     except OSError as problem:
@@ -145,6 +148,13 @@ def plain_errors() -> Iterator[None]:
         remedy = "Check the disk and permissions, or choose another folder."
         error(f"files: {problem.filename} cannot be used ({problem.strerror}). {remedy}")
         sys.exit(1)
+
+
+def _unread() -> bool:
+    """Whether it is the output that nobody reads, and not another pipe that broke."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # 0: errors only
+    return bool(output.poll(0))
 
 
 def _wer(record: dict[str, Any]) -> float:
