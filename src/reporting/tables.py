@@ -18,6 +18,7 @@ _MEAN: Final = "mean"
 _SEEDS: Final = ("seed", "calib.seed")  # what points of one cell may differ in
 _APART: Final = ("model", "bits", "dataset", "method")
 _STRONG: Final = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
+_STAR: Final = {"markdown": r"\*", "latex": "$^*$"}  # a bare one would end what is bold
 _SPREAD: Final = {"markdown": "±", "latex": r"$\pm$"}
 
 
@@ -82,7 +83,7 @@ def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
 
 def _cell(points: pd.DataFrame, names: Sequence[object], form: Format) -> str:
     """What is known of the points of one cell: one, or one a seed."""
-    star = "*" if points["diff_significant"].all() else ""
+    star = _STAR[form] if points["diff_significant"].all() else ""
     if len(points) == 1:
         [point] = points.to_dict("records")
         return f"{point['wer']:.2f}{star} ({point['wer_low']:.1f}-{point['wer_high']:.1f})"
@@ -108,8 +109,9 @@ def _ordered(wer: pd.DataFrame) -> pd.DataFrame:
 def _titled(title: str, cells: pd.DataFrame, form: Format) -> str:
     names: Sequence[str] = [str(cells.index.name), *map(str, cells.columns)]
     if form == "latex":
-        body = str(cells.rename(columns=_escaped, index=_escaped).to_latex(escape=False, caption=_escaped(title)))
-        return body.replace("*", "$^*$").strip()
+        return str(
+            cells.rename(columns=_escaped, index=_escaped).to_latex(escape=False, caption=_escaped(title))
+        ).strip()
     table = cells.reset_index().to_markdown(index=False, headers=names, disable_numparse=True)
     return f"### {title}\n\n{table}"
 

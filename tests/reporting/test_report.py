@@ -36,8 +36,8 @@ def markdown(outputs: Path, rows: str = "method", columns: str = "dataset", *fil
 def test_test_sets_side_by_side_end_in_their_unweighted_mean_and_the_best_is_bold(outputs: Path) -> None:
     assert markdown(outputs) == [
         ["method", "clean", "other", "mean"],
-        ["rtn", "12.00* (11.0-13.0)", "**20.00* (19.0-21.0)**", "**16.00**"],
-        ["gptq", "**10.00 (9.0-11.0)**", "30.00* (29.0-31.0)", "20.00"],
+        ["rtn", r"12.00\* (11.0-13.0)", r"**20.00\* (19.0-21.0)**", "**16.00**"],
+        ["gptq", "**10.00 (9.0-11.0)**", r"30.00\* (29.0-31.0)", "20.00"],
     ]
 
 
@@ -69,7 +69,7 @@ def test_two_points_for_one_cell_are_told_apart_by_the_setting_that_differs(tmp_
     write(tmp_path, first, second)
     with pytest.raises(UserError, match=r"2 records are gptq w4a16; they differ in calib\.n"):
         render(collect(tmp_path), Layout("method", "bits"), "markdown")
-    assert markdown(tmp_path, "method", "bits", "calib.n=8")[1] == ["gptq", "**3.00* (2.0-4.0)**"]
+    assert markdown(tmp_path, "method", "bits", "calib.n=8")[1] == ["gptq", r"**3.00\* (2.0-4.0)**"]
 
 
 def test_points_that_differ_in_the_seed_alone_are_a_mean_and_its_spread(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_points_that_differ_in_the_seed_alone_are_a_mean_and_its_spread(tmp_path
         each["settings"] |= {"seed": seed, "calib": {**each["settings"]["calib"], "seed": seed}}
     write(tmp_path, *drawn, record("rtn", "clean", 12.0))
     assert markdown(tmp_path, "method", "bits")[1:] == [
-        ["rtn", "**12.00* (11.0-13.0)**"],
-        ["gptq", "14.00* ± 2.65"],
+        ["rtn", r"**12.00\* (11.0-13.0)**"],
+        ["gptq", r"14.00\* ± 2.65"],
     ]
     table = render(collect(tmp_path), Layout("method", "bits"), "latex")
     assert r"mean $\pm$ standard deviation over 3 seeds" in table
