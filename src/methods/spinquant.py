@@ -118,6 +118,7 @@ class SpinQuant(QuaRot):
                         G, R.grad = R.grad, None
                         assert G is not None  # every rotation has a part in the loss
                         R.copy_(retract(cayley_step(R, G, lr)))
+                release_memory()  # steps differ in their clips' lengths, and so in the sizes of what they free
         return _without_gradients(learning)
 
     def _batches(self, bench: Workbench) -> Iterator[list[int]]:
