@@ -71,8 +71,8 @@ class IntegerCross:
     Where processors lack VNNI it sums pairs of products in 16 bits, so that of the two factors one may have 8 bits and
     the other 7: the cache has 7. What this makes of the arithmetic:
 
-    - keys are on a grid from the least to the greatest of a channel; its zero points add the same to all scores of a
-      query, which softmax takes off again, and are dropped;
+    - keys are on a grid a channel (as in KIVI, arXiv 2402.02750), from its least to its greatest; zero points add the
+      same to all scores of a query, which softmax takes off again, and are dropped (cf. SageAttention, 2410.02367);
     - queries take the keys' scales first, are rounded to -127 .. 127 a head and stored with 128 added; ``sums``, 128
       times the sum of a frame's keys, is taken off the scores;
     - softmax's numerators, at most 1, are rounded to 0 .. 255 after adding a fixed sequence of mean zero, evenly spread
@@ -135,8 +135,7 @@ def _rounded_keys(graph: Graph, keys: str) -> tuple[str, str]:
     offset = graph.op("Cast", offset, to=TensorProto.INT8)
     codes = graph.op("QuantizeLinear", rows, scale, offset, axis=0)
     scaled = graph.op("Mul", scale, _float(graph, graph.model.graph.head_dim**-0.5 / _MOST))
-    shape = graph.op("Concat", graph.op("Shape", keys, start=0, end=2), graph.constant([1, -1]), axis=0)
-    return graph.op("Reshape", codes, graph.op("Shape", keys)), graph.op("Reshape", scaled, shape)
+    return graph.op("Reshape", codes, graph.op("Shape", keys)), _channels(graph, scaled, keys)
 
 
 def _rounded_values(graph: Graph, values: str) -> tuple[str, str]:
@@ -145,8 +144,7 @@ def _rounded_values(graph: Graph, values: str) -> tuple[str, str]:
     top = graph.op("ReduceMax", graph.op("Abs", parts), graph.constant([1]))
     scale = graph.op("Max", graph.op("Mul", top, _float(graph, 1 / 64)), _float(graph, _TINY))
     codes = graph.op("QuantizeLinear", graph.op("Div", parts, scale), _float(graph, 1.0), graph.constant(0, np.int8))
-    shape = graph.op("Concat", graph.op("Shape", values, start=0, end=2), graph.constant([1, -1]), axis=0)
-    return graph.op("Reshape", codes, graph.op("Shape", values)), graph.op("Reshape", scale, shape)
+    return graph.op("Reshape", codes, graph.op("Shape", values)), _channels(graph, scale, values)
 
 
 def _flat(graph: Graph, x: str, *, kept: int) -> str:
@@ -156,6 +154,12 @@ def _flat(graph: Graph, x: str, *, kept: int) -> str:
     """
     last = graph.op("Shape", x, start=-kept)
     return graph.op("Reshape", x, graph.op("Concat", graph.constant([-1]), last, axis=0))
+
+
+def _channels(graph: Graph, scales: str, like: str) -> str:
+    """``scales``, one a channel, as [batch, heads, 1, h] with batch and heads of ``like``."""
+    outer = graph.op("Shape", like, start=0, end=2)
+    return graph.op("Reshape", scales, graph.op("Concat", outer, graph.constant([1, -1]), axis=0))
 
 
 def _rounded_queries(graph: Graph, q: str) -> tuple[str, str]:

@@ -81,7 +81,7 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         except FailedJobError as error:
             return self.lost(launched, _within(str(error)))
         except UncompletedJobError:
-            return self.lost(launched, End(f"it ended without a result (process {launched.job.job_id})", LOST))
+            return self.lost(launched, End(f"it ended without a result (job {launched.job.job_id})", LOST))
         except Exception as error:  # a result that cannot be read
             return self.lost(launched, End.of(error))
         if outcome.status is JobStatus.COMPLETED:
