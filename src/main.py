@@ -16,7 +16,9 @@ def run(config: DictConfig) -> float | tuple[float | None, ...] | None:
     """Runs what was composed and returns its ``sweep.objectives`` (of several test sets the mean), for sweepers."""
     from src.attempt import Attempt
     from src.composite import from_hydra
+    from src.logs import route_libraries
 
+    route_libraries()  # what a warning says while the rest is imported is for the job's log, too
     with Attempt(config):
         study = from_hydra(config)  # before anything else, as mistakes are
         from src.finished import run as run_study

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from src.errors import UserError
+from src.logs import route_libraries
 from src.profiling.processor import cpu_model
 from src.settings import ROOT
 
@@ -41,7 +42,7 @@ def prepare(device: str, seed: int) -> None:
     keep_freed_memory()
     random.seed(seed)
     torch.manual_seed(seed)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    route_libraries()
 
 
 def progress(items: Sequence[T], label: str) -> Iterable[T]:
