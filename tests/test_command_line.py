@@ -93,6 +93,7 @@ def test_a_mistake_ends_in_one_sentence_with_field_value_and_remedy(outcomes: di
     outcome = outcomes[name]
     assert outcome.process.returncode == 1, outcome.process.stderr
     assert "Traceback" not in outcome.process.stderr
+    assert "Error executing job" not in outcome.process.stderr  # Hydra's; it would print all overrides
     [sentence] = outcome.sentences
     for told in MISTAKES[name][1]:
         assert told.replace("{file}", str(outcome.file)) in sentence
