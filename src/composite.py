@@ -6,13 +6,15 @@ share (``root``, ``limit`` ...) they take from the composite by interpolation, s
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
-from src.settings import Settings, from_config
+from src.settings import Settings, checked_name, from_config
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,24 @@ def from_hydra(config: DictConfig) -> Settings | Composite:
         return from_config(plain)
     _check(config.dataset)
     points = [from_config({**plain, "dataset": member}) for member in plain["dataset"]["members"].values()]
+    _check_names(plain["dataset"]["name"], [point.dataset.name for point in points])
     return Composite(plain["dataset"]["name"], tuple(points))
 
 
 def _is_composite(dataset: Any) -> bool:
     return isinstance(dataset, dict) and "members" in dataset
+
+
+def _check_names(name: str, members: Sequence[str]) -> None:
+    """The mean has a name that can be a file's, and members are told apart by theirs."""
+    try:
+        checked_name(name)
+    except ValueError as error:
+        raise UserError("dataset.name", f"{name!r} is not valid ({error})", "Choose another") from None
+    twice = [member for member, count in Counter(members).items() if count > 1]
+    if twice:
+        remedy = "Give each a name of its own, as in dataset.members.KEY.name=..."
+        raise UserError("dataset.members", f"several are named {twice[0]!r}", remedy)
 
 
 def _check(dataset: DictConfig) -> None:

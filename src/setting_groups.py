@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 NO_EXPORT: Final = "none"
 _FULL: Final = 16
+_LONGEST_NAME: Final = 100  # bytes; a file system takes 255, and names are joined
 _EXPORTED_WEIGHTS: Final[dict[str, tuple[str | None, ...]]] = {
     NO_EXPORT: (None,),
     "compressed_tensors": ("codes",),
@@ -19,6 +20,18 @@ _EXPORTED_WEIGHTS: Final[dict[str, tuple[str | None, ...]]] = {
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
 Count = Annotated[Integer, Field(ge=1)]
 Arithmetic = Literal["int4", "int8", "float16", "float32"]
+
+
+def checked_name(name: str) -> str:
+    """The name, which becomes part of files, folders, tables and run ids. Raises ValueError where it cannot."""
+    if not name or len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(f"names have 1 to {_LONGEST_NAME} bytes")
+    if name[0] in ".-" or not name.isprintable() or set(name) & set("/\\"):
+        raise ValueError("names hold no slash, backslash or control character, and begin with neither dot nor hyphen")
+    return name
+
+
+Name = Annotated[str, AfterValidator(checked_name)]
 
 
 def _one_group(pattern: str) -> str:
@@ -45,7 +58,7 @@ class ModelSettings(Frozen):
     the model with ``random_weights``.
     """
 
-    name: str
+    name: Name
     family: Literal["whisper", "moonshine"]
     source: str
     revision: str | None
@@ -96,7 +109,7 @@ class DatasetSettings(Frozen):
     the speaker column is read instead where it is there. Clips beyond ``max_seconds`` count as bad audio.
     """
 
-    name: str
+    name: Name
     source: str | None
     revision: str | None
     config: str | None
@@ -136,7 +149,7 @@ class EdgeDeviceSettings(Frozen):
     A null bandwidth means none. ``float32`` is required, as everything can run in it.
     """
 
-    name: str
+    name: Name
     bandwidth_gb_s: Annotated[float, Field(gt=0)] | None
     gops: dict[Arithmetic, Annotated[float, Field(gt=0)]]
 

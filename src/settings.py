@@ -31,6 +31,7 @@ from src.setting_groups import (
     ScopeSettings,
     SweepSettings,
     TrackingSettings,
+    checked_name,
 )
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Settings",
     "SweepSettings",
     "TrackingSettings",
+    "checked_name",
     "from_config",
 ]
 
@@ -79,6 +81,7 @@ def _named(method: dict[str, Any]) -> dict[str, Any]:
     for field in ("name", "_target_"):
         if not isinstance(method.get(field), str):
             raise ValueError(f"it has no {field}")
+    checked_name(method["name"])
     return method
 
 
@@ -181,7 +184,10 @@ def _to_user_error(error: ValidationError) -> UserError:
     remedy = _REMEDIES.get(top)
     if first["type"] == "literal_error" and top == "stages":
         remedy = did_you_mean(str(first["input"]), STAGES)
-    return UserError(field, f"{first['input']!r} is not valid ({message})", remedy or f"See `--cfg job` for {field}")
+    if names[-1] == "name":
+        remedy = f"Choose another, e.g. {field}=my_{top}"
+    found = first["input"].get("name") if isinstance(first["input"], dict) else first["input"]
+    return UserError(field, f"{found!r} is not valid ({message})", remedy or f"See `--cfg job` for {field}")
 
 
 def _canonical(settings: Settings) -> Settings:

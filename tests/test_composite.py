@@ -41,6 +41,19 @@ def members(*overrides: str) -> dict[str, Settings]:
     return {settings.dataset.name: settings for settings in found.members}
 
 
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("dataset.members.embedded_clean.name=../../elsewhere", "no slash"),
+        ("dataset.members.embedded_clean.name=embedded_other", "several are named 'embedded_other'"),
+        ("dataset.name=a/b", "no slash"),
+    ],
+)
+def test_names_that_would_write_over_others_or_elsewhere_are_refused(override: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        study("dataset=embedded", override)
+
+
 def run(output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return commands.run("src.main", *overrides, f"output_dir={output}", HF_HUB_OFFLINE="1")
 

@@ -14,6 +14,8 @@ from src.runtime import prepare
 from src.settings import ROOT, STAGES, from_config
 
 Config = dict[str, Any]
+# They become parts of paths, and of lines on a terminal.
+NO_NAMES = ("../x", "a/b", "a\\b", "..", ".hidden", "-m", "", "x" * 101, "a\nb", "\x1b[31mred")
 
 
 def set_at(config: Config, path: str, value: object) -> Config:
@@ -41,6 +43,13 @@ def test_bit_widths_out_of_range(config: Config, field: str, bits: object) -> No
     assert "2, 3, 4, 5, 6, 7, 8, or 16" in error.remedy
 
 
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_method_has_a_name_that_can_be_a_files(config: Config, name: str) -> None:
+    error = refused(set_at(config, "method.name", name))
+    assert error.field == "method"
+    assert error.problem.startswith(f"{name!r} is not valid (names ")
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 16])
 def test_bit_widths_in_range(config: Config, bits: int) -> None:
     assert from_config(set_at(config, "wbits", bits)).wbits == bits
@@ -56,6 +65,7 @@ def test_bit_widths_in_range(config: Config, bits: int) -> None:
         ("evaluate.batch_size", -1, "greater than or equal to 1"),
         ("evaluate.bootstrap_samples", 10, "greater than or equal to 100"),
         ("evaluate.suppress_tokens", "maybe", "boolean"),
+        *((f"{group}.name", name, "names ") for group in ("model", "dataset") for name in NO_NAMES),
         ("profile.seconds", 0, "greater than 0"),
         ("profile.beams", 0, "greater than or equal to 1"),
         ("edge_device.bandwidth_gb_s", -1, "greater than 0"),
