@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,9 +28,12 @@ def main() -> None:
     """Command line; exits with 1 after a mistake that the user can mend."""
     options = _parser().parse_intermixed_args()
     from src.reporting.distributions import plot_distributions
+    from src.reporting.reading import read_records
 
     with console.plain_errors():
-        records = _chosen(_records(options.outputs), options.filters)
+        found, notes = read_records(options.outputs)
+        sys.stderr.write("".join(f"{note}\n" for note in notes))
+        records = _chosen((each for each in found if "members" not in each), options.filters)  # a member has its own
         for path in plot_distributions(records, options.to or options.outputs / "distributions"):
             print(path)
 
@@ -45,15 +48,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("filters", nargs="*", metavar="column=value", help=told)
     parser.add_argument("--to", type=Path, metavar="DIR", help="where PNG files go (default: OUTPUTS/distributions)")
     return parser
-
-
-def _records(outputs: Path) -> list[Mapping[str, Any]]:
-    files = sorted((outputs / "records").glob("*.json"))
-    if not files:
-        problem = f"{outputs / 'records'} holds no records"
-        raise UserError("outputs", problem, "Name the output_dir of a finished point or sweep")
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return [record for record in records if "members" not in record]  # of a composite, each member has a record
 
 
 def _chosen(records: Iterable[Mapping[str, Any]], filters: Iterable[str]) -> list[Mapping[str, Any]]:

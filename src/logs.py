@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
 
 _OURS: Final = ("src", "hydra", "hydra_plugins", "__main__")
 _OWN_HANDLERS: Final = ("transformers", "datasets", "huggingface_hub")  # these print past the root logger
@@ -58,6 +59,6 @@ class QuietReturn(JobReturn):
 class QuietErrors(Callback):
     """Leaves the telling of a job's error to :mod:`src.cli`."""
 
-    def on_job_end(self, job_return: JobReturn, **_: Any) -> None:
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:  # noqa: ARG002 - Hydra's call
         """Called by Hydra when the job has ended, however it did."""
         job_return.__class__ = QuietReturn

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.errors import UserError
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -47,14 +45,15 @@ def _report(options: argparse.Namespace) -> None:
     from src.reporting.tables import Layout, render
 
     layout = Layout(options.rows, options.columns)
-    if options.format is not None:
-        sys.stdout.write(render(_points(options), layout, options.format))
-        return
     failures = failed(options.outputs)
-    points = _points(options, may_be_empty=bool(failures))
+    points, notes = _points(options, may_be_empty=bool(failures) and options.format is None)
+    if options.format is not None:
+        sys.stdout.write(render(points, layout, options.format))
+        sys.stderr.write("".join(f"{note}\n" for note in notes))
+        return
     folder = options.to or options.outputs / "report"
     limits = Limits(options.transcripts, options.audio_mb, options.plots)
-    report = write_report(options.outputs, folder, points, failures, layout, limits)
+    report = write_report(options.outputs, folder, points, failures, layout, limits, notes)
     sys.stdout.write(report.table)
     page = folder / PAGE
     noun = "point" if len(failures) == 1 else "points"
@@ -63,18 +62,17 @@ def _report(options: argparse.Namespace) -> None:
     sys.stderr.write("".join(f"{sentence}\n" for sentence in ("", *told)))
 
 
-def _points(options: argparse.Namespace, *, may_be_empty: bool = False) -> pd.DataFrame:
+def _points(options: argparse.Namespace, *, may_be_empty: bool) -> tuple[pd.DataFrame, list[str]]:
+    """The chosen points, and sentences on records that are left out."""
     import pandas as pd
 
     from src.reporting.collect import choose, collect
+    from src.reporting.reading import read_records
 
-    try:
-        points = collect(options.outputs)
-    except UserError:
-        if may_be_empty and not any((options.outputs / "records").glob("*.json")):
-            return pd.DataFrame()
-        raise
-    return choose(points, options.filters)
+    if may_be_empty and not any((options.outputs / "records").glob("*.json")):
+        return pd.DataFrame(), []
+    records, notes = read_records(options.outputs)
+    return choose(collect(records), options.filters), notes
 
 
 def _plots(files: list[Path]) -> int:

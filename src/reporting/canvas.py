@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from src.store import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 STYLE: Final[dict[str, Any]] = {
@@ -29,8 +31,10 @@ STYLE: Final[dict[str, Any]] = {
     "svg.fonttype": "none",  # text stays text: searchable, and a tenth of the size
     "svg.hashsalt": "edge-asr",  # the same records give the same file
     "savefig.dpi": 150,
+    "text.parse_math": False,  # a dollar in a name is a dollar
 }
 LEGEND_INCHES: Final = 2.0
+_LONGEST: Final = 200  # characters of a file's name
 _DATE: Final = {"Date": None}  # of an SVG, which would differ from run to run
 
 
@@ -48,6 +52,14 @@ def figure(width: float, height: float, columns: int, *, legend: bool = False, *
     drawn = Figure(figsize=(whole, height))
     drawn.subplots_adjust(left=0.62 / whole, right=(width - 0.1) / whole, top=1 - 0.5 / height, bottom=0.55 / height)
     return drawn, drawn.subplots(1, columns, squeeze=False, **options)[0]
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Numbers as they are written, at major ticks alone; a logarithmic axis has powers in mathematical type."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def show_legend(drawn: Figure, series: dict[str, Mark], **lines: Any) -> None:
@@ -73,13 +85,15 @@ def whiskers(axes: Axes, at: Sequence[float], low: Sequence[float], high: Sequen
     axes.add_collection(LineCollection(segments, colors=colour, linewidths=0.8, alpha=0.45))
 
 
-def write(drawn: Figure, folder: Path, name: str) -> list[Path]:
+def write(drawn: Figure, folder: Path, name: str, forms: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Writes ``<name>.png`` and ``<name>.svg``; characters that a file name should not hold become hyphens."""
-    stem = re.sub(r"[^\w.=-]+", "-", name).strip("-.")
+    stem = re.sub(r"[^\w.=-]+", "-", name).strip("-.")[:_LONGEST]
     written = []
-    for form, metadata in (("png", None), ("svg", _DATE)):
+    for form in forms:
         content = BytesIO()
-        drawn.savefig(content, format=form, metadata=metadata)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in another script: empty boxes
+            drawn.savefig(content, format=form, metadata=_DATE if form == "svg" else None)
         path = folder / f"{stem}.{form}"
         write_bytes(path, content.getvalue())
         written.append(path)

@@ -31,6 +31,7 @@ class Row:
     Attributes:
         clip: name of the test set with its version, and id of the utterance.
         reference: as published, not normalised.
+        scored_reference: normalised.
         errors: word errors, and those of full precision.
         to_reference: alignment of the reference with this transcript: see :func:`aligned`.
         fp_to_reference: alignment of the reference with full precision's.
@@ -39,6 +40,7 @@ class Row:
 
     clip: tuple[str, str]
     reference: str
+    scored_reference: str
     errors: tuple[int, int]
     to_reference: Parts
     fp_to_reference: Parts
@@ -118,7 +120,13 @@ def _aligned_rows(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[Row]
     parts = iter(zip(aligned(reference, own), aligned(reference, fp), aligned(fp, own), strict=True))
     return {
         name: [
-            Row((row["clips"], row["id"]), row["reference"], (row["errors"], row["fp errors"]), *next(parts))
+            Row(
+                (row["clips"], row["id"]),
+                row["reference"],
+                _plain(row["reference"]),
+                (row["errors"], row["fp errors"]),
+                *next(parts),
+            )
             for row in each
         ]
         for name, each in found.items()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -22,24 +20,20 @@ COSTS: Final = ("memory_io_bytes", "bops", "bits_per_weight")
 _COMMIT: Final = 12  # characters of a digest or commit that are shown
 
 
-def collect(output_dir: Path) -> pd.DataFrame:
-    """Every evaluated point below ``output_dir``, in the order of the fingerprints.
+def collect(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Every evaluated point of :func:`~src.reporting.reading.read_records`, a row each.
 
     Columns are the point's names and bits, its scores (WER and CER in percent, ``diff`` and its interval against full
     precision in points), how it fails, its cost (bytes, bit operations), versions, and its settings with dots
     (``calib.n``). ``data`` and ``weights`` tell test sets and models of the same name apart, ``code`` is the commit.
 
     Raises:
-        UserError: there is no record, one cannot be read, or none was evaluated.
+        UserError: none was evaluated.
     """
-    folder = output_dir / "records"
-    files = sorted(folder.glob("*.json"))
-    if not files:
-        raise UserError("outputs", f"{folder} holds no records", "Name the output_dir of a finished point or sweep")
-    records = [record for record in map(_read, files) if "members" not in record]  # means are made of the points here
-    rows = [_row(record) for record in records if "evaluate" in record["results"]]
+    single = [record for record in records if "members" not in record]  # means are made of the points here
+    rows = [_row(record) for record in single if "evaluate" in record["results"]]
     if not rows:
-        problem = f"none of the {len(files)} records in {folder} was evaluated"
+        problem = f"none of the {len(records)} records was evaluated"
         raise UserError("outputs", problem, "Run the same points with stages=[evaluate,profile]")
     return pd.DataFrame(rows)
 
@@ -63,16 +57,6 @@ def choose(points: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
             raise UserError("filter", problem, f"There are {', '.join(sorted(values.unique()))}")
         points = chosen
     return points
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not {"results", "settings"} <= record.keys():
-            raise ValueError("it has no results")
-    except (ValueError, AttributeError) as error:
-        raise UserError("outputs", f"{file} is not a record ({error})", "Remove it and run its point again") from error
-    return record
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from src.errors import UserError
-from src.store import write_bytes
+from src.reporting import canvas
+from src.reporting.marks import COLOURS
+from src.reporting.marks import SHAPES as MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,13 +28,11 @@ NOISE: Final = {
     "weight_sqnr_db": "weights, SQNR in dB",
     "output_sqnr_db": "outputs, SQNR in dB\n(weights rounded, inputs not)",
 }
-# Okabe and Ito's colours, which the colour-blind tell apart, without their yellow; shapes tell series apart in grey.
-_COLOURS: Final = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 _LINEAR_BELOW: Final = 1.0  # on logarithmic axes: kurtosis may be negative, and there may be no outlier
 _BLOCK: Final = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.")
 _MOST_TICKS: Final = 24
 _ALIKE: Final = 0.1
+_FORMS: Final = ("png",)
 
 
 @dataclass
@@ -76,9 +75,9 @@ def plot_distributions(records: Iterable[Mapping[str, Any]], folder: Path) -> li
             for bits, points in configs.items()
             for point in points
         ]
-        written.append(_write(_shapes(model, everything), folder / f"distributions-{model}.png"))
+        written += canvas.write(_shapes(model, everything), folder, f"distributions-{model}", _FORMS)
         for bits, points in configs.items():
-            written.append(_write(_noise(f"{model}, {bits}", points), folder / f"sqnr-{model}-{bits}.png"))
+            written += canvas.write(_noise(f"{model}, {bits}", points), folder, f"sqnr-{model}-{bits}", _FORMS)
     return written
 
 
@@ -164,8 +163,10 @@ def _linears(points: Sequence[_Quantized]) -> list[str]:
 
 
 def _figure(title: str, rows: int, columns: int, linears: Sequence[str]) -> tuple[Figure, Any]:
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False
     drawn = Figure(figsize=(5.2 * columns + 2.4, 2.0 * rows + 1.1), dpi=150, layout="constrained")
     axes = drawn.subplots(rows, columns, squeeze=False, sharex=True)
     drawn.suptitle(title, fontsize=10, x=0.01, ha="left")
@@ -194,12 +195,12 @@ def _ticks(linears: Sequence[str]) -> tuple[list[int], list[str]]:
 
 def _logarithmic(axis: Axes) -> None:
     """Logarithmic above 1, linear below, with numbers that can be read."""
-    from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+    from matplotlib.ticker import SymmetricalLogLocator
 
     axis.set_yscale("symlog", linthresh=_LINEAR_BELOW)
     locator = SymmetricalLogLocator(base=10, linthresh=_LINEAR_BELOW, subs=[1, 2, 5])
     axis.yaxis.set_major_locator(locator)
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    canvas.plain_ticks(axis.yaxis)
 
 
 def _line(axis: Axes, values: Sequence[float | None], number: int) -> None:
@@ -207,8 +208,8 @@ def _line(axis: Axes, values: Sequence[float | None], number: int) -> None:
     axis.plot(
         [at for at, _ in known],
         [value for _, value in known],
-        color=_COLOURS[number % len(_COLOURS)],
-        marker=_MARKERS[number % len(_MARKERS)],
+        color=COLOURS[number % len(COLOURS)],
+        marker=MARKERS[number % len(MARKERS)],
         markersize=2.5,
         linewidth=0.7,
         alpha=0.85,
@@ -219,15 +220,8 @@ def _with_legend(drawn: Figure, names: Sequence[str]) -> Figure:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=_COLOURS[number % len(_COLOURS)], marker=_MARKERS[number % len(_MARKERS)], label=name)
+        Line2D([], [], color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)], label=name)
         for number, name in enumerate(names)
     ]
     drawn.legend(handles=handles, loc="outside right upper", fontsize=7, frameon=False)
     return drawn
-
-
-def _write(drawn: Figure, path: Path) -> Path:
-    content = BytesIO()
-    drawn.savefig(content, format="png")
-    write_bytes(path, content.getvalue())
-    return path

@@ -63,14 +63,16 @@ def write_report(
     failures: Sequence[dict[str, Any]],
     layout: Layout,
     limits: Limits,
+    notes: Sequence[str] = (),
 ) -> Report:
     """Writes everything into ``folder``; files of an earlier report there are replaced or removed.
 
     Points that cannot be compared are refused by the tables, which a note says, and are apart in plots and page.
+    ``notes`` tell of records that are left out.
     """
     shown = panels(points) if len(points) else []
     series = marks(name for panel in shown for name in panel.points["series"])
-    report = Report()
+    report = Report(notes=[*notes])
     tables = _tables(points, layout, report) if shown else {}
     files = draw(output_dir, folder, shown, series, limits.plots)
     if len(shown) > limits.plots > 0:
@@ -78,8 +80,8 @@ def write_report(
         report.notes.append(
             f"{left} of {len(shown)} pairs of model and test set have no plot files (--plots); the page has all."
         )
-    rows, notes = changed(output_dir, shown, limits.transcripts)
-    report.notes += [*notes, *_versions(points)]
+    rows, missing = changed(output_dir, shown, limits.transcripts)
+    report.notes += [*missing, *_versions(points)]
     clips = encoded_clips(output_dir, shown, by_frequency(rows) if limits.audio_mb else {}, limits.audio_mb)
     data = contents(shown, series, rows, clips, failures, report.notes)
     tables[PAGE] = html(f"Edge ASR: {output_dir.resolve().name}", data)

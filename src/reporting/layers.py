@@ -88,6 +88,7 @@ def _heat_map(title: str, errors: pd.DataFrame, error: str) -> Figure:
         image, cax=drawn.add_axes((1.4 / width, 0.28 / height, 2.6 / width, 0.09 / height)), orientation="horizontal"
     )
     bar.ax.tick_params(labelsize=6)
+    canvas.plain_ticks(bar.ax.xaxis)
     return drawn
 
 

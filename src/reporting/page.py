@@ -90,7 +90,8 @@ class _Book:
         key = json.dumps([row.clip, row.fp_to_reference])
         if key not in self._numbers:
             self._numbers[key] = len(self.utterances)
-            about = {"id": row.clip[1], "reference": row.reference, "errors": fp_errors, "fp": row.fp_to_reference}
+            texts = {"reference": row.scored_reference, "published": row.reference}
+            about = {"id": row.clip[1], **texts, "errors": fp_errors, "fp": row.fp_to_reference}
             sound = {"audio": self._heard.get(row.clip), "silent": self._silent.get(row.clip)}
             self.utterances.append({**about, **sound})
         return [self._numbers[key], errors, row.to_reference, row.to_fp]

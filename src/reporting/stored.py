@@ -10,6 +10,7 @@ from typing import Any
 from src.errors import UserError
 from src.evaluation.normalizers import NORMALIZER
 from src.evaluation.wer import SCORER
+from src.reporting.reading import read_record
 from src.store import Entry
 
 RUN_AGAIN = "Run its point again with stages=[evaluate]; what is stored is reused"
@@ -67,12 +68,9 @@ def _path(name: str, output_dir: Path) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_record(path)
+    except ValueError as error:
         raise UserError("record", f"{path} cannot be read ({error})", "Name a file of the folder records") from None
-    if not isinstance(record, dict):
-        raise UserError("record", f"{path} is not a record", "Name a file of the folder records")
-    return record
 
 
 def require_comparable(base: Evaluated, other: Evaluated) -> None:

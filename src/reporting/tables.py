@@ -10,6 +10,7 @@ import pandas as pd
 
 from src.errors import UserError, did_you_mean
 from src.reporting.collect import IDENTITY
+from src.reporting.escape import latex, markdown, spreadsheet
 from src.reporting.panels import differing, rank, require_same_versions
 
 Format = Literal["markdown", "latex", "csv"]
@@ -17,6 +18,7 @@ Format = Literal["markdown", "latex", "csv"]
 _MEAN: Final = "mean"
 _SEEDS: Final = ("seed", "calib.seed")  # what points of one cell may differ in
 _APART: Final = ("model", "bits", "dataset", "method")
+_ESCAPE: Final = {"markdown": markdown, "latex": latex}
 _STRONG: Final = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
 _STAR: Final = {"markdown": r"\*", "latex": "$^*$"}  # a bare one would end what is bold
 _SPREAD: Final = {"markdown": "±", "latex": r"$\pm$"}
@@ -52,7 +54,8 @@ def render(points: pd.DataFrame, layout: Layout, form: Format) -> str:
         UserError: points of different versions, or several points for one cell.
     """
     if form == "csv":
-        return str(points.sort_values([*layout.tables, layout.rows, layout.columns]).to_csv(index=False))
+        ordered = points.sort_values([*layout.tables, layout.rows, layout.columns])
+        return str(spreadsheet(ordered).to_csv(index=False))
     require_same_versions(points)
     return "\n\n".join(_titled(title, cells, form) for title, cells in _tables(points, layout, form)) + "\n"
 
@@ -63,7 +66,7 @@ def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tupl
         baseline = f" (fp {fp[0]})" if len(fp) == 1 else ""
         seeds = group.groupby([layout.rows, layout.columns]).size().max()
         spread = f", mean {_SPREAD[form]} standard deviation over {seeds} seeds" if seeds > 1 else ""
-        yield ", ".join(map(str, names)) + baseline + spread, _cells(group, layout, form)
+        yield ", ".join(_ESCAPE[form](str(name)) for name in names) + baseline + spread, _cells(group, layout, form)
 
 
 def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
@@ -107,15 +110,11 @@ def _ordered(wer: pd.DataFrame) -> pd.DataFrame:
 
 
 def _titled(title: str, cells: pd.DataFrame, form: Format) -> str:
-    names: Sequence[str] = [str(cells.index.name), *map(str, cells.columns)]
+    def plain(name: object) -> str:
+        return _ESCAPE[form](str(name))
+
+    named = cells.rename(columns=plain, index=plain).rename_axis(index=plain(cells.index.name))
     if form == "latex":
-        return str(
-            cells.rename(columns=_escaped, index=_escaped).to_latex(escape=False, caption=_escaped(title))
-        ).strip()
-    table = cells.reset_index().to_markdown(index=False, headers=names, disable_numparse=True)
-    return f"### {title}\n\n{table}"
-
-
-def _escaped(text: str) -> str:
-    """Names of models and data sets have underscores, which LaTeX takes for subscripts."""
-    return text.replace("_", r"\_")
+        return str(named.to_latex(escape=False, caption=title)).strip()
+    names: Sequence[str] = [str(named.index.name), *named.columns]
+    return f"### {title}\n\n{named.reset_index().to_markdown(index=False, headers=names, disable_numparse=True)}"

@@ -19,6 +19,7 @@ from src.evaluation.bootstrap import PairedDifference, paired
 from src.evaluation.comparison import Scored, scored
 from src.reporting.collect import choose, collect
 from src.reporting.panels import rank
+from src.reporting.reading import read_records
 from src.reporting.stored import find
 from src.stages.decoding import TRANSCRIPTS
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("outputs", type=Path)
     parser.add_argument("filters", nargs="*", metavar="column=value", help="as src.report takes them")
     options = parser.parse_args()
-    points = choose(collect(options.outputs), options.filters)
+    points = choose(collect(read_records(options.outputs)[0]), options.filters)
     for model, own in points.groupby("model"):
         seeds = own.groupby("bits")["seed"].nunique()
         told = ", ".join(f"{bits}: {number}" for bits, number in seeds.items())

@@ -8,6 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from src.reporting.collect import collect
+from src.reporting.reading import read_records
 from tests.composed import composed
 
 
@@ -66,6 +70,11 @@ def write(folder: Path, *records: dict[str, Any]) -> Path:
     for each in records:
         _save(folder / "records" / f"{each['fingerprint']}.json", each)
     return folder
+
+
+def points(folder: Path) -> pd.DataFrame:
+    """The points below a folder as the report has them."""
+    return collect(read_records(folder)[0])
 
 
 def write_worst(folder: Path, of: dict[str, Any], *rows: dict[str, Any]) -> None:

@@ -15,11 +15,10 @@ from src.data.corpora import load_utterances
 from src.evaluation.wer import score
 from src.reporting.changed import aligned, by_frequency, changed
 from src.reporting.clips import encoded_clips
-from src.reporting.collect import collect
 from src.reporting.failed import failed
 from src.reporting.panels import corpus, panels
 from tests.composed import composed
-from tests.reporting.recorded import record, worst_row, write, write_failure, write_worst
+from tests.reporting.recorded import points, record, worst_row, write, write_failure, write_worst
 
 WORDS = st.lists(st.sampled_from(["alpha", "bravo", "delta"]), min_size=1, max_size=6).map(" ".join)
 
@@ -47,7 +46,7 @@ def test_changed_transcripts_are_the_stored_worst_without_those_that_only_look_d
     write(tmp_path, point, other)
     rows = [worst_row("a", "A cat!", "a bat", "A cat."), worst_row("b", "a dog", "A DOG", "a dog.")]
     write_worst(tmp_path, point, *rows)
-    found, notes = changed(tmp_path, panels(collect(tmp_path)), 5)
+    found, notes = changed(tmp_path, panels(points(tmp_path)), 5)
     (row,) = found["rtn-clean"]
     assert row.clip == ("clean 10_utterances_200_words", "a")
     assert (row.to_reference, row.fp_to_reference, row.to_fp) == (
@@ -62,7 +61,7 @@ def test_audio_is_the_clip_that_was_transcribed_and_absence_has_a_reason(tmp_pat
     settings = composed("dataset=embedded_clean").dataset
     clip = load_utterances(settings, 0)[3]
     point = write(tmp_path, record("rtn", "clean", 2.0))
-    shown = panels(collect(point))
+    shown = panels(points(point))
     name = corpus(shown[0])
     wanted = {(name, clip.id): clip.text, (name, "clean-00001"): "another text", (name, "gone"): "x"}
     found, absent = encoded_clips(tmp_path, shown, wanted, 1.0)
@@ -76,18 +75,18 @@ def test_audio_is_the_clip_that_was_transcribed_and_absence_has_a_reason(tmp_pat
 def test_audio_of_a_set_that_is_not_here_is_told(tmp_path: Path) -> None:
     point = record("rtn", "clean", 2.0)
     point["settings"]["dataset"]["root"] = "/nowhere/at/all"
-    shown = panels(collect(write(tmp_path, point)))
+    shown = panels(points(write(tmp_path, point)))
     found, absent = encoded_clips(tmp_path, shown, {(corpus(shown[0]), "a"): "x"}, 1.0)
     assert not found
     assert "/nowhere/at/all" in absent[corpus(shown[0]), "a"]
 
 
 def test_clips_that_most_points_changed_come_first(tmp_path: Path) -> None:
-    points = [record(method, "clean", 2.0) for method in ("rtn", "gptq")]
-    write(tmp_path, *points)
-    write_worst(tmp_path, points[0], worst_row("a", "one", "two", "one"), worst_row("b", "one", "two", "one"))
-    write_worst(tmp_path, points[1], worst_row("b", "one", "six", "one"))
-    found, _ = changed(tmp_path, panels(collect(tmp_path)), 5)
+    two = [record(method, "clean", 2.0) for method in ("rtn", "gptq")]
+    write(tmp_path, *two)
+    write_worst(tmp_path, two[0], worst_row("a", "one", "two", "one"), worst_row("b", "one", "two", "one"))
+    write_worst(tmp_path, two[1], worst_row("b", "one", "six", "one"))
+    found, _ = changed(tmp_path, panels(points(tmp_path)), 5)
     assert [utterance for _, utterance in by_frequency(found)] == ["b", "a"]
 
 

@@ -14,6 +14,7 @@ from src.reporting.distributions import plot_distributions
 from tests import commands
 from tests.composed import composed
 from tests.profiling.profiling_points import quantized
+from tests.reporting.recorded import record, write
 from tests.tiny import tiny_moonshine
 
 
@@ -45,6 +46,14 @@ def test_a_file_a_model_and_a_file_a_bit_config(records: list[dict[str, Any]], t
     assert sorted(tmp_path.iterdir()) == sorted(paths)
 
 
+def test_no_name_leads_out_of_the_folder(records: list[dict[str, Any]], tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    paths = plot_distributions([records[0] | {"model": "../../x", "bits": "$w/4"}], folder)
+    assert [path.name for path in paths] == ["distributions-..-..-x.png", "sqnr-..-..-x--w-4.png"]
+    assert {path.parent for path in paths} == {folder}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_layer_tables_tell_distributions_and_noise(records: list[dict[str, Any]]) -> None:
     rtn, gptq = (records[each]["results"]["quantize"]["layers"] for each in (0, 3))
     assert all(row["input_distribution"] is None and row["output_sqnr_db"] is None for row in rtn)
@@ -70,13 +79,14 @@ def test_records_without_such_figures_are_told(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_plots_and_names_them(records: list[dict[str, Any]], tmp_path: Path) -> None:
-    (tmp_path / "records").mkdir()
-    for number, record in enumerate(records):
-        (tmp_path / "records" / f"{number}.json").write_text(json.dumps(record), encoding="utf-8")
+    whole = record("rtn", "clean", 12.0)
+    write(tmp_path, *({**whole, **each, "fingerprint": str(number)} for number, each in enumerate(records)))
+    (tmp_path / "records" / "damaged.json").write_text("{", encoding="utf-8")
     done = commands.run("src.distributions", tmp_path, "bits=w2*", "method=rtn,gptq")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "distributions"
     assert done.stdout.split() == [str(folder / "distributions-tiny.png"), str(folder / "sqnr-tiny-w2a16.png")]
+    assert "Left out, as damaged: 1 record" in done.stderr
     mistaken = commands.run("src.distributions", tmp_path, "bits=w9*")
     assert mistaken.returncode == 1
     assert "bits matches no record with 'w9*'" in mistaken.stderr

@@ -7,10 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.reporting.collect import collect
 from src.reporting.marks import front, marks
 from src.reporting.panels import panels
-from tests.reporting.recorded import record, write
+from tests.reporting.recorded import points, record, write
 
 
 def versioned(fingerprint: str, **versions: str) -> dict[str, Any]:
@@ -22,7 +21,7 @@ def versioned(fingerprint: str, **versions: str) -> dict[str, Any]:
 def test_every_version_has_a_panel_of_its_own_that_says_which(tmp_path: Path) -> None:
     weights: Any = {"sha256": "abc"}
     write(tmp_path, versioned("a"), versioned("b", normalizer="other/2"), versioned("c", model=weights))
-    found = panels(collect(tmp_path))
+    found = panels(points(tmp_path))
     assert [len(panel.points) for panel in found] == [1, 1, 1]
     assert {panel.name for panel in found} == {
         "embedded_moonshine, clean, normalizer other/2, weights unknown",
@@ -33,7 +32,7 @@ def test_every_version_has_a_panel_of_its_own_that_says_which(tmp_path: Path) ->
 
 def test_versions_are_not_named_where_there_is_one(tmp_path: Path) -> None:
     write(tmp_path, record("rtn", "clean", 2.0), record("rtn", "other", 2.0))
-    assert [panel.name for panel in panels(collect(tmp_path))] == [
+    assert [panel.name for panel in panels(points(tmp_path))] == [
         "embedded_moonshine, clean",
         "embedded_moonshine, other",
     ]
@@ -44,7 +43,7 @@ def test_a_method_that_was_run_twice_makes_two_series_named_by_what_differs(tmp_
     second["settings"]["calib"]["n"] = 8
     third = record("gptq", "clean", 1.0, fingerprint="third", bits="w3a16")
     write(tmp_path, first, second, third, record("rtn", "clean", 4.0))
-    (panel,) = panels(collect(tmp_path))
+    (panel,) = panels(points(tmp_path))
     named = dict(zip(panel.points["fingerprint"], panel.points["series"], strict=True))
     n = first["settings"]["calib"]["n"]
     assert named == {

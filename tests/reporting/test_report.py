@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from src.errors import UserError
-from src.reporting.collect import choose, collect
+from src.reporting.collect import choose
+from src.reporting.figures import draw
+from src.reporting.marks import marks
+from src.reporting.panels import panels
+from src.reporting.reading import read_records
 from src.reporting.tables import Format, Layout, render
 from tests import commands
-from tests.reporting.recorded import record, write, write_failure
+from tests.reporting.recorded import points, record, write, write_failure
 
 KINDS = ("wer-bits", "pareto", "failures")
 WERS = {("rtn", "clean"): 12.0, ("rtn", "other"): 20.0, ("gptq", "clean"): 10.0, ("gptq", "other"): 30.0}
@@ -28,7 +35,7 @@ def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def markdown(outputs: Path, rows: str = "method", columns: str = "dataset", *filters: str) -> list[list[str]]:
     """Cells of the table, header first."""
-    text = render(choose(collect(outputs), filters), Layout(rows, columns), "markdown")
+    text = render(choose(points(outputs), filters), Layout(rows, columns), "markdown")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for number, line in enumerate(lines) if number != 1]
 
@@ -58,8 +65,8 @@ def test_scores_of_different_normalizers_are_refused_until_one_is_chosen(tmp_pat
     other["versions"] = {**other["versions"], "normalizer": "whisper-english/0.2"}
     write(tmp_path, record("rtn", "clean", 2.0), other)
     with pytest.raises(UserError, match=r"whisper-english/0.1, whisper-english/0.2.*Add normalizer="):
-        render(collect(tmp_path), Layout("method", "bits"), form)
-    chosen = choose(collect(tmp_path), ["normalizer=*/0.2"])
+        render(points(tmp_path), Layout("method", "bits"), form)
+    chosen = choose(points(tmp_path), ["normalizer=*/0.2"])
     assert "gptq" in render(chosen, Layout("method", "bits"), form)
 
 
@@ -68,7 +75,7 @@ def test_two_points_for_one_cell_are_told_apart_by_the_setting_that_differs(tmp_
     second["settings"]["calib"]["n"] = 8
     write(tmp_path, first, second)
     with pytest.raises(UserError, match=r"2 records are gptq w4a16; they differ in calib\.n"):
-        render(collect(tmp_path), Layout("method", "bits"), "markdown")
+        render(points(tmp_path), Layout("method", "bits"), "markdown")
     assert markdown(tmp_path, "method", "bits", "calib.n=8")[1] == ["gptq", r"**3.00\* (2.0-4.0)**"]
 
 
@@ -81,12 +88,12 @@ def test_points_that_differ_in_the_seed_alone_are_a_mean_and_its_spread(tmp_path
         ["rtn", r"**12.00\* (11.0-13.0)**"],
         ["gptq", r"14.00\* ± 2.65"],
     ]
-    table = render(collect(tmp_path), Layout("method", "bits"), "latex")
+    table = render(points(tmp_path), Layout("method", "bits"), "latex")
     assert r"mean $\pm$ standard deviation over 3 seeds" in table
     drawn[1]["settings"]["calib"]["n"] = 8
     write(tmp_path, *drawn)
     with pytest.raises(UserError, match=r"differ in calib\.n\. Choose one, e\.g\. calib\.n=64\.$"):
-        render(collect(tmp_path), Layout("method", "bits"), "markdown")
+        render(points(tmp_path), Layout("method", "bits"), "markdown")
 
 
 def test_csv_has_every_point_with_figures_and_settings(outputs: Path) -> None:
@@ -102,7 +109,7 @@ def test_a_mean_is_not_taken_over_scores_of_different_utterances(tmp_path: Path)
     other["results"]["evaluate"]["utterances"] = 8
     write(tmp_path, record("rtn", "clean", 2.0), other)
     with pytest.raises(UserError, match=r"data: the records of clean are of different data .*Add data=8_utterances"):
-        render(collect(tmp_path), Layout("method", "dataset"), "markdown")
+        render(points(tmp_path), Layout("method", "dataset"), "markdown")
 
 
 def test_everything_is_written_into_a_folder_and_the_next_report_replaces_it(outputs: Path) -> None:
@@ -159,8 +166,82 @@ def test_mistakes_are_one_sentence_and_exit_code_1(outputs: Path, arguments: lis
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_without_records_and_a_damaged_record_are_named(tmp_path: Path) -> None:
+def test_a_folder_without_records_is_named(tmp_path: Path) -> None:
     assert "holds no records" in report(tmp_path).stderr
-    write(tmp_path, record("rtn", "clean", 2.0))
-    (tmp_path / "records" / "bad.json").write_text('{"results": ', encoding="utf-8")
-    assert "bad.json is not a record" in report(tmp_path).stderr
+
+
+def damaged(folder: Path) -> dict[str, str]:
+    """Files that are no records beside those of ``folder``; what is said of each."""
+    good, records = record("gptq", "clean", 9.0), folder / "records"
+    scored = good["results"]["evaluate"]
+    texts: dict[str, Any] = {
+        "truncated": json.dumps(good)[:200],
+        "empty": "",
+        "list": [good],
+        "number": 7,
+        "binary": b"\xff\xfe\x00",
+        "nested": "[" * 100_000,
+        "text-wer": {**good, "results": {"evaluate": {**scored, "wer": "low"}}},
+        "nan-wer": {**good, "results": {"evaluate": {**scored, "wer": float("nan")}}},
+        "no-versions": {name: value for name, value in good.items() if name != "versions"},
+        "text-results": {**good, "results": "all good"},
+        "name-is-a-list": {**good, "method": ["gptq"]},
+        "no-layer-name": {**good, "results": {"quantize": {"layers": [{"error": 1}]}}},
+        "copied": good,
+    }
+    for name, content in texts.items():
+        own = content | {"fingerprint": name} if isinstance(content, dict) and name != "copied" else content
+        encoded = own if isinstance(own, bytes) else (own if isinstance(own, str) else json.dumps(own)).encode()
+        (records / f"{name}.json").write_bytes(encoded)
+    (records / "folder.json").mkdir()
+    (records / "gone.json").symlink_to(records / "nothing")
+    return dict.fromkeys((*texts, "folder", "gone"), "")
+
+
+def test_damaged_records_are_listed_and_the_others_shown(outputs: Path) -> None:
+    names = damaged(outputs)
+    found, [note] = read_records(outputs)
+    assert {each["fingerprint"] for each in found} == {f"{method}-{dataset}" for method, dataset in WERS}
+    assert f"{len(names)} records" in note
+    assert "and 10 more" in note
+    done = report(outputs, "--plots", "0")
+    assert done.returncode == 0, done.stderr
+    assert "**10.00" in done.stdout
+    assert note in done.stderr
+    assert f"{len(names)} records" in (outputs / "report" / "index.html").read_text(encoding="utf-8")
+    for path in (outputs / "records").glob("*-*.json"):
+        if path.stem in {"-".join(names) for names in WERS}:
+            path.unlink()
+    nothing = report(outputs)
+    assert nothing.returncode == 1
+    assert "none of the 15 records" in nothing.stderr
+    assert "Traceback" not in nothing.stderr
+
+
+ODD_NAMES = ("=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "a$b", "100% & #1_{x}~^\\", "a|b*c_")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_is_a_name_in_every_format(tmp_path: Path, name: str) -> None:
+    write(tmp_path, record("rtn", "clean", 12.0) | {"dataset": name, "model": "m"})
+    found = points(tmp_path)
+    [row] = csv.DictReader(io.StringIO(render(found, Layout("method", "bits"), "csv")))
+    assert row["dataset"] in (name, f"'{name}")
+    assert not row["dataset"].startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert float(row["diff"]) == 3.0  # numbers stay numbers
+    [line] = [line for line in render(found, Layout("dataset", "bits"), "latex").splitlines() if "12.00" in line]
+    line = line.replace("$^*$", "").replace("\\\\", "")
+    assert len(re.findall(r"(?<!\\)[&%$#_^~]", re.sub(r"\\text\w+\{\}", "", line))) == 1  # what parts the two cells
+    [line] = [line for line in render(found, Layout("dataset", "bits"), "markdown").splitlines() if "12.00" in line]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 3
+
+
+def test_plots_of_names_with_odd_signs_show_them(tmp_path: Path) -> None:
+    name = {"dataset": "a$b$^{x_"}
+    write(tmp_path, record("rtn", "clean", 12.0) | name | {"method": "r$tn"}, record("fp", "clean", 2.0) | name)
+    folder = tmp_path / "plots"
+    shown = panels(points(tmp_path))
+    written = draw(tmp_path, folder, shown, marks(name for panel in shown for name in panel.points["series"]), 4)
+    [pareto] = [path for path in written if path.name.startswith("pareto") and path.suffix == ".svg"]
+    assert "a$b$^{x_" in pareto.read_text(encoding="utf-8")
+    assert {path.parent for path in written} == {folder}

@@ -38,7 +38,8 @@ function entry([number, errors, toReference, toFp]) {
   const own = state.against === "reference" ? words(toReference) : words(toFp);
   const base = state.against === "reference" ? words(fp) : [said(fp) || make("em", {}, "nothing")];
   const terms = [
-    ["Reference", [utterance.reference]],
+    ["Reference", [utterance.reference || make("em", {}, "nothing")]],
+    ...(utterance.published === utterance.reference ? [] : [["As published", [utterance.published]]]),
     [`Full precision, ${plural(utterance.errors, "error")}`, base],
     [`This point, ${plural(errors, "error")}`, own],
   ];
@@ -66,7 +67,7 @@ function showTranscripts() {
   );
   const rows = rowsOf(state.chosen);
   const point = state.chosen;
-  about.textContent = `${title(point)}: ${point.changed_transcripts} of ${plural(point.utterances, "transcript")} changed, ${point.changed_better} better, ${point.changed_worse} worse. Shown: ${rows.length}, most errors more than full precision first. Struck out: missing from the transcript; underlined: written instead or in addition. Texts are as they were scored, after normalisation.`;
+  about.textContent = `${title(point)}: ${point.changed_transcripts} of ${plural(point.utterances, "transcript")} changed, ${point.changed_better} better, ${point.changed_worse} worse. Shown: ${rows.length}, most errors more than full precision first. Struck out: missing from the transcript; underlined: written instead or in addition. Texts are as they were scored, after normalisation; the reference as it was published stands below where it differs.`;
   byId("transcript-list").replaceChildren(...rows.map(entry));
 }
 

@@ -1,0 +1,149 @@
+"""Records from their files, one by one: what is damaged is told and left out, the others are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+
+from src.errors import UserError
+
+AGAIN: Final = "Remove what is damaged and run its point again"
+_SHOWN: Final = 5  # files named in one sentence
+
+
+class _Part(BaseModel):
+    """What reports read of a record; it may hold more."""
+
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+
+
+class _Layer(_Part):
+    linear: str
+    weight_error: FiniteFloat | None = None
+    output_error: FiniteFloat | None = None
+
+
+class _Quantized(_Part):
+    disk_bytes: int | None = None
+    layers: Sequence[_Layer] = ()
+
+
+class _Versus(_Part):
+    difference: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    significant: bool
+
+
+class _Modes(_Part):
+    loops: int | None = None
+    empty: int | None = None
+    capped: int | None = None
+
+
+class _Evaluated(_Part):
+    wer: FiniteFloat
+    wer_low: FiniteFloat
+    wer_high: FiniteFloat
+    cer: FiniteFloat
+    fp_wer: FiniteFloat
+    utterances: int
+    words: int | None = None
+    substitutions: int | None = None
+    deletions: int | None = None
+    insertions: int | None = None
+    failures: _Modes = _Modes()
+    changed_from_fp: Mapping[str, FiniteFloat] = {}
+    versus_fp: _Versus
+
+
+class _Profiled(_Part):
+    memory_io_bytes: FiniteFloat | None = None
+    bops: FiniteFloat | None = None
+    bits_per_weight: FiniteFloat | None = None
+
+
+class _Results(_Part):
+    quantize: _Quantized | None = None
+    evaluate: _Evaluated | None = None
+    profile: _Profiled | None = None
+
+
+class _Versions(_Part):
+    model: Mapping[str, Any]
+    normalizer: str
+    scorer: str
+
+
+class _Record(_Part):
+    fingerprint: str
+    # `schema` by its name would hide a method of pydantic's; every other name is the record's own.
+    model: str
+    method: str
+    bits: str
+    wbits: int
+    abits: int
+    kvbits: int
+    group_size: int
+    dataset: str
+    versions: _Versions
+    results: _Results
+    settings: Mapping[str, Any]
+
+
+_CHECK: Final = TypeAdapter(_Record)
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """The record in a file.
+
+    Raises:
+        ValueError: it cannot be read, or is no record; says what is wrong in a few words.
+    """
+    if not file.is_file():
+        raise ValueError("it is no file")
+    try:
+        record: Any = json.loads(file.read_text(encoding="utf-8"))
+        _CHECK.validate_python(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}" if where else "it is no record") from None
+    except OSError as error:
+        raise ValueError(str(error.strerror)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "schema" not in record:
+        raise ValueError("schema: Field required")
+    found: dict[str, Any] = record
+    return found
+
+
+def read_records(output_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """All records below ``output_dir`` in the order of the fingerprints, and at most one sentence on the unreadable.
+
+    Raises:
+        UserError: there is none that can be read.
+    """
+    folder = output_dir / "records"
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError("outputs", f"{folder} holds no records", "Name the output_dir of a finished point or sweep")
+    found, damaged = [], []
+    for file in files:
+        try:
+            record = read_record(file)
+            if record["fingerprint"] != file.stem:
+                raise ValueError(f"it is the record of {record['fingerprint']!r}")
+            found.append(record)
+        except ValueError as error:
+            damaged.append(f"{file.name} ({' '.join(str(error).split())})")
+    told = "; ".join(damaged[:_SHOWN]) + (f"; and {len(damaged) - _SHOWN} more" if damaged[_SHOWN:] else "")
+    if not found:
+        raise UserError("outputs", f"none of the {len(files)} records in {folder} can be read: {told}", AGAIN)
+    noun = "record" if len(damaged) == 1 else "records"
+    return found, [f"Left out, as damaged: {len(damaged)} {noun} of {folder}: {told}. {AGAIN}."] if damaged else []
