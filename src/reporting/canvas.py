@@ -14,7 +14,6 @@ from src.store import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 STYLE: Final[dict[str, Any]] = {
@@ -52,14 +51,6 @@ def figure(width: float, height: float, columns: int, *, legend: bool = False, *
     drawn = Figure(figsize=(whole, height))
     drawn.subplots_adjust(left=0.62 / whole, right=(width - 0.1) / whole, top=1 - 0.5 / height, bottom=0.55 / height)
     return drawn, drawn.subplots(1, columns, squeeze=False, **options)[0]
-
-
-def plain_ticks(axis: Axis) -> None:
-    """Numbers as they are written, at major ticks alone; a logarithmic axis has powers in mathematical type."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def show_legend(drawn: Figure, series: dict[str, Mark], **lines: Any) -> None:

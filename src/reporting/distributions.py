@@ -200,7 +200,7 @@ def _logarithmic(axis: Axes) -> None:
     axis.set_yscale("symlog", linthresh=_LINEAR_BELOW)
     locator = SymmetricalLogLocator(base=10, linthresh=_LINEAR_BELOW, subs=[1, 2, 5])
     axis.yaxis.set_major_locator(locator)
-    canvas.plain_ticks(axis.yaxis)
+    axis.yaxis.set_major_formatter("{x:g}")
 
 
 def _line(axis: Axes, values: Sequence[float | None], number: int) -> None:

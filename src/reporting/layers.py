@@ -21,6 +21,7 @@ ERRORS: Final = {
     "output_error": "relative error of the outputs, ||(W - Q) X|| / ||W X||",
     "weight_error": "relative error of the weights, ||W - Q|| / ||W||",
 }
+_SCALE_TICKS: Final = 4
 _TALLEST: Final = 130  # rows; more are put together by block
 _SHORT: Final = {"encoder.layers.": "enc ", "decoder.layers.": "dec ", "encoder_attn": "cross", "self_attn": "self"}
 
@@ -88,7 +89,9 @@ def _heat_map(title: str, errors: pd.DataFrame, error: str) -> Figure:
         image, cax=drawn.add_axes((1.4 / width, 0.28 / height, 2.6 / width, 0.09 / height)), orientation="horizontal"
     )
     bar.ax.tick_params(labelsize=6)
-    canvas.plain_ticks(bar.ax.xaxis)
+    at = np.geomspace(low, high, _SCALE_TICKS)
+    bar.set_ticks(at, labels=[f"{value:.2g}" for value in at], minor=False)
+    bar.minorticks_off()
     return drawn
 
 
