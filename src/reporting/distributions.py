@@ -200,7 +200,7 @@ def _logarithmic(axis: Axes) -> None:
     axis.set_yscale("symlog", linthresh=_LINEAR_BELOW)
     locator = SymmetricalLogLocator(base=10, linthresh=_LINEAR_BELOW, subs=[1, 2, 5])
     axis.yaxis.set_major_locator(locator)
-    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{float(f'{value:.2g}'):g}")  # ends of the axis may be ticks, too
 
 
 def _line(axis: Axes, values: Sequence[float | None], number: int) -> None:
