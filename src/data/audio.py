@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Final
 
@@ -23,8 +24,9 @@ SAMPLING_RATE: Final = 16_000
 SILENCE: Final = 1e-4  # -80 dBFS, three steps of a 16-bit file: below it there is nothing to recognise
 PEAK: Final = 2.0  # what lossy codecs and mixes reach beyond 1 stays below; 16-bit numbers that are no silence do not
 RATES: Final = (4_000, 384_000)  # Hz: below there is no speech, above no recorder
-LONGEST: Final = 1 << 30  # samples of one clip, 18 hours at 16 kHz; they take 4 GiB
+LONGEST: Final = 1 << 29  # samples of one clip, before resampling or after: 9 hours at 16 kHz, 2 GiB
 _BLOCK: Final = 1 << 20  # samples inspected at a time, so that an hour-long file costs no more memory than a minute
+_UNSUPPORTED: Final = (1, 4)  # errors of libsndfile: a format, an encoding that it does not know
 
 Waveform = NDArray[np.float32]
 
@@ -59,13 +61,14 @@ def inspect(encoded: bytes | None) -> Sound:
 def _measure(encoded: bytes) -> Sound:
     reader = _Reader(encoded)
     signal, cancelling = hashlib.sha256(), Cancelling()
-    peak, loudest, finite = 0.0, 0.0, True
+    low, high, peak, finite = float("inf"), -float("inf"), 0.0, True  # the first two of the mean of the channels
     for block in reader:
         if not reader.frames:
             signal.update(f"{reader.rate} Hz".encode())
         mono = _mono(block)
         finite = finite and bool(np.isfinite(block).all())
-        peak, loudest = max(peak, float(np.abs(mono).max())), max(loudest, float(np.abs(block).max()))
+        low, high = min(low, float(mono.min())), max(high, float(mono.max()))
+        peak = max(peak, float(np.abs(block).max()))
         cancelling.add(block, mono, reader.rate)
         signal.update(np.rint(np.clip(np.nan_to_num(mono), -8, 8) * 32_768).astype("<i4").tobytes())
     samples = _resampled_length(reader.frames, reader.rate)
@@ -76,15 +79,13 @@ def _measure(encoded: bytes) -> Sound:
         problem = f"zero-length: {reader.frames} samples at {reader.rate} Hz are none at {SAMPLING_RATE} Hz"
     elif not finite:
         problem = "not-finite: it holds NaN or infinite samples"
-    elif loudest > PEAK:
-        problem = f"out-of-range: its peak {loudest:.6g} is not in [-1, 1]: {_scale(loudest)}"
-    elif loudest < SILENCE:
-        problem = f"silent: no sample is above {SILENCE:g} of full scale"
-    elif (lost := cancelling.lost) or peak < SILENCE:
-        problem = (
-            f"cancelling: {lost or 1:.0%} of its sound is lost in the mean of its channels, which are of opposite "
-            "phase: keep one of them"
-        )
+    elif peak > PEAK:
+        problem = f"out-of-range: its peak {peak:.6g} is not in [-1, 1]: {_scale(peak)}"
+    elif peak >= SILENCE and (lost := cancelling.lost):
+        lost_where = f"{lost:.0%} of its sound is lost in the mean of its channels, which are of opposite phase"
+        problem = f"cancelling: {lost_where}: keep one of them"
+    elif (high - low) / 2 < SILENCE or peak < SILENCE:
+        problem = f"silent: no sample is above {SILENCE:g} of full scale, counted from the middle of its range"
     return Sound(samples, signal.hexdigest(), problem)
 
 
@@ -104,10 +105,16 @@ def decode(encoded: bytes) -> Waveform:
     """
     reader = _Reader(encoded)
     blocks = [_mono(block) for block in reader]
-    mono = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    mono = blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.zeros(0, np.float32)])
     if len(mono) and reader.rate != SAMPLING_RATE:
         mono = soxr.resample(mono, reader.rate, SAMPLING_RATE)
     return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
+    """Closed by ``with``, so that it needs no finalizer; what a signal raises in one written in Python is lost."""
+
+    __del__ = object.__hash__
 
 
 class _Reader:
@@ -132,10 +139,11 @@ class _Reader:
                 continue
             with _file(part) as stored:
                 try:
-                    with soundfile.SoundFile(stored.fileno(), closefd=False) as file:
+                    with _SoundFile(stored.fileno(), closefd=False) as file:
                         yield from self._blocks(file, part.frames)
                 except soundfile.LibsndfileError as error:
-                    raise AudioError("corrupt", str(error.error_string).rstrip(".")) from error
+                    kind = "unsupported" if error.code in _UNSUPPORTED else "corrupt"
+                    raise AudioError(kind, str(error.error_string).rstrip(".")) from error
 
     def _blocks(self, file: soundfile.SoundFile, announced: int | None) -> Iterator[NDArray[np.float32]]:
         frames = file.frames if announced is None else announced
@@ -155,28 +163,27 @@ class _Reader:
             raise AudioError("rate", f"its sampling rate of {rate} Hz is not between {RATES[0]} and {RATES[1]} Hz")
         if self.frames and rate != self.rate:
             raise AudioError("rate", f"it joins recordings of {self.rate} and {rate} Hz: resample one of them")
-        if self.frames + frames > LONGEST:
-            raise AudioError("over-long", f"it announces {frames} samples, more than {LONGEST}: cut it")
+        longer = max(self.frames + frames, _resampled_length(self.frames + frames, rate))
+        if longer > LONGEST:
+            raise AudioError("over-long", f"it makes {longer} samples, more than the {LONGEST} that fit: cut it")
         self.rate = rate
 
 
-def _file(part: Part) -> IO[bytes]:
+@contextmanager
+def _file(part: Part) -> Iterator[IO[bytes]]:
     """A file without a name that holds the part, at its beginning; in memory where the system can."""
-    if hasattr(os, "memfd_create"):
-        file: IO[bytes] = os.fdopen(os.memfd_create("audio"), "w+b", buffering=0)
-    else:
-        file = tempfile.TemporaryFile(buffering=0)
-    for piece in part.pieces:
-        written = 0
-        while written < len(piece):
-            written += file.write(memoryview(piece)[written:])
-    file.seek(0)
-    return file
+    in_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("audio"), "w+b") if in_memory else tempfile.TemporaryFile() as file:
+        file.writelines(part.pieces)
+        file.flush()
+        file.seek(0)
+        yield file
 
 
 def _mono(channels: NDArray[np.float32]) -> Waveform:
     """Mean of the channels ``[frames, channels]``."""
-    return channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
 
 
 def _resampled_length(frames: int, rate: int) -> int:

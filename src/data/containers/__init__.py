@@ -1,8 +1,8 @@
 """Encoded audio taken apart before it is decoded: what a file announces is compared with what it holds.
 
 Decoders read what there is of a cut file without a word, stop at what a wrong header says, and pass over recordings
-that were joined to the first. Here a file is split into its recordings, each found whole, until nothing is left but tags
-and padding; what cannot be accounted for is an error.
+that were joined to the first. Here a file is split into its recordings, each found whole, until nothing is left but
+tags and padding; what cannot be accounted for is an error.
 """
 
 from __future__ import annotations

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from src.data.containers.part import AudioError, Part, announced, corrupt
 
 _HEAD: Final = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # the mark, and the header of the first block
 _SYNC: Final = re.compile(rb"\xff[\xf8\xf9]")
-_LONGEST: Final = 1 << 18  # bytes in which the last frame is sought where the header does not tell the longest
+_LONGEST: Final = 1 << 21  # bytes in which the last frame is sought at most: 65535 samples of 8 channels
+_TRIED: Final = 16  # what looks like a frame in them and is none is found less than once
 _BEHIND: Final = 4096 + 128  # padding and a tag, which may follow the last frame
 
 
@@ -48,7 +50,7 @@ def parse(data: bytes, at: int) -> tuple[Part, int]:
     end = following.start() if following else len(data)
     samples = _samples(data, begin, end, header)
     if samples < header.samples:
-        announced(0, header.samples, samples, "FLAC header (in samples, not bytes)")
+        announced(0, header.samples, samples, "FLAC header", "samples")
     true = (int.from_bytes(info[13:18], "big") >> 36 << 36 | samples).to_bytes(5, "big")
     head = b"fLaC\x80\x00\x00\x22" + info[:13] + true + info[18:]
     return Part((head, memoryview(data)[begin:end]), samples), end
@@ -69,18 +71,16 @@ def _frames_begin(data: bytes, at: int) -> int:
 def _samples(data: bytes, begin: int, end: int, header: _Header) -> int:
     """Number of samples up to the end of the last frame.
 
-    A frame found by its header alone is believed where it agrees with the file's; else its checksum has to be right up
-    to the end.
+    Its checksum has to be right up to the end, or to a tag there; zeros that fill up the file leave it right.
     """
     if begin == end:
         return 0
-    start = max(begin, end - (header.longest or _LONGEST) - _BEHIND)
-    stops = {end, end - 128} if data[end - 128 : end - 125] == b"TAG" else {end}
-    for place in sorted((found.start() for found in _SYNC.finditer(data, start, end)), reverse=True):
-        samples = _frame_end(data[place : place + 20], header.block)
-        if samples is None:
-            continue
-        if samples == header.samples or any(_crc16(data[place:stop]) == 0 for stop in stops):
+    start = max(begin, end - min(header.longest or _LONGEST, _LONGEST) - _BEHIND)
+    stop = end - 128 if data[end - 128 : end - 125] == b"TAG" else end
+    places = (found.start() for found in reversed(list(_SYNC.finditer(data, start, stop))))
+    frames = ((at, samples) for at in places if (samples := _frame_end(data[at : at + 20], header.block)) is not None)
+    for at, samples in islice(frames, _TRIED):
+        if _crc16(data[at:stop]) == 0:
             return samples
     raise AudioError("truncated", "its FLAC stream does not end with a whole frame")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-from src.data.containers.part import AudioError, Part, announced, corrupt
+from src.data.containers.part import AudioError, Part, announced, corrupt, streamed
 
 _WIDTHS: Final = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # bytes of a sample by AU's encodings
 _UNKNOWN: Final = 0xFFFFFFFF
@@ -35,10 +35,10 @@ def parse_au(data: bytes, at: int) -> tuple[Part, int]:
     )
     announced(at, max(offset, 24), len(data), "AU header")
     begin = at + max(offset, 24)
-    if size in (0, _UNKNOWN):
-        size = len(data) - begin
-    announced(begin, size, len(data), "AU header")
     width = channels * _WIDTHS.get(encoding, 0)
+    if size in (0, _UNKNOWN):
+        size = streamed(data, begin, width)
+    announced(begin, size, len(data), "AU header")
     head = data[at : at + 4] + b"".join(number.to_bytes(4, order) for number in (24, size)) + data[at + 12 : at + 24]
     sound = memoryview(data)[begin : begin + size]
     return Part((head, sound), size // width if width else None), begin + size
@@ -56,13 +56,14 @@ def parse_nist(data: bytes, at: int) -> tuple[Part, int]:
     begin = at + int(size[1])
     announced(at, begin - at, len(data), "NIST header")
     head = data[at:begin]
-    if (coding := re.search(rb"sample_coding -s\d+ (\S+)", head)) and coding[1].count(b","):
-        raise AudioError("unsupported", f"its NIST sound is {coding[1].decode('latin-1')}; write it anew as wav or flac")
+    if (coding := re.search(rb"sample_coding -s\d+ (\S+)", head)) and b"," in coding[1]:
+        raise AudioError("unsupported", f"it is NIST SPHERE in {coding[1].decode('latin-1')}: make it wav or flac")
     width = _field(head, b"sample_n_bytes", 0) * _field(head, b"channel_count", 1)
     count = _field(head, b"sample_count", 0)
-    length = width * count or len(data) - begin
+    length = width * count or streamed(data, begin, width)
     announced(begin, length, len(data), "NIST header")
-    return Part((head, memoryview(data)[begin : begin + length]), count or None), begin + length
+    frames = length // width if width else None
+    return Part((head, memoryview(data)[begin : begin + length]), frames), begin + length
 
 
 def _field(head: bytes, name: bytes, default: int) -> int:

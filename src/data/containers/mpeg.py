@@ -70,7 +70,7 @@ def parse(data: bytes, at: int) -> tuple[Part, int]:
     if 0 < len(data) - position < 4 and data[position] == 0xFF:
         announced(position, 4, len(data), "last frame")
     if told is not None:
-        announced(0, told.frames - told.spare, count, "Xing header (in frames, not bytes)")
+        announced(0, told.frames - told.spare, count, "Xing or VBRI header", "frames")
         if told.spare == 0 and told.frames == count:
             return Part((memoryview(data)[at:position],), None), position
     layer = first.kind[1]

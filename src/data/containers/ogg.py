@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from src.data.containers import flac
@@ -48,7 +49,7 @@ def parse(data: bytes, at: int) -> tuple[Part, int]:
         streams[page.serial].append(page)
         position = page.end
     for pages in streams.values():
-        if not pages[0].flags & _FIRST or any(b.number != a.number + 1 for a, b in zip(pages, pages[1:], strict=False)):
+        if not pages[0].flags & _FIRST or any(b.number != a.number + 1 for a, b in pairwise(pages)):
             raise AudioError("truncated", "pages of its Ogg stream are missing")
         if not pages[-1].flags & _LAST:
             raise AudioError("truncated", "its Ogg stream ends without the page that is marked as the last")
@@ -75,7 +76,7 @@ def _page(data: bytes, at: int) -> _Page:
 
 
 def _checksum(page: bytes) -> int:
-    """Ogg's CRC-32, by zlib's: the same polynomial with the bits of every byte, and of the result, in mirrored order."""
+    """Ogg's CRC-32 by zlib's: the same polynomial, with the bits of every byte and of the result mirrored."""
     mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(mirrored.to_bytes(4, "little").translate(_MIRRORED), "big")
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Final
 
 Buffer = bytes | memoryview
+
+
+_ANOTHER: Final = re.compile(  # how recordings begin, in more bytes than chance makes
+    rb"(RIFF|RIFX|RF64|BW64)....WAVEfmt |FORM....AIF[FC]|riff\x2e\x91\xcf\x11|caff\x00\x01\x00\x00desc|NIST_1A\n"
+    rb"|OggS\x00\x02|fLaC[\x00\x80]\x00\x00\x22|\.snd\x00\x00\x00[\x18-\x80]",
+    re.DOTALL,
+)
 
 
 class AudioError(ValueError):
@@ -32,11 +41,26 @@ class Part:
     frames: int | None
 
 
-def announced(at: int, needed: int, found: int, what: str) -> None:
+def announced(at: int, needed: int, found: int, what: str, unit: str = "bytes") -> None:
     """Raises :class:`AudioError` where ``what``, of ``needed`` bytes and beginning at ``at``, ends behind ``found``."""
     if at + needed > found:
-        detail = f"its {what} announces {needed} bytes, of which {max(found - at, 0)} are there"
+        detail = f"its {what} announces {needed} {unit}, of which {max(found - at, 0)} are there"
         raise AudioError("truncated", detail)
+
+
+def streamed(data: bytes, begin: int, width: int) -> int:
+    """Bytes of sound whose length is not announced, in frames of ``width`` bytes (0: not known).
+
+    It goes on to the header of another recording or to the file's end.
+
+    Raises:
+        AudioError: it ends within a frame.
+    """
+    following = _ANOTHER.search(data, begin)
+    size = (following.start() if following else len(data)) - begin
+    if width and size % width:
+        raise AudioError("truncated", f"its last {size % width} bytes are a part of a sample of {width} bytes")
+    return size
 
 
 def corrupt(detail: str) -> AudioError:

@@ -33,7 +33,8 @@ def _tag(data: bytes, at: int) -> int | None:
         return at + size
     if head[:11] == b"LYRICSBEGIN" and (end := data.find(b"LYRICS200", at)) > 0:
         return end + 9
-    for mark, size in ((b"TAG+", 227), (b"TAG", 128)):
-        if head.startswith(mark) and at + size <= len(data):
-            return at + size
+    if head[:3] == b"TAG":
+        size = 227 if head[3:4] == b"+" else 128
+        announced(at, size, len(data), "ID3 tag")
+        return at + size
     return None
