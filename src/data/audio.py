@@ -6,9 +6,8 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Final
+from typing import IO, Final, Literal
 
 import numpy as np
 import soundfile
@@ -16,9 +15,9 @@ import soxr
 from numpy.typing import NDArray
 
 from src.data.cancelling import Cancelling
-from src.data.containers import AudioError, Part, parts
+from src.data.containers import AudioError, parts
 
-__all__ = ["SAMPLING_RATE", "SILENCE", "AudioError", "Sound", "Waveform", "decode", "inspect"]
+__all__ = ["SAMPLING_RATE", "SILENCE", "AudioError", "Sound", "Waveform", "decode", "encode", "inspect"]
 
 SAMPLING_RATE: Final = 16_000
 SILENCE: Final = 1e-4  # -80 dBFS, three steps of a 16-bit file: below it there is nothing to recognise
@@ -111,6 +110,14 @@ def decode(encoded: bytes) -> Waveform:
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
+def encode(waveform: Waveform, file: Literal["WAV", "FLAC"], subtype: Literal["FLOAT", "PCM_16"]) -> bytes:
+    """A waveform ``[samples]`` at 16 kHz as a file."""
+    with _file() as stored:
+        soundfile.write(stored.fileno(), waveform, SAMPLING_RATE, format=file, subtype=subtype, closefd=False)
+        stored.seek(0)
+        return stored.read()
+
+
 class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
     """Closed by ``with``, so that it needs no finalizer; what a signal raises in one written in Python is lost."""
 
@@ -119,9 +126,6 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
 
 class _Reader:
     """Iterates over blocks ``[frames, channels]`` of all recordings in a file.
-
-    The decoder reads from a descriptor and not through Python: an exception in one of its callbacks, such as a signal
-    raises, would be printed, and the clip would end there without an error.
 
     Attributes:
         frames: how many were in the blocks before this one.
@@ -137,7 +141,9 @@ class _Reader:
         for part in parts(self._encoded):
             if part.frames == 0:
                 continue
-            with _file(part) as stored:
+            with _file() as stored:
+                stored.writelines(part.pieces)
+                stored.seek(0)
                 try:
                     with _SoundFile(stored.fileno(), closefd=False) as file:
                         yield from self._blocks(file, part.frames)
@@ -169,15 +175,13 @@ class _Reader:
         self.rate = rate
 
 
-@contextmanager
-def _file(part: Part) -> Iterator[IO[bytes]]:
-    """A file without a name that holds the part, at its beginning; in memory where the system can."""
-    in_memory = hasattr(os, "memfd_create")
-    with os.fdopen(os.memfd_create("audio"), "w+b") if in_memory else tempfile.TemporaryFile() as file:
-        file.writelines(part.pieces)
-        file.flush()
-        file.seek(0)
-        yield file
+def _file() -> IO[bytes]:
+    """A file without a name; in memory where the system can.
+
+    libsndfile works on its descriptor and not through Python: what a signal raises in one of its callbacks is printed,
+    and the sound ends there without an error.
+    """
+    return os.fdopen(os.memfd_create("audio"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
 
 
 def _mono(channels: NDArray[np.float32]) -> Waveform:

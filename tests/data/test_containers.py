@@ -163,6 +163,7 @@ def test_mp3_is_read_whole_whatever_its_header_announces() -> None:
         assert len(waveform) == whole
         middle = np.correlate(waveform, decode(MP3)[4_000:8_000])
         assert np.argmax(middle) == 4_000 + 576
+    np.testing.assert_array_equal(decode(id3v2() + bytes(2_000) + MP3 + ID3V1), decode(MP3))
     assert kind_of(at(header, count, struct.pack(">I", announces + 9)) + sound) == "truncated"
     assert kind_of(header + sound[: 20 * len(sound) // announces]) == "truncated"
     assert inspect(sound + sound).samples == 2 * announces * 576 - 529  # joined without headers: one recording

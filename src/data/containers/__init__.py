@@ -28,6 +28,10 @@ _FOREIGN: Final = {  # what users may take for audio that is read here, by the b
     (0, b"Creative Voice"): "it is VOC",
     (0, b"FORM"): "it is an IFF file of another kind than AIFF",
     (0, b"version https://git-lfs"): "it is a pointer of Git LFS, not the file (git lfs pull)",
+    (0, b"\xff\xf1"): "it is AAC",
+    (0, b"\xff\xf9"): "it is AAC",
+    (0, b"PK\3\4"): "it is a zip archive",
+    (0, b"\x1f\x8b"): "it is compressed by gzip",
     (0, b"<"): "it is a page of HTML or XML, as a download that failed leaves",
 }
 

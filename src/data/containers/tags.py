@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from src.data.containers.part import announced
 
-_PADDING = 4096  # zero bytes behind a recording, a block of a disk; more of them is a file that was not written whole
+_PADDING = 4096  # zero bytes behind a tag or a recording: a block of a disk; more are of a file not written whole
 
 
 def behind_tags(data: bytes, at: int) -> int:
-    """The first position from ``at`` on where no tag begins: the file's end where only padding follows.
+    """The first position from ``at`` on where neither a tag nor the padding of one is, nor what fills up the file.
 
     Raises:
         AudioError: a tag is cut off.
     """
+    tagged = False
     while (end := _tag(data, at)) is not None:
-        at = end
-    rest = len(data) - at
-    return len(data) if rest <= _PADDING and data.count(0, at) == rest else at
+        at, tagged = end, True
+    rest = data[at : at + _PADDING + 1]
+    padding = len(rest) - len(rest.lstrip(b"\0"))
+    return at + padding if padding <= _PADDING and (tagged or at + padding == len(data)) else at
 
 
 def _tag(data: bytes, at: int) -> int | None:
