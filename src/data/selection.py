@@ -21,7 +21,7 @@ from src.store import Store
 
 log = logging.getLogger(__name__)
 
-_SCHEMA: Final = 1  # raise when the meaning of a stored inventory changes
+_SCHEMA: Final = 2  # raise when the meaning of a stored inventory changes
 
 
 @dataclass(frozen=True)

@@ -47,19 +47,23 @@ class Utterance:
         """
         found = self.audio if isinstance(self.audio, bytes) else self.audio()
         if found is None:
-            raise undecodable(self.id, AudioError("the row holds no audio bytes"))
+            raise undecodable(self.id, AudioError("missing", "the row holds no audio bytes"))
         return found
 
     def waveform(self) -> Waveform:
         """Decodes the audio: float32 ``[samples]``, mono, 16 kHz.
 
         Raises:
-            UserError: the audio is damaged; names this utterance.
+            UserError: the audio is damaged, or not what was inspected; names this utterance.
         """
         try:
-            return decode(self.encoded())
+            waveform = decode(self.encoded())
         except AudioError as error:
             raise undecodable(self.id, error) from error
+        if len(waveform) != self.samples:
+            lengths = f"{len(waveform)} samples, not {self.samples} as when it was inspected"
+            raise undecodable(self.id, AudioError("changed", lengths))
+        return waveform
 
 
 def undecodable(utterance_id: str, error: Exception) -> UserError:

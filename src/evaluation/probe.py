@@ -7,15 +7,13 @@ are the same everywhere.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import soundfile
 
-from src.data.audio import SAMPLING_RATE, Waveform
+from src.data.audio import SAMPLING_RATE, Waveform, encode
 from src.data.utterance import Utterance
 from src.evaluation.failures import loops
 from src.evaluation.normalizers import words
@@ -92,9 +90,7 @@ def _clip(number: int, seed: int) -> Utterance:
 
 def _utterance(name: str, waveform: Waveform) -> Utterance:
     """A waveform in memory as the data sets' utterances are: encoded."""
-    file = io.BytesIO()
-    soundfile.write(file, waveform, SAMPLING_RATE, format="WAV", subtype="FLOAT")
-    return Utterance(id=name, text="", samples=len(waveform), audio=file.getvalue())
+    return Utterance(id=name, text="", samples=len(waveform), audio=encode(waveform, "WAV", "FLOAT"))
 
 
 def _at_level(wave: Waveform, level: float) -> Waveform:

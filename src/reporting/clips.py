@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from src.data.audio import SAMPLING_RATE, AudioError, decode
+from src.data.audio import SAMPLING_RATE, AudioError, decode, encode
 from src.data.rows import AudioReader, Rows, unique
 from src.data.sources import open_rows
 from src.errors import UserError
@@ -103,9 +102,5 @@ def _names(rows: Rows, column: str | None) -> list[str]:
 
 
 def _flac(encoded: bytes) -> str:
-    import soundfile
-
-    content = io.BytesIO()
     waveform = decode(encoded)[: LONGEST * SAMPLING_RATE]
-    soundfile.write(content, waveform, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
-    return base64.b64encode(content.getvalue()).decode()
+    return base64.b64encode(encode(waveform, "FLAC", "PCM_16")).decode()

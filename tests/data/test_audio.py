@@ -86,7 +86,9 @@ def test_infinite_samples_and_bytes_damaged_behind_the_header_are_found() -> Non
     assert str(inspect(pcm([0.1, float("inf")] * 50)).problem).startswith("not-finite")
     half = FLAC[: len(FLAC) // 2]
     for damaged in (half, half + bytes(len(half))):
-        assert str(inspect(damaged).problem).startswith("corrupt")
+        assert str(inspect(damaged).problem).startswith("truncated")
+    flipped = FLAC[: len(FLAC) // 2] + b"damage" + FLAC[len(FLAC) // 2 + 6 :]
+    assert str(inspect(flipped).problem).startswith("corrupt")
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF])
