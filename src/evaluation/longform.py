@@ -31,6 +31,7 @@ from src.evaluation.decode import Constraint
 from src.evaluation.timestamps import complete, time_rules
 from src.models.speech import SpeechModel
 from src.models.whisper import TimeTokens, WhisperSpeech
+from src.progress import progress
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def _in_segments(speech: SpeechModel, waveforms: Sequence[Waveform], batch_size:
     parts = [np.split(waveform, cuts(waveform, speech.window)) for waveform in waveforms]
     segments = [segment for own in parts for segment in own]
     tokens: list[list[int]] = []
-    for start in range(0, len(segments), batch_size):
+    for start in progress(range(0, len(segments), batch_size), "segments"):
         batch = segments[start : start + batch_size]
         tokens += search(speech.features(batch), [len(segment) for segment in batch])
     each = iter(zip(segments, tokens, strict=True))
