@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -25,21 +26,34 @@ _UNITS: Final = (("second", 1.0), ("minute", 60.0), ("hour", 3600.0))
 
 @dataclass(eq=False)
 class Loop:
-    """A loop that runs: of ``total`` items, ``before`` were done when it started at ``start``, and now ``done`` are."""
+    """A loop that runs.
+
+    Attributes:
+        label: what it is called.
+        total: number of items.
+        before: how many of them were done when it started.
+        start: when that was.
+        done: how many are done now.
+        last: when the last of these was.
+    """
 
     label: str
-    total: int
-    before: int
+    total: float
+    before: float
     start: float
-    done: int
+    done: float
+    last: float
 
     def told(self, now: float) -> str:
-        """How far it is, how fast, and how long it will take: ``120 / 820, 3.1 a minute, 3 h 46 min left``."""
-        count, elapsed = self.done - self.before, now - self.start
+        """How far it is, how fast, and how long it will take: ``120 / 820, 3.1 a minute, 3 h 46 min left``.
+
+        The item that it is at began when the last was done, and takes as long as those before.
+        """
+        count, elapsed = self.done - self.before, self.last - self.start
         if not count or elapsed <= 0:
-            return f"{self.done} / {self.total}"
-        left = (self.total - self.done) * elapsed / count
-        return f"{self.done} / {self.total}, {_rate(count / elapsed)}, {duration(left)} left"
+            return f"{self.done:.0f} / {self.total:.0f}"
+        left = max(0.0, (self.total - self.done) * elapsed / count - (now - self.last))
+        return f"{self.done:.0f} / {self.total:.0f}, {_rate(count / elapsed)}, {duration(left)} left"
 
 
 def _rate(per_second: float) -> str:
@@ -51,7 +65,7 @@ def _rate(per_second: float) -> str:
 def duration(seconds: float) -> str:
     """In words: ``40 s``, ``12 min``, ``3 h 46 min``."""
     minutes = round(seconds / 60)
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{round(seconds)} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
@@ -133,16 +147,27 @@ class Reporter:
 
     def loop(self, items: Sequence[T], label: str, *, before: int = 0) -> Iterator[T]:
         """``items`` one by one, after ``before`` more that an earlier run did."""
-        loop = Loop(label, before + len(items), before, self._clock(), before)
-        if not self._loops:
-            self._display = self._make(loop.start)
-        display = self._display
-        self._loops.append(loop)
-        try:
+        with self.work(label, before + len(items), before=before) as done:
             for item in items:
                 yield item
-                loop.done += 1
-                display.show(self._loops, self._clock())
+                done(1)
+
+    @contextmanager
+    def work(self, label: str, total: float, *, before: float = 0) -> Iterator[Callable[[float], None]]:
+        """Work that is no loop over a sequence; inside, it is told how much more of ``total`` is done."""
+        start = self._clock()
+        loop = Loop(label, total, before, start, before, start)
+        if not self._loops:
+            self._display = self._make(start)
+        display = self._display
+        self._loops.append(loop)
+
+        def done(more: float) -> None:
+            loop.done, loop.last = loop.done + more, self._clock()
+            display.show(self._loops, loop.last)
+
+        try:
+            yield done
         finally:
             self._loops.remove(loop)
             display.close(loop)
@@ -152,4 +177,5 @@ def _display(now: float) -> Display:
     return Bars() if sys.stderr.isatty() else Lines(now, lambda text: log.info("%s", text))
 
 
-progress = Reporter(time.monotonic, _display).loop
+_REPORTER = Reporter(time.monotonic, _display)
+progress, working = _REPORTER.loop, _REPORTER.work

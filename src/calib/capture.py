@@ -91,7 +91,7 @@ def capture(
     batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
     kept = None if references else _journal(journal, speech, clips, batch_size, suppress)
     spoken = [_references(speech, batch) for batch in batches] if kept is None else list(kept.values)
-    for number, batch in enumerate(progress(batches, "transcribe")):
+    for number, batch in enumerate(progress(batches, "calibrate, batches")):
         if kept is None or number < len(spoken):
             features += speech.features([clip.waveform()[: speech.window] for clip in batch])
         else:

@@ -21,8 +21,8 @@ from src.calib.task import BlockInput, BlockTask
 from src.methods.base import LinkStatistics
 from src.models.graph import Block, Link, Rows
 from src.models.speech import Encoded, SpeechModel
-from src.quant.forced_cache import ForcedCache
 from src.progress import progress
+from src.quant.forced_cache import ForcedCache
 
 
 @dataclass(frozen=True)

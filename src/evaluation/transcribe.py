@@ -121,7 +121,7 @@ def transcribe_corpus(
     if left:
         warm_up(speech, batch_size)
     with closing(prepared):
-        for number in progress(left, label, before=len(done)):
+        for number in progress(left, f"{label}, batches", before=len(done)):
             batch, clock = work[number], Clock(speech.device)
             with clock.part("total"):
                 with clock.part("wait"):

@@ -114,7 +114,10 @@ class AWQ(Equalisation):
         statistics = bench.statistics(gram=self.objective == "gram")
         candidates = {link.name: self._candidates(bench, link, statistics[link.name]) for link in links}
         losses = (
-            {link.name: _gram_losses(bench, link, statistics[link.name], candidates[link.name]) for link in progress(links, "search")}
+            {
+                link.name: _gram_losses(bench, link, statistics[link.name], candidates[link.name])
+                for link in progress(links, "search")
+            }
             if self.objective == "gram"
             else _module_losses(bench, candidates)
         )

@@ -27,8 +27,8 @@ from src.methods.parts.rotate import OnlineRotations, Rotations
 from src.methods.parts.rotated_network import one_step, rotated_network, scored_tokens, teacher_loss
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
-from src.quant.granularity import WeightSpec
 from src.progress import progress
+from src.quant.granularity import WeightSpec
 from src.runtime import release_memory
 from src.settings import FULL_PRECISION
 

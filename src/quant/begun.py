@@ -1,7 +1,7 @@
 """What is settled before the first block is rounded: the transformed model, and the grids that were planned.
 
-Both may have been learned, searched or drawn, and need not come out the same a second time: with other threads, sums are
-rounded differently, and a search or a thousand steps of learning end elsewhere. They are stored exactly, in one
+Both may have been learned, searched or drawn, and need not come out the same a second time: with other threads, sums
+are rounded differently, and a search or a thousand steps of learning end elsewhere. They are stored exactly, in one
 safetensors file.
 """
 
