@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from src import progress as module
+from src.calib.capture import capture
+from src.calib.statistics import measure
+from src.data.inventory import inspected
+from src.data.utterance import Utterance
+from src.evaluation.transcribe import transcribe_corpus
+from src.profiling.latency import measure as latency
 from src.progress import Bars, Lines, Reporter, duration
+from tests.composed import composed
+from tests.data.clips import tone
+from tests.quant.quantized import quantized
+from tests.tiny import tiny_whisper
 
 
 class Clock:
@@ -125,8 +139,6 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 def test_the_log_of_a_job_gets_the_lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from src import progress as module
-
     clock = Clock()
     monkeypatch.setattr(module._REPORTER, "_clock", clock)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -134,3 +146,58 @@ def test_the_log_of_a_job_gets_the_lines(monkeypatch: pytest.MonkeyPatch, caplog
         for _ in module.progress(range(2), "evaluate"):
             clock.now += 70
     assert caplog.messages == ["evaluate: 1 / 2, 51.4 an hour, 1 min left", "evaluate: 2 / 2, 51.4 an hour, 0 s left"]
+
+
+LOOPS = {  # what is said of each method's work, beside the blocks
+    "gptq": [r"model\.\w+\.layers\.0: 8 / \d+"],
+    "awq": ["search: 1 / "],
+    "awq_module": ["search, blocks: 1 / ", r"layers\.0[.\w]*: 1 / 20"],
+    "osplus": ["search, blocks: 1 / "],
+    "omniquant": ["passes: 1 / 2", "steps: 1 / "],
+    "tesseraq": ["hardening: 1 / ", "steps: 1 / 2"],
+    "spinquant": ["learn rotations: 1 / 2", "loss: 1 / 5"],
+    "myqasr": ["sensitivity: 1 / 3"],
+}
+SHORT = {
+    "omniquant": ["method.epochs=2", "bits=w4a8"],
+    "osplus": ["method.steps=2", "bits=w4a8"],
+    "tesseraq": ["method.steps=2", "method.thresholds=[0.5,0.1]"],
+    "spinquant": ["method.iterations=2"],
+}
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """A log, and a clock by which everything takes a minute."""
+    minutes = count(0, 60)
+    monkeypatch.setattr(module._REPORTER, "_clock", lambda: float(next(minutes)))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.mark.parametrize("method", LOOPS)
+def test_quantizing_says_how_far_it_is(method: str, slow: pytest.LogCaptureFixture) -> None:
+    speech = tiny_whisper(encoder_layers=1, decoder_layers=1)
+    quantized(speech, composed(f"method={method}", *SHORT.get(method, [])))
+    for loop in ["quantize, blocks: 1 / 2", *LOOPS[method]]:
+        assert re.search(loop, slow.text), slow.text
+
+
+def test_hearing_says_how_far_it_is(slow: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    speech = tiny_whisper()
+    clips = [Utterance(str(seconds), "", 16_000 * seconds, tone(seconds, 440)) for seconds in (1, 1, 5)]
+    calibration = capture(speech, clips, tmp_path / "calibration", batch_size=1, suppress=True)
+    measure(speech, calibration, gram=False)
+    transcribe_corpus(speech, clips, tmp_path / "clips", batch_size=1, suppress=True, kv_bits=16, label="probe")
+    list(inspected(range(3), lambda row: clips[row].audio))
+    latency(speech, seconds=0.5, tokens=1, repeats=2, seed=0)
+    for loop in (
+        "calibrate, batches: 1 / 3",
+        "statistics, blocks: 1 / 4",
+        "probe, batches: 1 / 3",
+        "segments: 1 / 3",
+        r"inspect, \d+ clips at a time: 1 / ",
+        "reference utterance: 1 / 4",
+    ):
+        assert re.search(loop, slow.text), slow.text
