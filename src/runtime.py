@@ -1,4 +1,4 @@
-"""The process a job runs in: device, seeds, progress bars, and what the record says about where it ran."""
+"""The process a job runs in: device, seeds, and what the record says about where it ran."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import os
 import platform
 import random
 import subprocess
-import sys
-from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -19,8 +17,6 @@ from src.errors import UserError
 from src.logs import route_libraries
 from src.profiling.processor import cpu_model
 from src.settings import ROOT
-
-T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers of malloc.h
 PACKAGES = ("torch", "transformers", "datasets", "jiwer", "whisper-normalizer", "numpy")
@@ -42,16 +38,6 @@ def prepare(device: str, seed: int) -> None:
     random.seed(seed)
     torch.manual_seed(seed)
     route_libraries()
-
-
-def progress(items: Sequence[T], label: str) -> Iterable[T]:
-    """``items`` behind a progress bar on a terminal; just the items where the output is a file."""
-    if not sys.stderr.isatty():
-        return items
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(items, description=label, console=Console(stderr=True), transient=True)
 
 
 def keep_freed_memory() -> None:

@@ -14,9 +14,9 @@ from torch import Tensor
 from src.data.corpora import Utterance
 from src.evaluation.longform import announce
 from src.evaluation.transcribe import transcribe
-from src.journal import append_line, read_lines
+from src.journal import Journal, digest
 from src.models.speech import SpeechModel
-from src.runtime import progress
+from src.progress import progress
 
 CLIPS = "clips.json"
 FEATURES = "features.safetensors"
@@ -82,26 +82,34 @@ def capture(
 
     Teacher forcing replays one window: of clips longer than the model's, the rest is left out, and the log says so. A
     reference is cut where a transcript of the window would be, at the model's cap on tokens. Every transcribed batch is
-    appended to ``journal``, so that a run that was killed goes on with the next one.
+    appended to the :class:`~src.journal.Journal` at ``journal``, so that a run that was killed goes on with the next.
     """
     announce(speech, clips, truncate=True)
     clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))
     features: list[Tensor] = []
     tokens: list[list[int]] = []
-    earlier = read_lines(journal)
-    with journal.open("a", encoding="ascii") as file:
-        for number, start in enumerate(progress(range(0, len(clips), batch_size), "transcribe")):
-            batch = clips[start : start + batch_size]
-            spoken = _references(speech, batch) if references else next(iter(earlier[number : number + 1]), None)
-            if spoken is None:
-                heard, spoken = transcribe(speech, batch, suppress=suppress)
-                append_line(file, spoken)
-            else:
-                heard = speech.features([clip.waveform()[: speech.window] for clip in batch])
+    batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
+    kept = None if references else _journal(journal, speech, clips, batch_size, suppress)
+    spoken = [_references(speech, batch) for batch in batches] if kept is None else list(kept.values)
+    for number, batch in enumerate(progress(batches, "calibrate, batches")):
+        if kept is None or number < len(spoken):
+            features += speech.features([clip.waveform()[: speech.window] for clip in batch])
+        else:
+            heard, said = transcribe(speech, batch, suppress=suppress)
+            kept.append(said)
             features += heard
-            tokens += [[*speech.prompt, *ids] for ids in spoken]
+            spoken.append(said)
+        tokens += [[*speech.prompt, *ids] for ids in spoken[number]]
     seconds = [min(clip.samples, speech.window) / speech.sampling_rate for clip in clips]
     return Calibration([clip.id for clip in clips], seconds, features, tokens, batch_size)
+
+
+def _journal(path: Path, speech: SpeechModel, clips: Sequence[Utterance], batch_size: int, suppress: bool) -> Journal:
+    """Tokens of every transcribed batch."""
+    composed = digest([[clip.id, clip.samples] for clip in clips])
+    return Journal(
+        path, {"clips": composed, "batch_size": batch_size, "suppress": suppress, "device": str(speech.device)}
+    )
 
 
 def _references(speech: SpeechModel, clips: Sequence[Utterance]) -> list[list[int]]:

@@ -21,7 +21,7 @@ def measure(speech: SpeechModel, calibration: Calibration, *, gram: bool) -> dic
     """Statistics by link name of every link's input in ``speech`` as it is."""
     collected: dict[str, LinkStatistics] = {}
 
-    Walker(speech, calibration, WalkOptions(gram=gram)).walk(lambda task: collected.update(task.statistics))
+    Walker(speech, calibration, WalkOptions(gram)).walk(lambda task: collected.update(task.statistics))
     return collected
 
 

@@ -21,8 +21,8 @@ from src.calib.task import BlockInput, BlockTask
 from src.methods.base import LinkStatistics
 from src.models.graph import Block, Link, Rows
 from src.models.speech import Encoded, SpeechModel
+from src.progress import progress
 from src.quant.forced_cache import ForcedCache
-from src.runtime import progress
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class WalkOptions:
         targets: carry a second, full-precision stream along and give every task its targets.
         kv_layer: makes a layer of the quantized key-value cache, which decoder blocks read, but for the targets; None
             where the cache has 16 bits.
+        label: what the walk is for, where its progress is shown.
     """
 
     gram: bool
     refresh: bool = False
     targets: bool = False
     kv_layer: Callable[[], DynamicLayer] | None = None
+    label: str = "statistics"
 
 
 class Walker:
@@ -75,15 +77,15 @@ class Walker:
         stream = self._encoder_inputs()
         with self._unrounded():
             reference = self._encoder_inputs() if self._options.targets else None
-        for block in progress(graph.encoder, "encoder blocks"):
-            self._step(block, stream, reference, {}, on_block)
-        encoded = self._encoded(stream)
-        shared = self._encoder_output_statistics(encoded)
-        stream = self._decoder_inputs(encoded, self._options.kv_layer)
-        if reference is not None:
-            with self._unrounded():
-                reference = self._decoder_inputs(self._encoded(reference), None)
-        for block in progress(graph.decoder, "decoder blocks"):
+        shared: dict[str, LinkStatistics] = {}
+        for block in progress(graph.blocks, f"{self._options.label}, blocks"):
+            if block is graph.decoder[0]:
+                encoded = self._encoded(stream)
+                shared = self._encoder_output_statistics(encoded)
+                stream = self._decoder_inputs(encoded, self._options.kv_layer)
+                if reference is not None:
+                    with self._unrounded():
+                        reference = self._decoder_inputs(self._encoded(reference), None)
             self._step(block, stream, reference, shared, on_block)
 
     def _step(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from src.data.audio import Sound, inspect
 from src.data.rows import AudioReader
+from src.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def inspected(rows: Sequence[int], read: AudioReader) -> Iterator[tuple[int, int
     """Row, encoded bytes and sound of each of ``rows``, in ascending order of the rows."""
     ordered, workers = sorted(rows), min(_WORKERS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(workers) as threads:
-        for start in range(0, len(ordered), 2 * workers):
+        for start in progress(range(0, len(ordered), 2 * workers), f"inspect, {2 * workers} clips at a time"):
             part = ordered[start : start + 2 * workers]
             audio = [read(row) for row in part]
             for row, encoded, sound in zip(part, audio, threads.map(inspect, audio), strict=True):

@@ -31,6 +31,7 @@ from src.evaluation.decode import Constraint
 from src.evaluation.timestamps import complete, time_rules
 from src.models.speech import SpeechModel
 from src.models.whisper import TimeTokens, WhisperSpeech
+from src.progress import progress, working
 
 _log = logging.getLogger(__name__)
 
@@ -145,11 +146,14 @@ def sequential(
     courses = [Course(speech.whole_features(waveform)) for waveform in waveforms]
     constraint = Constraint(times.prompt, times.cap, partial(time_rules, times, speech.eos))
     frames = speech.window_frames
-    while unfinished := [course for course in courses if course.left > 0][:batch_size]:
-        windows = [course.window(frames) for course in unfinished]
-        found = search(windows, [speech.window] * len(windows), constraint=constraint)
-        for course, tokens in zip(unfinished, found, strict=True):
-            course.advance(tokens, times, frames)
+    with working("windows", sum(course.left for course in courses) / frames) as done:
+        while unfinished := [course for course in courses if course.left > 0][:batch_size]:
+            before = sum(course.left for course in unfinished)
+            windows = [course.window(frames) for course in unfinished]
+            found = search(windows, [speech.window] * len(windows), constraint=constraint)
+            for course, tokens in zip(unfinished, found, strict=True):
+                course.advance(tokens, times, frames)
+            done((before - sum(course.left for course in unfinished)) / frames)
     return courses
 
 
@@ -157,7 +161,7 @@ def _in_segments(speech: SpeechModel, waveforms: Sequence[Waveform], batch_size:
     parts = [np.split(waveform, cuts(waveform, speech.window)) for waveform in waveforms]
     segments = [segment for own in parts for segment in own]
     tokens: list[list[int]] = []
-    for start in range(0, len(segments), batch_size):
+    for start in progress(range(0, len(segments), batch_size), "segments"):
         batch = segments[start : start + batch_size]
         tokens += search(speech.features(batch), [len(segment) for segment in batch])
     each = iter(zip(segments, tokens, strict=True))

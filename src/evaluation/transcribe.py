@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,11 +18,11 @@ from src.evaluation.ahead import ahead
 from src.evaluation.clock import Clock
 from src.evaluation.decode import batches, greedy, warm_up
 from src.evaluation.longform import Decoded, Form, Search, announce, decode_long, form_of
-from src.journal import append_line, read_lines
+from src.journal import Journal, digest, values
 from src.models.speech import SpeechModel
+from src.progress import progress
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
-from src.runtime import progress
 from src.settings import FULL_PRECISION
 
 
@@ -85,16 +86,33 @@ def transcribe_corpus(
     kv_bits: int,
     key_group: int | None = None,
     truncate: bool = False,
+    basis: Mapping[str, Any] | None = None,
+    label: str = "evaluate",
 ) -> list[Transcript]:
     """Transcripts of all utterances in corpus order.
 
     Of utterances longer than the model's window, only the first window is transcribed with ``truncate``.
 
-    Every finished batch is appended to ``journal`` and flushed, so that a killed run continues with the next batch and
-    ends with the transcripts of an unbroken one. So are its seconds, of which :func:`journal_seconds` tells the sum.
+    Every finished batch is appended to the :class:`~src.journal.Journal` at ``journal``, so that a killed run continues
+    with the next batch and ends with the transcripts of an unbroken one. So are its seconds, of which
+    :func:`journal_seconds` tells the sum. ``basis`` says what the transcripts depend on that is not told here, such as
+    the very weights; ``label`` is what the work is called where its progress is shown.
     """
-    done = {line["batch"]: [Transcript(**item) for item in line["transcripts"]] for line in read_lines(journal)}
     plan = batches(utterances, batch_size)
+    kept = Journal(
+        journal,
+        {
+            **(basis or {}),
+            "utterances": digest([[item.id, item.samples, item.text] for item in utterances]),
+            "batch_size": batch_size,
+            "suppress": suppress,
+            "truncate": truncate,
+            "kv_bits": kv_bits,
+            "key_group": key_group,
+            "device": str(speech.device),
+        },
+    )
+    done = {line["batch"]: [Transcript(**item) for item in line["transcripts"]] for line in kept.values}
     left = [number for number in range(len(plan)) if number not in done]
     work = {number: _Batch.of(speech, [utterances[index] for index in plan[number]], truncate) for number in left}
     prepared = ahead(speech, [work[number].short for number in left])
@@ -102,8 +120,8 @@ def transcribe_corpus(
     kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
     if left:
         warm_up(speech, batch_size)
-    with journal.open("a", encoding="ascii") as file, closing(prepared):
-        for number in progress(left, "evaluate"):
+    with closing(prepared):
+        for number in progress(left, f"{label}, batches", before=len(done)):
             batch, clock = work[number], Clock(speech.device)
             with clock.part("total"):
                 with clock.part("wait"):
@@ -114,8 +132,8 @@ def transcribe_corpus(
                 done[number] = batch.transcripts(heard)
             clock.seconds["audio"] = sum(each.audio_seconds for each in ready)
             clock.seconds["features"] = sum(each.feature_seconds for each in ready)
-            line = {"batch": number, "seconds": clock.seconds, "transcripts": [asdict(item) for item in done[number]]}
-            append_line(file, line)
+            transcripts = [asdict(item) for item in done[number]]
+            kept.append({"batch": number, "seconds": clock.seconds, "transcripts": transcripts})
     by_index = {
         index: item for number, chosen in enumerate(plan) for index, item in zip(chosen, done[number], strict=True)
     }
@@ -193,7 +211,7 @@ def journal_seconds(journal: Path) -> dict[str, float]:
     text of tokens. ``audio`` (decoding it) and ``features`` are what a worker spent on them, mostly beside it.
     """
     total: dict[str, float] = defaultdict(float)
-    for line in read_lines(journal):
+    for line in values(journal):
         for part, seconds in line["seconds"].items():
             total[part] += seconds
     return {part: round(seconds, 3) for part, seconds in sorted(total.items())}

@@ -31,6 +31,7 @@ from src.methods.parts.links import check_feeds, choose_links
 from src.methods.parts.trial import Trial, inner_probe, losses_by_link
 from src.methods.workbench import Workbench
 from src.models.graph import Link
+from src.progress import progress
 from src.quant.granularity import WeightSpec
 
 OBJECTIVES = ("gram", "module")
@@ -113,7 +114,10 @@ class AWQ(Equalisation):
         statistics = bench.statistics(gram=self.objective == "gram")
         candidates = {link.name: self._candidates(bench, link, statistics[link.name]) for link in links}
         losses = (
-            {link.name: _gram_losses(bench, link, statistics[link.name], candidates[link.name]) for link in links}
+            {
+                link.name: _gram_losses(bench, link, statistics[link.name], candidates[link.name])
+                for link in progress(links, "search")
+            }
             if self.objective == "gram"
             else _module_losses(bench, candidates)
         )

@@ -7,7 +7,7 @@ factor of ``H^-1``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from src.methods.base import LinkStatistics, Method, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
-from src.methods.parts.compensation import round_columns
+from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.quant.extras import Extra
 from src.quant.granularity import QuantizedWeight, WeightSpec
@@ -160,12 +160,5 @@ def _round_columns(W: Tensor, U: Tensor, bits: int, block_size: int, grids: _Gri
         codes[j] = code
         return code.sub_(zeros[group]).mul_(scales[group])
 
-    round_columns(rest, U, _blocks(len(rest), size, block_size), nearest)
+    round_columns(rest, U, blocks(len(rest), size, block_size), nearest)
     return codes.T.contiguous()
-
-
-def _blocks(columns: int, size: int, block_size: int) -> Iterator[tuple[int, int]]:
-    """Half-open column ranges of at most ``block_size`` that do not cross a multiple of ``size``."""
-    for first in range(0, columns, size):
-        for start in range(first, first + size, block_size):
-            yield start, min(start + block_size, first + size)

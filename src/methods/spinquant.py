@@ -27,8 +27,9 @@ from src.methods.parts.rotate import OnlineRotations, Rotations
 from src.methods.parts.rotated_network import one_step, rotated_network, scored_tokens, teacher_loss
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
+from src.progress import progress
 from src.quant.granularity import WeightSpec
-from src.runtime import progress, release_memory
+from src.runtime import release_memory
 from src.settings import FULL_PRECISION
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ def calibration_loss(
     """The objective, :func:`teacher_loss`, over all tokens of all calibration clips."""
     with rotated_network(bench, rotations, online, plan) as linears, torch.no_grad(), one_step(linears):
         parts = _parts(bench, range(len(_clips(bench).ids)))
-        return sum(float(_loss(bench, rotations, clip)) * share for clip, share in parts)
+        return sum(float(_loss(bench, rotations, clip)) * share for clip, share in progress(parts, "loss"))
 
 
 def _parts(bench: Workbench, clips: Iterable[int]) -> list[tuple[int, float]]:

@@ -7,7 +7,7 @@ method, AWQ or OmniQuant in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from src.methods.checks import check_flag, check_fraction, check_positive_intege
 from src.methods.parts.adaptive_rounding import AdaptiveRounding
 from src.methods.parts.block_trainer import Minibatch, minibatches, train
 from src.methods.parts.straight_through import quantized_inputs
+from src.progress import progress
 from src.quant.granularity import QuantizedWeight, WeightSpec
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class TesseraQ(Method):
         """Algorithm 1: harden, learn what is left, and so on; a fresh optimiser each time."""
         batches = minibatches(task, self.batch_size)
         generator = torch.Generator().manual_seed(bench.seed)
-        for soft in self.thresholds:
+        for soft in progress(self.thresholds, "hardening"):
             for each in layers.values():
                 each.harden(soft)
             train(
@@ -167,10 +168,9 @@ def _has_plain_grid(weight: QuantizedWeight) -> bool:
     return weight.zero.dtype == torch.uint8 and all(each is None for each in extras)
 
 
-def _drawn(batches: Sequence[Minibatch], steps: int, generator: torch.Generator) -> Iterator[Minibatch]:
+def _drawn(batches: Sequence[Minibatch], steps: int, generator: torch.Generator) -> list[Minibatch]:
     """``steps`` minibatches, drawn at random with replacement."""
-    for index in torch.randint(len(batches), (steps,), generator=generator).tolist():
-        yield batches[index]
+    return [batches[index] for index in torch.randint(len(batches), (steps,), generator=generator).tolist()]
 
 
 def _check_thresholds(thresholds: Sequence[float]) -> None:

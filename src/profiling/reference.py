@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from src.progress import progress
+
 WARM_UP = 2  # unmeasured runs: allocator, kernel selection, caches
 _LEVEL = 0.1  # standard deviation of the noise; the signal never changes what is computed
 
@@ -65,7 +67,7 @@ class Times:
 def run_reference(engine: Engine, *, tokens: int, repeats: int) -> Times:
     """Times of ``repeats`` runs of the utterance with ``tokens`` decode steps each, after :data:`WARM_UP` more."""
     times = Times()
-    for run in range(WARM_UP + repeats):
+    for run in progress(range(WARM_UP + repeats), "reference utterance"):
         encoder, prefill = engine.timed(engine.encode), engine.timed(engine.prefill)
         steps = [engine.timed(engine.step) for _ in range(tokens)]
         if run >= WARM_UP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -14,10 +15,12 @@ from src.calib.capture import Calibration
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
-from src.methods.base import LinkStatistics, Method, Rounded
+from src.methods.base import LinkStatistics, Method, Rounded, Transformed
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
+from src.progress import progress
+from src.quant.begun import Begun
 from src.quant.checkpoint import round_to_storage
 from src.quant.ends import RoundedEnds, chosen_ends
 from src.quant.fake import check_key_rotation, kv_layer_factory
@@ -29,7 +32,6 @@ from src.quant.linear import install
 from src.quant.plan import in_scope, uniform_plan
 from src.quant.restore import restore
 from src.quant.structure import Edit, key_rotation
-from src.runtime import progress
 from src.settings import FULL_PRECISION, Settings
 
 
@@ -79,7 +81,8 @@ class Quantizer:
         calibration: clips and teacher tokens, for methods that use them.
         fp_statistics: ``fp_statistics(gram)``, the original model's link statistics with or without Gram matrices,
             if they are at hand; asked for before anything is changed.
-        journal: keeps finished blocks, so that a run that was killed goes on from the last of them.
+        journal: keeps the transformed model, the plan and finished blocks, so that a run that was killed goes on from
+            the last of them.
 
     After :meth:`run`, ``weights`` holds the codes of what was quantized, ``inputs`` the grids of inputs that are not
     rounded per token and asymmetrically, ``edits`` the structural changes, and ``rows`` the layer table.
@@ -120,18 +123,16 @@ class Quantizer:
             UserError: the method's transform found nothing it could act on, or rotates keys that are rounded per
                 channel.
         """
+        with self._journal.threads() if self._journal else nullcontext():
+            self._run()
+
+    def _run(self) -> None:
         method, bench = self._method, self._bench
         measures = bool(method.statistics) or self._settings.static_inputs
         walks = method.runs_blocks or method.weighs_tokens or (measures and self._sees_quantized)
         before = self._statistics() if measures and not walks and method.only_scales else None
-        transformed = method.transform(bench)
-        bench.fp_statistics = None
-        if method.transforms and not transformed.acted:
-            problem = f"{method.name} found nothing in {self._speech.name} that it could transform"
-            raise UserError("method", problem, "Widen scope, or use its rounder alone")
-        check_key_rotation(key_rotation(self._speech.module), self._settings.key_group)
+        transformed = self._begin()
         self._notes = transformed.notes
-        bench.plan = method.plan(bench)
         ends = RoundedEnds(self._speech.module, chosen_ends(self._speech.graph, self._speech.module, self._settings))
         round_to_storage(self._speech.module, [*(path for path, spec in bench.plan.items() if spec), *ends.paths])
         if self._sees_quantized:
@@ -147,14 +148,33 @@ class Quantizer:
         self.weights |= ends.weights
         self.rows += ends.rows
 
+    def _begin(self) -> Transformed:
+        """Transforms the model and plans its grids, unless an earlier run did."""
+        method, bench = self._method, self._bench
+        begun = self._journal.begun(bench.module) if self._journal else None
+        if begun is not None:
+            bench.fp_statistics, bench.plan, bench.edits = None, dict(begun.plan), list(begun.edits)
+            return begun.transformed
+        transformed = method.transform(bench)
+        bench.fp_statistics = None
+        if method.transforms and not transformed.acted:
+            problem = f"{method.name} found nothing in {self._speech.name} that it could transform"
+            raise UserError("method", problem, "Widen scope, or use its rounder alone")
+        check_key_rotation(key_rotation(bench.module), self._settings.key_group)
+        bench.plan = method.plan(bench)
+        if self._journal:
+            begun = Begun(transformed, bench.plan, tuple(bench.edits))
+            self._journal.begin(begun, bench.module, transforms=method.transforms)
+        return transformed
+
     def _walk(self, ends: RoundedEnds) -> None:
         method, bench = self._method, self._bench
         if bench.calibration is None:
             raise ValueError("the method, or activation.range=static, needs calibration data")
         gram = "gram" in method.statistics
         quantized = self._sees_quantized
-        options = WalkOptions(gram, quantized, method.uses_targets, self._kv_layer() if quantized else None)
-
+        kv_layer = self._kv_layer() if quantized else None
+        options = WalkOptions(gram, quantized, method.uses_targets, kv_layer, "quantize")
         weigh = partial(method.token_weights, bench)
         finished = self._journal.holds if self._journal else lambda _: False
         Walker(self._speech, bench.calibration, options, weigh, ends.unrounded, finished).walk(self._round_block)
@@ -167,7 +187,7 @@ class Quantizer:
         return self._bench.statistics(gram="gram" in self._method.statistics)
 
     def _round_blocks(self, statistics: Mapping[str, LinkStatistics]) -> None:
-        for block in progress(self._speech.graph.blocks, "quantize"):
+        for block in progress(self._speech.graph.blocks, "quantize, blocks"):
             self._round_block(BlockTask(block, self._speech.block(block), [], statistics=statistics))
 
     def _round_block(self, task: BlockTask) -> None:
@@ -177,7 +197,7 @@ class Quantizer:
             return
         before = len(self.edits)
         fitted = self._method.fit_block(self._bench, task)
-        for linear in task.block.linears:
+        for linear in progress(task.block.linears, task.block.path):
             link = self._speech.graph.link_of(linear.path).name
             row = self._round(linear, task.statistics.get(link), fitted.get(linear.path))
             self.rows.append({**row, "link": link})

@@ -52,8 +52,17 @@ def grid_between(low: Tensor, high: Tensor, bits: int, symmetric: bool) -> tuple
 
 def fake_quantize(x: Tensor, bits: int, scale: Tensor, zero: Tensor) -> Tensor:
     """Rounds ``x`` to given grids that broadcast against it; what lies beyond their ends becomes the end."""
-    rounded = (x.float() / scale).round_()
-    return torch.minimum(torch.maximum(rounded, -zero), (1 << bits) - 1 - zero).mul_(scale).to(x.dtype)
+    return clipped((x.float() / scale).round_(), bits, zero).mul_(scale).to(x.dtype)
+
+
+def clipped(steps: Tensor, bits: int, zero: Tensor) -> Tensor:
+    """Whole ``steps`` from 0, those beyond the ends of the b-bit grid with its zero point at ``zero`` at the end."""
+    return torch.minimum(torch.maximum(steps, -zero), (1 << bits) - 1 - zero)
+
+
+def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
+    """``rounded``, with gradients that pass to ``x`` as if it were that (Bengio et al., arXiv 1308.3432)."""
+    return x + (rounded - x).detach() if x.requires_grad else rounded
 
 
 def fake_quantize_channels(x: Tensor, bits: int, valid: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache
 
-from src.quant.fake import tell_layer
+from src.quant.fake import straight_through, tell_layer
 
 
 class ForcedCache(EncoderDecoderCache):  # type: ignore[misc]  # transformers is untyped
@@ -45,7 +45,7 @@ class _PassingCache(DynamicCache):  # type: ignore[misc]  # transformers is unty
             tell_layer(layer, self._frames)
         with torch.no_grad():
             keys, values = layer.update(key_states, value_states)
-        return _straight_through(key_states, keys), _straight_through(value_states, values)
+        return straight_through(key_states, keys), straight_through(value_states, values)
 
 
 class _Forgetful(dict[int, bool]):
@@ -53,7 +53,3 @@ class _Forgetful(dict[int, bool]):
 
     def __setitem__(self, layer: int, stored: bool) -> None:
         pass
-
-
-def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:
-    return x + (rounded - x).detach() if x.requires_grad else rounded

@@ -47,7 +47,7 @@ def weight_range_minmax(W: Tensor, spec: WeightSpec, scale_dtype: torch.dtype = 
 
 
 def weight_range_mse(W: Tensor, spec: WeightSpec, scale_dtype: torch.dtype = torch.float16) -> tuple[Tensor, Tensor]:
-    """Grid that minimises :func:`rounding_error` in each group over :data:`SHRINK_FACTORS` of the min-max range.
+    """Grid that minimises ``sum |w - q|^2.4`` in each group over :data:`SHRINK_FACTORS` of the min-max range.
 
     Arguments, results and errors are those of :func:`weight_range_minmax`.
     """
@@ -83,11 +83,6 @@ def round_to_nearest(
     """Quantizes ``W`` [out, in] weight by weight, without looking at what it is multiplied with."""
     scale, zero = weight_range(W, spec, search, scale_dtype)
     return QuantizedWeight(quantize(W, scale, zero, spec.bits), scale, zero, spec)
-
-
-def rounding_error(W: Tensor, scale: Tensor, zero: Tensor, spec: WeightSpec) -> Tensor:
-    """``sum |w - q|^2.4`` of each group, [out, groups]: what :func:`weight_range_mse` minimises."""
-    return _error(_grouped(W, spec), scale.float(), zero.float(), spec.bits)
 
 
 def _grouped(W: Tensor, spec: WeightSpec) -> Tensor:

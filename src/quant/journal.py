@@ -1,36 +1,89 @@
-"""Finished blocks of a model that is being quantized, so that a run that was killed goes on from the last of them."""
+"""What a quantization has finished, so that a run that was killed goes on from there and ends with the same model."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import torch
 from torch import nn
 
 from src.digest import sha256_file
+from src.journal import Journal
 from src.models.graph import Block
+from src.quant.begun import Begun, load_begun, save_begun
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.granularity import QuantizedWeight
 from src.quant.inputs import InputGrid
 from src.quant.structure import Edit
-from src.store import PROGRESS_SUFFIX, write_json
+from src.store import PROGRESS_SUFFIX
+
+log = logging.getLogger(__name__)
+
+_BEGIN: Final = "begin"
 
 
-@dataclass(frozen=True)
 class BlockJournal:
-    """Two files a block in ``folder``: a checkpoint of the block, and its layer table, written when that is whole."""
+    """A safetensors file each in ``folder`` for what precedes the blocks and for every block, in the order they came.
 
-    folder: Path
+    A :class:`~src.journal.Journal` holds their checksums and the layer tables. What follows a damaged file was made
+    from what that held, and is made again with it. All is computed with as many threads as the first run had: how many
+    there are decides in which order sums are taken, and so their last digits.
+
+    Args:
+        folder: where the files are.
+        basis: plain data that what is made depends on; see :class:`~src.journal.Journal`.
+    """
+
+    def __init__(self, folder: Path, basis: Mapping[str, Any] | None = None) -> None:
+        self._folder = folder
+        self._journal = Journal(folder / f"blocks{PROGRESS_SUFFIX}", basis or {})
+        self._held: dict[str, dict[str, Any]] = {}
+        for count, line in enumerate(self._journal.values):
+            file = self._file(line["name"])
+            if not file.is_file() or sha256_file(file) != line["sha256"]:
+                log.warning("resume file %s is absent or damaged: it and what followed is made again", file)
+                self._journal.keep(count)
+                break
+            self._held[line["name"]] = line
+
+    @property
+    def finished(self) -> int | None:
+        """How many blocks are finished; None where nothing is, not even what precedes them."""
+        return len(self._held) - 1 if self._held else None
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Inside, torch computes with as many threads as in the run that began."""
+        present = torch.get_num_threads()
+        begun = self._held.get(_BEGIN, {}).get("threads", present)
+        if begun != present:
+            log.info("quantize: going on with %d threads, as it was begun, instead of %d", begun, present)
+            torch.set_num_threads(begun)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(present)
+
+    def begin(self, begun: Begun, module: nn.Module, *, transforms: bool) -> None:
+        """Keeps what precedes the blocks; see :func:`~src.quant.begun.save_begun`."""
+        save_begun(self._file(_BEGIN), begun, module, transforms=transforms)
+        self._write(_BEGIN, {"threads": torch.get_num_threads()})
+
+    def begun(self, module: nn.Module) -> Begun | None:
+        """What preceded the blocks, if an earlier run came so far; makes the original ``module`` the transformed one.
+
+        What it returns is as :meth:`begin` was given it.
+        """
+        return load_begun(self._file(_BEGIN), module) if _BEGIN in self._held else None
 
     def holds(self, block: Block) -> bool:
-        """Whether the block was finished, and its checkpoint is intact."""
-        table = self._table(block)
-        if not table.exists() or not self.file(block).exists():
-            return False
-        return bool(json.loads(table.read_text(encoding="utf-8"))["sha256"] == sha256_file(self.file(block)))
+        """Whether the block was finished."""
+        return block.path in self._held
 
     def keep(
         self,
@@ -55,17 +108,23 @@ class BlockJournal:
             edits,
             {path: grid for path, grid in inputs.items() if path in paths},
         )
-        own = [row for row in rows if row["linear"] in paths]
-        write_json(self._table(block), {"sha256": sha256_file(self.file(block)), "rows": own})
+        self._write(block.path, {"rows": [row for row in rows if row["linear"] in paths]})
 
     def rows(self, block: Block) -> list[dict[str, Any]]:
         """The rows of the layer table of a block that it holds."""
-        rows: list[dict[str, Any]] = json.loads(self._table(block).read_text(encoding="utf-8"))["rows"]
+        rows: list[dict[str, Any]] = self._held[block.path]["rows"]
         return rows
 
     def file(self, block: Block) -> Path:
         """The checkpoint of a block."""
-        return self.folder / f"{block.path}.safetensors{PROGRESS_SUFFIX}"
+        return self._file(block.path)
 
-    def _table(self, block: Block) -> Path:
-        return self.folder / f"{block.path}.json{PROGRESS_SUFFIX}"
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors{PROGRESS_SUFFIX}"
+
+    def _write(self, name: str, about: Mapping[str, Any]) -> None:
+        """Tells of the file of that name, once that is on the disk."""
+        with self._file(name).open("rb") as file:
+            os.fsync(file.fileno())
+        self._journal.append({"name": name, "sha256": sha256_file(self._file(name)), **about})
+        self._held[name] = self._journal.values[-1]

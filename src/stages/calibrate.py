@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
 from src.data.corpora import require_dataset
 from src.errors import UserError, within
-from src.methods.base import LinkStatistics
 from src.models.loading import load
 from src.point import Point
 from src.quant.figures import Distribution, input_distribution
@@ -93,9 +91,3 @@ class Calibrate(Stage):
         files = {name: entry.path / name for name in (CLIPS, FILE)}
         figures = {name: value for name, value in result.items() if name != "data"}  # ids of a corpus are too many
         tracker.artifact(self.name, f"calibration-{entry.fingerprint}", "calibration", files, figures)
-
-
-def _distributions(statistics: Mapping[str, LinkStatistics]) -> dict[str, Any]:
-    """How the full-precision model's inputs are distributed, by link name."""
-    found = {name: input_distribution(item) for name, item in statistics.items()}
-    return {name: asdict(each) for name, each in found.items() if each is not None}

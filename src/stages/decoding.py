@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from src.data.utterance import Utterance
+from src.digest import sha256_file
 from src.errors import UserError
 from src.evaluation import probe
 from src.evaluation.transcribe import journal_seconds, save_transcripts, transcribe_corpus
@@ -88,15 +89,17 @@ def _test_set(point: Point, model: _Ready, folder: Path) -> dict[str, Any]:
     corpus = point.test_corpus
     utterances = corpus.utterances()
     log.info("evaluate: %d utterances of %s with %s", len(utterances), point.settings.dataset.name, point.label)
-    return {**_transcribe(point, model, utterances, folder), "data": corpus.report}
+    return {**_transcribe(point, model, utterances, folder, "evaluate"), "data": corpus.report}
 
 
 def _probe(point: Point, model: _Ready, folder: Path) -> dict[str, Any]:
     clips = probe.clips(point.settings.evaluate.probe_clips, point.settings.seed)
-    return _transcribe(point, model, clips, folder)
+    return _transcribe(point, model, clips, folder, "probe")
 
 
-def _transcribe(point: Point, model: _Ready, utterances: Sequence[Utterance], folder: Path) -> dict[str, Any]:
+def _transcribe(
+    point: Point, model: _Ready, utterances: Sequence[Utterance], folder: Path, label: str
+) -> dict[str, Any]:
     settings, journal = point.settings, folder / f"batches{PROGRESS_SUFFIX}"
     transcripts = transcribe_corpus(
         model.speech,
@@ -107,6 +110,8 @@ def _transcribe(point: Point, model: _Ready, utterances: Sequence[Utterance], fo
         truncate=settings.evaluate.long_form == "truncate",
         kv_bits=settings.kvbits,
         key_group=settings.key_group,
+        basis={"model": sha256_file(point.quantized.path / CHECKPOINT)},
+        label=label,
     )
     seconds = {"load_model": round(model.seconds, 3), **journal_seconds(journal)}
     audio = sum(item.seconds for item in transcripts)

@@ -16,6 +16,7 @@ from src.profiling.point import Workload
 from src.profiling.runtimes.job import Measurement
 from src.profiling.runtimes.launch import measure, measure_bandwidth
 from src.profiling.shapes import Dimensions
+from src.progress import progress
 from src.stages.base import RESULT, Stage, obtain, read_json
 from src.stages.timed import Timed, file_bytes, timed
 from src.store import Entry
@@ -50,7 +51,7 @@ class Measure(Stage):
         """One row a runtime (:class:`src.profiling.measured.Row`), and the bandwidth they are compared with."""
         runtimes = timed(point)
         bandwidth = measure_bandwidth(runtimes[0].threads)
-        rows = [asdict(_row(each, bandwidth["read_gbs"])) for each in runtimes]
+        rows = [asdict(_row(each, bandwidth["read_gbs"])) for each in progress(runtimes, "measure, runtimes")]
         about = point.settings.profile.model_dump(include={"seconds", "tokens", "repeats"})
         return {**about, "model": point.settings.model.name, "bandwidth": bandwidth, "rows": rows}
 

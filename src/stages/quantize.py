@@ -9,8 +9,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from src.calib.capture import Calibration, load_calibration
+from src.calib.capture import CLIPS, FEATURES, Calibration, load_calibration
 from src.calib.statistics import FILE, load_statistics, measure, save_statistics
+from src.digest import sha256_file
+from src.journal import digest
 from src.methods.base import LinkStatistics
 from src.models.loading import load, load_graph
 from src.models.speech import SpeechModel
@@ -66,10 +68,10 @@ class Quantize(Stage):
         speech = load(settings.model, settings.device, settings.seed)
         calibration = _calibration(point) if point.uses_calibration else None
         at_full_precision = cache(partial(_fp_statistics, point, speech, calibration))
-        journal = BlockJournal(folder) if calibration is not None else None  # without calibration, blocks take no time
-        blocks = speech.graph.blocks
-        if journal is not None and (done := sum(map(journal.holds, blocks))):
-            log.info("quantize: going on after %d of %d blocks", done, len(blocks))
+        # Without calibration, blocks take no time.
+        journal = BlockJournal(folder, _basis(point)) if calibration is not None else None
+        if journal and journal.finished is not None:
+            log.info("quantize: going on after %d of %d blocks", journal.finished, len(speech.graph.blocks))
         quantizer = Quantizer(speech, point.method, settings, calibration, at_full_precision, journal)
         quantizer.run()
         path = folder / CHECKPOINT
@@ -88,6 +90,14 @@ class Quantize(Stage):
         uses = [f"calibration-{needed.fingerprint}" for needed in self.needs(point).values()]
         files = {CHECKPOINT: entry.path / CHECKPOINT}
         tracker.artifact(self.name, f"model-{entry.fingerprint}", "model", files, dict(entry.key), uses)
+
+
+def _basis(point: Point) -> dict[str, Any]:
+    """What resumed blocks depend on, beside the entry's key: what was calibrated on, to the byte, and how it is fed."""
+    clips = [sha256_file(point.calibration.path / name) for name in (CLIPS, FEATURES)]
+    settings = point.settings
+    about = {"batch_size": settings.calib.batch_size, "seed": settings.seed, "device": settings.device}
+    return {"calibration": digest(clips), **about}
 
 
 def _calibration(point: Point) -> Calibration:

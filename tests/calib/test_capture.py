@@ -44,8 +44,8 @@ def test_a_capture_that_was_killed_goes_on_with_the_next_batch(
         for seed, samples in enumerate(modulated(1 + seed, seed=seed) for seed in range(3))
     ]
     whole = capture(speech, clips, tmp_path / "whole", batch_size=1, suppress=True)
-    first, second, third = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
-    (tmp_path / "cut").write_bytes(first + second + third[:-2])
+    *earlier, third = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut").write_bytes(b"".join(earlier) + third[:-2])
     heard: list[str] = []
 
     def counted(speech: SpeechModel, batch: list[Utterance], *, suppress: bool) -> object:
@@ -58,3 +58,22 @@ def test_a_capture_that_was_killed_goes_on_with_the_next_batch(
     assert resumed.tokens == whole.tokens
     for one, two in zip(resumed.features, whole.features, strict=True):
         torch.testing.assert_close(one, two, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("change", ["batch size", "clips", "suppressed tokens"])
+def test_batches_that_were_transcribed_under_other_settings_are_not_taken_up(
+    tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that was killed goes on with another ``calib.batch_size``."""
+    speech = tiny_whisper(seed=9)
+    clips = [
+        Utterance(id=str(seed), text="", samples=len(samples), audio=encoded(samples))
+        for seed, samples in enumerate(modulated(1 + seed / 4, seed=seed) for seed in range(4))
+    ]
+    capture(speech, clips, tmp_path / "journal", batch_size=3, suppress=True)
+    now = clips[1:] if change == "clips" else clips
+    options = {"batch_size": 2 if change == "batch size" else 3, "suppress": change != "suppressed tokens"}
+    found = capture(speech, now, tmp_path / "journal", **options)
+    assert "was begun with other" in caplog.text
+    anew = capture(speech, now, tmp_path / "anew", **options)
+    assert (found.ids, found.tokens) == (anew.ids, anew.tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from src.evaluation.transcribe import (
     transcribe,
     transcribe_corpus,
 )
+from src.journal import values
 from src.models.speech import SpeechModel
 from tests.data.clips import tone
 from tests.tiny import tiny_moonshine, tiny_whisper
@@ -67,8 +68,7 @@ def transcripts(speech: SpeechModel, corpus: list[Utterance], journal: Path, kv_
 
 def finished(journal: Path) -> list[tuple[int, list[dict[str, object]]]]:
     """What is said of each batch, its seconds left out."""
-    entries = [json.loads(line) for line in journal.read_text(encoding="ascii").splitlines()]
-    return [(entry["batch"], entry["transcripts"]) for entry in entries]
+    return [(entry["batch"], entry["transcripts"]) for entry in values(journal)]
 
 
 def test_transcripts_come_in_corpus_order_and_each_is_its_utterances_own(
@@ -103,44 +103,39 @@ def test_a_finished_journal_is_read_and_nothing_is_decoded(
     assert journal.read_bytes() == written
 
 
-@pytest.mark.parametrize("cut", [1, 2, 40, -1])
-def test_a_cut_last_line_costs_one_batch(
-    speech: SpeechModel, corpus: list[Utterance], tmp_path: Path, heard: list[str], cut: int
+@pytest.mark.parametrize("damage", ["cut", "edited"])
+def test_a_damaged_line_costs_its_batch_and_what_follows(
+    speech: SpeechModel, corpus: list[Utterance], tmp_path: Path, heard: list[str], damage: str
 ) -> None:
-    """A kill leaves ``cut`` bytes of the line of the third batch, or all but its line feed (-1)."""
+    """An edited hypothesis is not taken up."""
     journal = tmp_path / "journal"
     unbroken = transcripts(speech, corpus, journal)
-    whole = journal.read_bytes()
-    (tmp_path / "whole").write_bytes(whole)
-    lines = whole.splitlines(keepends=True)
-    assert len(lines) == 4
-    journal.write_bytes(lines[0] + lines[1] + lines[2][:cut])
+    (tmp_path / "whole").write_bytes(journal.read_bytes())
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 5
+    third = lines[3][:40] if damage == "cut" else lines[3].replace(b'"hypothesis": "', b'"hypothesis": "x', 1)
+    journal.write_bytes(b"".join([*lines[:3], third, *(lines[4:] if damage == "edited" else [])]))
     heard.clear()
     assert transcripts(speech, corpus, journal) == unbroken
     assert heard == [corpus[index].id for batch in batches(corpus, BATCH)[2:] for index in batch]
     assert finished(journal) == finished(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("cut", [0, 1])
-def test_a_journal_cut_in_its_first_line_starts_anew(
-    speech: SpeechModel, corpus: list[Utterance], tmp_path: Path, cut: int
+@pytest.mark.parametrize("change", ["batch size", "model", "clips", "cache"])
+def test_batches_of_other_settings_are_not_taken_up(
+    corpus: list[Utterance], tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
 ) -> None:
-    unbroken = transcripts(speech, corpus, tmp_path / "whole")
-    journal = tmp_path / "cut"
-    journal.write_bytes((tmp_path / "whole").read_bytes()[:cut])
-    assert transcripts(speech, corpus, journal) == unbroken
-    assert finished(journal) == finished(tmp_path / "whole")
-
-
-def test_a_journal_cut_inside_a_character_is_resumed(
-    speech: SpeechModel, corpus: list[Utterance], tmp_path: Path
-) -> None:
-    journal = tmp_path / "journal"
-    unbroken = transcripts(speech, corpus, journal)
-    first, *_ = journal.read_bytes().splitlines(keepends=True)
-    half = "é".encode()[:1]
-    journal.write_bytes(first + b'{"batch": 1, "transcripts": [{"id": "' + half)
-    assert transcripts(speech, corpus, journal) == unbroken
+    """A run that was killed goes on with another batch size, rebuilt weights, other clips or another cache."""
+    speech, journal, anew = tiny_moonshine(seed=8), tmp_path / "journal", tmp_path / "anew"
+    before = {"batch_size": 2, "suppress": True, "kv_bits": 16, "basis": {"model": "one"}}
+    now = {**before, **{"batch size": {"batch_size": 3}, "model": {"basis": {"model": "two"}}}.get(change, {})}
+    now |= {"kv_bits": 2} if change == "cache" else {}
+    clips = corpus[1:] if change == "clips" else corpus
+    transcribe_corpus(speech, corpus, journal, **before)
+    found = transcribe_corpus(speech, clips, journal, **now)
+    assert "was begun with other" in caplog.text
+    assert found == transcribe_corpus(speech, clips, anew, **now)
+    assert finished(journal) == finished(anew)
 
 
 @pytest.mark.parametrize("mark", ["\n", "é", '"', "\u2028", "\x85"])
@@ -161,24 +156,28 @@ def test_a_quantized_cache_changes_what_is_heard(speech: SpeechModel, corpus: li
     assert transcripts(speech, corpus, tmp_path / "coarse", kv_bits=2) != exact
 
 
-def test_the_journal_is_one_json_object_a_batch(speech: SpeechModel, corpus: list[Utterance], tmp_path: Path) -> None:
+def test_the_journal_has_a_line_a_batch(speech: SpeechModel, corpus: list[Utterance], tmp_path: Path) -> None:
     transcripts(speech, corpus, tmp_path / "journal")
-    entries = [json.loads(line) for line in (tmp_path / "journal").read_text(encoding="utf-8").splitlines()]
+    entries = values(tmp_path / "journal")
     assert [entry["batch"] for entry in entries] == [0, 1, 2, 3]
     assert [len(entry["transcripts"]) for entry in entries] == [2, 2, 2, 1]
 
 
-def test_a_resumed_run_is_as_long_as_its_parts(speech: SpeechModel, corpus: list[Utterance], tmp_path: Path) -> None:
-    journal = tmp_path / "journal"
-    transcripts(speech, corpus, journal)
+def test_a_resumed_run_is_as_long_as_its_parts(
+    speech: SpeechModel, corpus: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, hours = tmp_path / "journal", count(0, 500)
+    with monkeypatch.context() as patch:  # a machine that was slow before the kill
+        patch.setattr("src.evaluation.clock.time.perf_counter", lambda: float(next(hours)))
+        transcripts(speech, corpus, journal)
     lines = journal.read_bytes().splitlines(keepends=True)
-    first = json.loads(lines[0])
-    first["seconds"]["total"] += 1000  # a machine that was slow before the kill
-    journal.write_bytes(json.dumps(first).encode() + b"\n" + lines[1])
+    slow = values(journal)[0]["seconds"]["total"]
+    assert slow >= 500
+    journal.write_bytes(lines[0] + lines[1])
     transcripts(speech, corpus, journal)
-    assert len(journal.read_bytes().splitlines()) == 4
+    assert len(values(journal)) == 4
     seconds = journal_seconds(journal)
-    assert 1000 < seconds["total"] < 1100
+    assert slow < seconds["total"] < slow + 100
     assert set(seconds) == {"audio", "features", "wait", "encode", "decode", "total"}
 
 

@@ -11,7 +11,7 @@ from src.calib.task import BlockInput, BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
 from src.methods.parts.block_trainer import block_loss, minibatches, reconstruction_error, train, train_epochs
-from src.methods.parts.straight_through import fake_quantize, fake_quantize_tokens, quantized_inputs
+from src.methods.parts.straight_through import learning_quantize, learning_quantize_tokens, quantized_inputs
 from src.models.speech import SpeechModel
 from src.quant import fake
 from src.quant.linear import QuantLinear
@@ -89,22 +89,22 @@ def test_divergence_is_an_error() -> None:
         train(block, lambda: {"weight": W}, minibatches(task, 2), torch.optim.Adam([W]))
 
 
-def plain(w: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> Tensor:
+def plain(w: Tensor, bits: int, scale: Tensor, zero: Tensor) -> Tensor:
     """The same rounding from operations that autograd knows."""
     steps = w / scale
     rounded = (steps.round() - steps).detach() + steps
-    return ((rounded + zero).clamp(0, max_code) - zero) * scale
+    return ((rounded + zero).clamp(0, 2**bits - 1) - zero) * scale
 
 
 def test_gradients_are_those_of_rounding_as_the_identity() -> None:
     gradients = []
-    for function in (fake_quantize, plain):
+    for function in (learning_quantize, plain):
         torch.manual_seed(1)
         w, weights = torch.randn(6, 32), torch.randn(6, 32)
         scale = torch.rand(6, 1) * 0.3 + 0.1
         w.requires_grad_()
         scale.requires_grad_()
-        out = function(w, scale, torch.full((6, 1), 3.0), 7)
+        out = function(w, 3, scale, torch.full((6, 1), 3.0))
         (out * weights).sum().backward()  # type: ignore[no-untyped-call]
         gradients.append((out.detach(), w.grad, scale.grad))
     for ours, expected in zip(*gradients, strict=True):
@@ -114,7 +114,7 @@ def test_gradients_are_those_of_rounding_as_the_identity() -> None:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_inputs_are_rounded_as_they_will_be_and_pass_gradients(bits: int) -> None:
     x = torch.randn(3, 5, 16, requires_grad=True)
-    ours = fake_quantize_tokens(x, bits)
+    ours = learning_quantize_tokens(x, bits)
     torch.testing.assert_close(ours, fake.fake_quantize_tokens(x.detach(), bits))
     ours.sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None

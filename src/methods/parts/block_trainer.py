@@ -8,7 +8,7 @@ for at the moment. The objective is the mean squared error over rows that are no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.func import functional_call
 from src.calib.task import BlockInput, BlockTask
 from src.errors import UserError
 from src.models.products import FastLinears
+from src.progress import progress
 
 Tensors = Callable[[], Mapping[str, Tensor]]
 
@@ -69,7 +70,7 @@ def reconstruction_error(module: nn.Module, tensors: Mapping[str, Tensor], batch
     return sum(float(block_loss(module, tensors, batch)) for batch in batches) / len(batches)
 
 
-def train(module: nn.Module, tensors: Tensors, steps: Iterable[Minibatch], optimizer: torch.optim.Optimizer) -> None:
+def train(module: nn.Module, tensors: Tensors, steps: Sequence[Minibatch], optimizer: torch.optim.Optimizer) -> None:
     """Takes one optimiser step a minibatch; gradients are on inside, whatever the caller set.
 
     Args:
@@ -82,7 +83,7 @@ def train(module: nn.Module, tensors: Tensors, steps: Iterable[Minibatch], optim
         UserError: the loss is no longer finite.
     """
     with torch.enable_grad():
-        for batch in steps:
+        for batch in progress(steps, "steps"):
             loss = block_loss(module, tensors(), batch)
             if not torch.isfinite(loss):
                 problem = f"learning diverged: the block's reconstruction error is {float(loss.detach())}"
@@ -119,7 +120,7 @@ def train_epochs(
     """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     least, kept = math.inf, [each.detach().clone() for each in parameters]
-    for remaining in reversed(range(epochs)):
+    for remaining in progress(range(epochs)[::-1], "passes"):
         train(module, tensors, batches, optimizer)
         if remaining < best_of:
             with torch.no_grad():

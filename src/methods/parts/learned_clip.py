@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from src.methods.parts.straight_through import as_stored, fake_quantize
+from src.methods.parts.straight_through import as_stored, learning_quantize
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import quantize
 
@@ -42,7 +42,7 @@ class LearnedClip:
         """The dequantized weight; differentiable in ``W`` [out, in] and in the learned factors."""
         groups = self._grouped(W)
         scale, zero = self._grid(groups)
-        return fake_quantize(groups, scale, zero, self._spec.max_code).view(W.shape)
+        return learning_quantize(groups, self._spec.bits, scale, zero).view(W.shape)
 
     @torch.no_grad()
     def quantize(self, W: Tensor) -> QuantizedWeight:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from src.calib.capture import Calibration
 from src.models.graph import Rows
 from src.models.speech import SpeechModel
-from src.runtime import progress
+from src.progress import progress
 
 _BINS = 1 << 15
 

@@ -20,7 +20,7 @@ from src.methods.workbench import Workbench
 from src.models.graph import Rows
 from src.models.products import FastLinears
 from src.models.speech import Encoded, SpeechModel
-from src.quant.fake import fake_quantize_tokens
+from src.quant.fake import fake_quantize_tokens, straight_through
 from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.rotation import Rotation
@@ -48,19 +48,15 @@ class RotatedLinear(nn.Linear):
         if self._online is not None:
             W = self._online(W)
         if self._spec is not None:
-            W = _straight_through(W, round_to_nearest(W.detach().float(), self._spec).dequantize().to(W))
+            W = straight_through(W, round_to_nearest(W.detach().float(), self._spec).dequantize().to(W))
         return W, None if self.bias is None else self._sides.bias(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """``input`` [..., in]; returns [..., out]."""
         x = input if self._online is None else self._online(input)
         if self._abits != FULL_PRECISION:
-            x = _straight_through(x, fake_quantize_tokens(x.detach(), self._abits))
+            x = straight_through(x, fake_quantize_tokens(x.detach(), self._abits))
         return nn.functional.linear(x, *(self.made or self.make()))
-
-
-def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:
-    return x + (rounded - x).detach()
 
 
 @contextmanager

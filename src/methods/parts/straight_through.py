@@ -13,53 +13,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.quant.fake import clipped, grid_between, straight_through
 from src.quant.linear import QuantLinear
 from src.settings import FULL_PRECISION
 
-_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
-
 
 class _FakeQuantize(torch.autograd.Function):
-    """``s (clamp(round(w / s) + z, 0, max_code) - z)``; one pass saves what both gradients need."""
+    """``s (clamp(round(w / s) + z, 0, 2^b - 1) - z)``; one pass saves what both gradients need."""
 
     @staticmethod
-    def forward(ctx: Any, w: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> Tensor:
+    def forward(ctx: Any, w: Tensor, bits: int, scale: Tensor, zero: Tensor) -> Tensor:
         steps = w / scale
         rounded = steps.round()
-        code = torch.minimum(torch.maximum(rounded, -zero), max_code - zero)
+        code = clipped(rounded, bits, zero)
         inside = rounded == code
         ctx.save_for_backward(torch.where(inside, code - steps, code), inside)
         return code * scale
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         slope, inside = ctx.saved_tensors
         (gradient,) = gradients
         of_w = gradient * inside if ctx.needs_input_grad[0] else None
-        of_scale = (gradient * slope).sum(-1, keepdim=True) if ctx.needs_input_grad[1] else None
-        return of_w, of_scale, None, None
+        of_scale = (gradient * slope).sum(-1, keepdim=True) if ctx.needs_input_grad[2] else None
+        return of_w, None, of_scale, None
 
 
-def fake_quantize(w: Tensor, scale: Tensor, zero: Tensor, max_code: int) -> Tensor:
-    """Rounds ``w`` [..., columns] to the grids ``scale`` and ``zero`` [..., 1]; both learn."""
-    quantized: Tensor = _FakeQuantize.apply(w, scale, zero, max_code)  # type: ignore[no-untyped-call]
+def learning_quantize(w: Tensor, bits: int, scale: Tensor, zero: Tensor) -> Tensor:
+    """:func:`src.quant.fake.fake_quantize` of ``w`` [..., columns] to ``scale``, ``zero`` [..., 1], with gradients.
+
+    Both ``w`` and ``scale`` learn.
+    """
+    quantized: Tensor = _FakeQuantize.apply(w, bits, scale, zero)  # type: ignore[no-untyped-call]
     return quantized
 
 
 def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
     """``x`` rounded to ``dtype``, the type scales are stored in; gradients pass unchanged."""
-    return x + (x.to(dtype).to(x.dtype) - x).detach()
+    return straight_through(x, x.to(dtype).to(x.dtype))
 
 
-def fake_quantize_tokens(x: Tensor, bits: int) -> Tensor:
-    """:func:`src.quant.fake.fake_quantize_tokens` (asymmetric), differentiable in ``x`` and through its range.
+def learning_quantize_tokens(x: Tensor, bits: int) -> Tensor:
+    """:func:`src.quant.fake.fake_quantize_tokens` (asymmetric), with gradients to ``x`` and through its range.
 
     What learns to narrow the range of ``x`` [..., width], such as an equalising scale, needs the second of these.
     """
-    max_code = (1 << bits) - 1
-    low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
-    scale = ((high - low) / max_code).clamp(min=_SMALLEST_SCALE)
-    return fake_quantize(x, scale, (-low / scale).detach().round(), max_code)
+    scale, zero = grid_between(x.amin(-1, keepdim=True), x.amax(-1, keepdim=True), bits, symmetric=False)
+    return learning_quantize(x, bits, scale, zero.detach())
 
 
 class _LearningLinear(QuantLinear):
@@ -67,7 +67,7 @@ class _LearningLinear(QuantLinear):
 
     def forward(self, input: Tensor) -> Tensor:
         """The product with the rounded input."""
-        x = fake_quantize_tokens(self.rotated(input), self.abits)
+        x = learning_quantize_tokens(self.rotated(input), self.abits)
         return nn.functional.linear(x, self.weight, self.bias)
 
 

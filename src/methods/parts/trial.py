@@ -19,6 +19,7 @@ from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Feed, Link
+from src.progress import progress
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,10 @@ def losses_by_link(
             own = [path for path in link.linears if path in paths]
             if own:
                 observation = Observation(bench.module, task, probe(task.block, link))
-                for number, candidate in enumerate(candidates[link.name]):
+                for number, candidate in enumerate(progress(candidates[link.name], link.name)):
                     losses[link.name][number] += observation.loss(_trials(own, candidate, quantize))
 
-    Walker(bench.speech, calibration, WalkOptions(gram=False)).walk(on_block)
+    Walker(bench.speech, calibration, WalkOptions(gram=False, label="search")).walk(on_block)
     return losses
 
 
