@@ -105,6 +105,7 @@ def test_what_is_odd_but_whole_is_read_to_the_last_sample(oddity: str) -> None:
 CONTRADICTIONS: dict[str, tuple[str, bytes]] = {
     "sound its header does not count": ("corrupt", at(WAV, 40, struct.pack("<I", 10_000))),
     "two chunks of sound": ("corrupt", _wav(FMT, chunk(b"data", SOUND), chunk(b"data", SOUND))),
+    "24 bits in 4 bytes": ("corrupt", at(WAV, 32, struct.pack("<HH", 4, 24))),
     "no chunk of sound": ("corrupt", _wav(FMT)),
     "no description": ("corrupt", _wav(chunk(b"data", SOUND))),
     "sound that is a part of a sample": ("truncated", ODD["wav from a pipe, ffmpeg"][:-1]),
