@@ -13,7 +13,8 @@ from src.data.containers.part import corrupt
 Chunks = Mapping[bytes, bytes]
 
 MPEG: Final = frozenset({0x50, 0x55})  # wav: layers I and II, layer III
-_LINEAR: Final = frozenset({1, 3, 6, 7})  # wav: pcm, float, A-law, mu-law
+_LINEAR: Final = frozenset({1, 3})  # wav: pcm, float
+_LOGARITHMIC: Final = frozenset({6, 7})  # wav: A-law, mu-law, a byte a sample whatever the header says
 _EXTENSIBLE: Final = 0xFFFE
 _AIFC: Final = {b"fl32": 4, b"in32": 4, b"fl64": 8, b"alaw": 1, b"ulaw": 1, b"in24": 3}  # bytes of a sample
 _GUID: Final = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # behind the names of W64's chunks
@@ -117,8 +118,9 @@ def _wav_width(name: bytes, order: str, found: Chunks) -> int:
     codec, channels, _, _, block, bits = struct.unpack(f"{order}HHIIHH", fmt[:16])
     if codec == _EXTENSIBLE and len(fmt) >= 26:
         codec = struct.unpack(f"{order}H", fmt[24:26])[0]
-    width = channels * ((bits + 7) // 8)
-    return width if codec in _LINEAR and block == width else 0
+    if codec in _LOGARITHMIC:
+        return int(channels)
+    return _width(channels, bits, block) if codec in _LINEAR else 0
 
 
 def _aiff_width(found: Chunks) -> int:
@@ -131,8 +133,18 @@ def _aiff_width(found: Chunks) -> int:
 
 
 def _caf_width(found: Chunks) -> int:
-    codec, _, packet, frames, _, _ = struct.unpack(">4s5I", _describes(found, b"desc", 32)[8:32])
-    return packet if codec in (b"lpcm", b"alaw", b"ulaw") and frames == 1 else 0
+    codec, _, packet, frames, channels, bits = struct.unpack(">4s5I", _describes(found, b"desc", 32)[8:32])
+    if codec in (b"alaw", b"ulaw"):
+        return int(channels)
+    return _width(channels, bits, packet) if codec == b"lpcm" and frames == 1 else 0
+
+
+def _width(channels: int, bits: int, block: int) -> int:
+    """Bytes of a sample of all channels; ``block`` is what the header says they are, or 0."""
+    width = channels * ((bits + 7) // 8)
+    if block not in (0, width):
+        raise corrupt(f"its header gives {block} bytes to a sample of {channels} channels of {bits} bits")
+    return width
 
 
 def _describes(found: Chunks, name: bytes, size: int) -> bytes:
