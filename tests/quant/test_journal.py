@@ -211,7 +211,7 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("which", range(BLOCKS + 2))
-@pytest.mark.parametrize("damage", ["cut", "edited", "empty", "absent"])
+@pytest.mark.parametrize("damage", ["cut", "edited", "empty", "absent", "folder"])
 def test_what_followed_a_damaged_file_is_made_again(
     tmp_path: Path, which: int, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,8 +222,10 @@ def test_what_followed_a_damaged_file_is_made_again(
     middle = len(content) // 2
     changed = {"cut": content[:-8], "empty": b"", "edited": content[:middle] + b"~" + content[middle + 1 :]}
     file.write_bytes(changed.get(damage, b""))
-    if damage == "absent":
+    if damage in ("absent", "folder"):
         file.unlink()
+    if damage == "folder":
+        file.mkdir()
     again = quantize(settings, tmp_path)
     if name != "journal":
         assert "absent or damaged" in caplog.text
