@@ -62,7 +62,7 @@ class BlockJournal:
         present = torch.get_num_threads()
         begun = self._held.get(_BEGIN, {}).get("threads", present)
         if begun != present:
-            log.info("quantize: going on with %d threads, as it was begun, instead of %d", begun, present)
+            log.info("quantize: going on with as many threads as it was begun with: %d instead of %d", begun, present)
             torch.set_num_threads(begun)
         try:
             yield
