@@ -33,7 +33,7 @@ class Journal:
 
     Args:
         path: the file; made if need be.
-        basis: plain data that the lines depend on, beside code and packages; a file of another basis is begun anew.
+        basis: plain data that the lines depend on, such as the :func:`program`; a file of another is begun anew.
 
     Attributes:
         values: one a line, in order.
@@ -43,8 +43,8 @@ class Journal:
         self._path = path
         self.values: list[Any] = []
         self._lines: list[_Line] = []
-        _make_file(path)
-        basis = json.loads(json.dumps({**basis, **_program()}))
+        make_file(path)
+        basis = json.loads(json.dumps(dict(basis)))
         lines, problem = _fitting(path.read_bytes())
         if lines and lines[0].value != basis:
             lines, problem = [], _difference(lines[0].value, basis)
@@ -130,11 +130,11 @@ def _short(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, str) and len(value) < _DIGITS)
 
 
-def _make_file(path: Path) -> None:
-    """An empty file where there is none, or something else than a file."""
+def make_file(path: Path) -> None:
+    """An empty file where there is none, or one that cannot be read, or something else."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    elif not path.is_file():
+    elif not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
         path.unlink(missing_ok=True)
     path.touch()
 
@@ -145,7 +145,7 @@ def digest(value: Any) -> str:
 
 
 @cache
-def _program() -> dict[str, str]:
+def program() -> dict[str, str]:
     """The code that runs, and the packages that compute."""
     found = hashlib.sha256()
     for file in sorted((ROOT / "src").rglob("*.py")):

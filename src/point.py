@@ -101,8 +101,8 @@ class Point:
             "symmetric": settings.symmetric,
             "scope": settings.scope.model_dump(),
         }
-        if self.method.transforms:
-            weights["seed"] = settings.seed  # rotations are drawn
+        if self.method.draws:
+            weights["seed"] = settings.seed
         if settings.abits != FULL_PRECISION:
             weights["activation"] = settings.activation.model_dump()
         ends = {"head_bits": settings.head_bits, "frontend_bits": settings.frontend_bits}

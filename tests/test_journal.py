@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from src.journal import Journal, values
+from src.journal import Journal, program, values
 
 BASIS = {"batch_size": 16, "clips": "0123456789abcdef0123456789abcdef"}
 VALUES: list[Any] = [{"batch": 0, "said": "naïve\n\u2028"}, [1, 2.5, None], "three", {"seconds": 1e-9}]
@@ -115,13 +115,18 @@ def test_a_journal_of_another_basis_is_begun_anew_and_the_log_says_what_differs(
 
 
 def test_a_journal_of_other_code_is_begun_anew(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from src import journal
-
-    now = {**journal._program(), "code": "0" * 32, "torch": "1.0"}
-    monkeypatch.setattr("src.journal._program", lambda: now)
-    assert opened(path) == []
+    then = program()
+    Journal(tmp_path / "file", then).append("old")
+    source = tmp_path / "src" / "a.py"
+    source.parent.mkdir()
+    source.write_text("pass")
+    monkeypatch.setattr("src.journal.ROOT", tmp_path)
+    program.cache_clear()
+    now = {**program(), "torch": "1.0"}
+    program.cache_clear()
+    assert Journal(tmp_path / "file", now).values == []
     assert "other code, torch (" in caplog.text
 
 

@@ -46,8 +46,10 @@ def test_whose_inputs_blocks_see_names_only_models_that_depend_on_it(tmp_path: P
     assert len(names) == (1 if same else 2)
 
 
-def test_the_seed_names_a_randomly_rotated_model(tmp_path: Path) -> None:
-    plain, changed = point(tmp_path, "method=quarot_rtn"), point(tmp_path, "method=quarot_rtn", "seed=1")
+@pytest.mark.parametrize("method", ["quarot_rtn", "tesseraq_omniquant"])
+def test_the_seed_names_a_model_that_is_drawn(tmp_path: Path, method: str) -> None:
+    """On the same clips: rotations, or the clips of each step."""
+    plain, changed = (point(tmp_path, f"method={method}", "calib.seed=0", *seed) for seed in ([], ["seed=1"]))
     assert plain.quantized.fingerprint != changed.quantized.fingerprint
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from src.data.corpora import Utterance
 from src.evaluation.longform import announce
 from src.evaluation.transcribe import transcribe
-from src.journal import Journal, digest
+from src.journal import Journal, digest, program
 from src.models.speech import SpeechModel
 from src.progress import progress
 
@@ -106,10 +106,14 @@ def capture(
 
 def _journal(path: Path, speech: SpeechModel, clips: Sequence[Utterance], batch_size: int, suppress: bool) -> Journal:
     """Tokens of every transcribed batch."""
-    composed = digest([[clip.id, clip.samples] for clip in clips])
-    return Journal(
-        path, {"clips": composed, "batch_size": batch_size, "suppress": suppress, "device": str(speech.device)}
-    )
+    basis = {
+        **program(),
+        "clips": digest([[clip.id, clip.samples] for clip in clips]),
+        "batch_size": batch_size,
+        "suppress": suppress,
+        "device": str(speech.device),
+    }
+    return Journal(path, basis)
 
 
 def _references(speech: SpeechModel, clips: Sequence[Utterance]) -> list[list[int]]:

@@ -18,7 +18,7 @@ from src.evaluation.ahead import ahead
 from src.evaluation.clock import Clock
 from src.evaluation.decode import batches, greedy, warm_up
 from src.evaluation.longform import Decoded, Form, Search, announce, decode_long, form_of
-from src.journal import Journal, digest, values
+from src.journal import Journal, digest, program, values
 from src.models.speech import SpeechModel
 from src.progress import progress
 from src.quant.fake import kv_layer_factory
@@ -102,6 +102,7 @@ def transcribe_corpus(
     kept = Journal(
         journal,
         {
+            **program(),
             **(basis or {}),
             "utterances": digest([[item.id, item.samples, item.text] for item in utterances]),
             "batch_size": batch_size,

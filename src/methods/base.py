@@ -122,6 +122,11 @@ class Method:
         return False
 
     @property
+    def draws(self) -> bool:
+        """Whether what it does depends on :attr:`Workbench.seed`; a transform may draw rotations."""
+        return self.transforms
+
+    @property
     def only_scales(self) -> bool:
         """Whether :meth:`transform` changes inputs of linears by :attr:`Transformed.scales` alone, if at all."""
         return not self.transforms

@@ -78,6 +78,11 @@ class TesseraQ(Method):
         return self.start.transforms
 
     @property
+    def draws(self) -> bool:
+        """True: the clips of its steps."""
+        return True
+
+    @property
     def simulates_inputs(self) -> bool:
         """True: it learns with inputs rounded per token."""
         return True

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from src.digest import sha256_file
-from src.journal import Journal
+from src.journal import Journal, make_file, program
 from src.models.graph import Block
 from src.quant.begun import Begun, load_begun, save_begun
 from src.quant.checkpoint import leftover_tensors, save_weights
@@ -36,12 +36,12 @@ class BlockJournal:
 
     Args:
         folder: where the files are.
-        basis: plain data that what is made depends on; see :class:`~src.journal.Journal`.
+        basis: plain data that what is made depends on, beside the program; see :class:`~src.journal.Journal`.
     """
 
     def __init__(self, folder: Path, basis: Mapping[str, Any] | None = None) -> None:
         self._folder = folder
-        self._journal = Journal(folder / f"blocks{PROGRESS_SUFFIX}", basis or {})
+        self._journal = Journal(folder / f"blocks{PROGRESS_SUFFIX}", {**program(), **(basis or {})})
         self._held: dict[str, dict[str, Any]] = {}
         for count, line in enumerate(self._journal.values):
             file = self._file(line["name"])
@@ -62,7 +62,7 @@ class BlockJournal:
         present = torch.get_num_threads()
         begun = self._held.get(_BEGIN, {}).get("threads", present)
         if begun != present:
-            log.info("quantize: going on with %d threads, as it was begun, instead of %d", begun, present)
+            log.info("quantize: going on with as many threads as it was begun with: %d instead of %d", begun, present)
             torch.set_num_threads(begun)
         try:
             yield
@@ -71,6 +71,7 @@ class BlockJournal:
 
     def begin(self, begun: Begun, module: nn.Module, *, transforms: bool) -> None:
         """Keeps what precedes the blocks; see :func:`~src.quant.begun.save_begun`."""
+        make_file(self._file(_BEGIN))
         save_begun(self._file(_BEGIN), begun, module, transforms=transforms)
         self._write(_BEGIN, {"threads": torch.get_num_threads()})
 
@@ -101,6 +102,7 @@ class BlockJournal:
         """
         paths = {linear.path for linear in block.linears}
         leftovers = leftover_tensors(module, weights)
+        make_file(self.file(block))
         save_weights(
             self.file(block),
             {path: weight for path, weight in weights.items() if path in paths},

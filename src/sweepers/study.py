@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from src.errors import UserError
+from src.journal import Journal
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -35,15 +36,18 @@ def alone(journal: Path) -> AbstractContextManager[Any]:
 def open_study(journal: Path, objectives: int, sampler: str, seed: int, batch: int) -> Study:
     """The study that minimizes so many objectives, new or as it was left; interrupted trials are proposed again first.
 
+    Its file is a :class:`~src.journal.Journal`: of a damaged one, only what came before the damage is taken up.
+
     Raises:
         UserError: Optuna is not installed.
     """
     optuna = _optuna()
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
-    storage = JournalStorage(JournalFileBackend(str(journal)))
+    from src.sweepers.log import CheckedLog
+
+    storage = JournalStorage(CheckedLog(Journal(journal, {"objectives": objectives})))
     directions = ["minimize"] * objectives
     study: Study = optuna.create_study(
         storage=storage, study_name=journal.stem, directions=directions, load_if_exists=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,19 +28,20 @@ from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 BUILDERS = {
-    "embedded_whisper": lambda: tiny_whisper(encoder_layers=1),
-    "embedded_moonshine": lambda: tiny_moonshine(encoder_num_hidden_layers=1),
+    "embedded_whisper": lambda: tiny_whisper(encoder_layers=1, decoder_layers=1),
+    "embedded_moonshine": lambda: tiny_moonshine(encoder_num_hidden_layers=1, decoder_num_hidden_layers=1),
 }
 WHISPER, MOONSHINE = BUILDERS
-BLOCKS = 3
+BLOCKS = 2
 SHORT = {  # what takes long, made short
     "omniquant": ["method.epochs=1"],
     "osplus": ["method.steps=2"],
     "osplus_gptq": ["method.steps=2"],
     "spinquant": ["method.iterations=2"],
     "spinquant_rtn": ["method.iterations=2"],
-    "tesseraq": ["method.steps=1"],
-    "tesseraq_omniquant": ["method.steps=1", "method.start.epochs=1"],
+    "tesseraq": ["method.steps=1", "method.thresholds=[0.5,0.1]"],
+    "tesseraq_omniquant": ["method.steps=1", "method.thresholds=[0.5]", "method.start.epochs=1"],
+    "awq_module": ["method.steps=3"],
 }
 MORE = {  # other ways in which blocks depend on what precedes them
     "full precision before it": (MOONSHINE, ["method=gptq", "calib.propagate=fp"]),
@@ -88,17 +90,6 @@ class Made:
 
 
 Moment = Callable[[str], None]  # is told of everything that happens
-
-
-def after(blocks: int) -> Moment:
-    """Dies when so many blocks are finished."""
-    left = iter(range(blocks))
-
-    def die(what: str) -> None:
-        if what == "block" and next(left, None) is None:
-            raise Killed
-
-    return die
 
 
 def at(moment: str) -> Moment:
@@ -171,14 +162,17 @@ def two_threads() -> Iterator[Callable[[], None]]:
 def test_the_resumed_model_has_the_bytes_of_an_unbroken_one(
     tmp_path: Path, kind: str, two_threads: Callable[[], None]
 ) -> None:
-    """Though a second transform and plan would come out different, and there are more threads."""
+    """Though a second transform and plan would come out different, and there are more threads.
+
+    Files are written one after the other: those of a run that was killed are the first of an unbroken one's.
+    """
     model, overrides = KINDS[kind]
     settings = composed(f"model={model}", *overrides)
-    whole = quantize(settings, tmp_path / "unbroken")
-    with pytest.raises(Killed):
-        quantize(settings, tmp_path / "resumed", after(1))
+    whole = quantize(settings, tmp_path)
+    lines = (tmp_path / "blocks.progress").read_bytes().splitlines(keepends=True)
+    (tmp_path / "blocks.progress").write_bytes(b"".join(lines[:3]))  # basis, what precedes the blocks, one block
     two_threads()
-    again = quantize(settings, tmp_path / "resumed", nudged=True)
+    again = quantize(settings, tmp_path, nudged=True)
     assert (again.transforms, len(again.blocks)) == (0, BLOCKS - 1)
     assert again.file == whole.file
     assert again.rows == whole.rows
@@ -190,16 +184,16 @@ def test_a_transform_that_comes_out_different_gives_another_model(tmp_path: Path
     assert quantize(settings, tmp_path / "one").file != quantize(settings, tmp_path / "other", nudged=True).file
 
 
-@pytest.mark.parametrize("moment", ["transform", "plan", "ends"])
+@pytest.mark.parametrize("moment", ["transform", "plan", "block", "ends"])
 @pytest.mark.parametrize("overrides", [["method=quarot"], ["method=myqasr_gptq", "calib.propagate=fp"]])
-def test_a_kill_at_any_other_moment_changes_nothing_either(tmp_path: Path, overrides: list[str], moment: str) -> None:
+def test_a_kill_at_any_moment_changes_nothing(tmp_path: Path, overrides: list[str], moment: str) -> None:
     """Ends are rounded before the blocks or after them, as ``calib.propagate`` says."""
     settings = composed("model=embedded_whisper", "wbits=3", "head_bits=4", *overrides)
     whole = quantize(settings, tmp_path / "unbroken")
     with pytest.raises(Killed):
         quantize(settings, tmp_path / "resumed", at(moment))
     again = quantize(settings, tmp_path / "resumed")
-    assert again.transforms == (0 if moment == "ends" else 1)
+    assert again.transforms == (0 if moment in ("block", "ends") else 1)
     assert (again.file, again.rows) == (whole.file, whole.rows)
 
 
@@ -210,20 +204,32 @@ def files(folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.safetensors.progress" for name in names} | {"journal": journal}
 
 
-@pytest.mark.parametrize("which", range(BLOCKS + 2))
-@pytest.mark.parametrize("damage", ["cut", "edited", "empty", "absent"])
-def test_what_followed_a_damaged_file_is_made_again(
-    tmp_path: Path, which: int, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, Made]:
+    """A run that died when all blocks were done."""
     settings = composed("model=embedded_whisper", "method=smoothquant", "bits=w4a8", "calib.propagate=fp")
-    whole = quantize(settings, tmp_path)
+    folder = tmp_path_factory.mktemp("finished")
+    return settings, folder, quantize(settings, folder)
+
+
+@pytest.mark.parametrize(
+    ("which", "damage"),
+    [(0, "edited"), (0, "empty"), (1, "cut"), (1, "folder"), (2, "absent"), (2, "edited"), (3, "edited"), (3, "cut")],
+)
+def test_what_followed_a_damaged_file_is_made_again(
+    finished: tuple[Settings, Path, Made], tmp_path: Path, which: int, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, folder, whole = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     name, file = list(files(tmp_path).items())[which]
     content = file.read_bytes()
     middle = len(content) // 2
-    changed = {"cut": content[:-8], "empty": b"", "edited": content[:middle] + b"~" + content[middle + 1 :]}
-    file.write_bytes(changed.get(damage, b""))
-    if damage == "absent":
-        file.unlink()
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+    elif damage != "absent":
+        edited = content[:middle] + b"~" + content[middle + 1 :]
+        file.write_bytes({"cut": content[:-8], "empty": b"", "edited": edited}[damage])
     again = quantize(settings, tmp_path)
     if name != "journal":
         assert "absent or damaged" in caplog.text

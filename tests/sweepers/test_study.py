@@ -30,6 +30,22 @@ def test_what_was_found_is_known_and_what_was_interrupted_comes_first(tmp_path: 
         later.tell(trial, (1.0, 2.0))
 
 
+@pytest.mark.parametrize("damage", ["edited", "foreign"])
+def test_figures_that_were_tampered_with_are_not_known(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "a.journal"
+    study = open_study(file, 1, "random", seed=0, batch=2)
+    for figure in (5.0, 7.0):
+        trial = study.ask()
+        SPACE.suggest(trial)
+        study.tell(trial, figure)
+    content = file.read_bytes()
+    assert content.count(b"[7.0]") == 1
+    file.write_bytes(content.replace(b"[7.0]", b"[1.0]") if damage == "edited" else b"{" + content)
+    later = open_study(file, 1, "random", seed=0, batch=2)
+    assert sorted(known(later).values()) == ([(5.0,)] if damage == "edited" else [])
+    later.tell(later.ask(), 2.0)
+
+
 def test_a_study_is_one_process_s_at_a_time(tmp_path: Path) -> None:
     with alone(tmp_path / "a.journal"):
         with pytest.raises(UserError, match="another process"):
