@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.redaction import REDACTED, RedactingFilter, redact, redact_command, redact_file
+from src.redaction import REDACTED, RedactingFilter, redact, redact_yaml, without_secrets
 
 
 @pytest.mark.parametrize("key", ["token", "hf_token", "WANDB_API_KEY", "apiKey", "client-secret", "passwords", "key"])
@@ -106,7 +106,7 @@ def test_a_file_is_replaced_only_where_something_is_hidden(tmp_path: Path) -> No
     telling.write_text(f"root: {Path.home()}/data\nsource: https://me:secret@example.org/m\n")
     before = clean.stat()
     for file in (clean, telling, tmp_path / "absent.yaml"):
-        redact_file(file)
+        redact_yaml(file)
     assert clean.stat().st_mtime_ns == before.st_mtime_ns
     assert telling.read_text() == "root: ~/data\nsource: https://***@example.org/m\n"
     assert {path.name for path in tmp_path.iterdir()} == {"clean.yaml", "telling.yaml"}
@@ -115,4 +115,4 @@ def test_a_file_is_replaced_only_where_something_is_hidden(tmp_path: Path) -> No
 def test_a_command_to_be_copied_keeps_the_home_directory_and_no_secret() -> None:
     command = f"python -m src.main output_dir={Path.home()}/out model.source=https://me:secret@example.org/m"
     expected = f"python -m src.main output_dir={Path.home()}/out model.source=https://***@example.org/m"
-    assert redact_command(command) == expected
+    assert without_secrets(command) == expected
