@@ -29,6 +29,8 @@ GROUP_OR_KEY = "Write group=choice or key=value"
 def main(application: Callable[[], Any]) -> None:
     """Calls a ``hydra.main`` function; exits with 1 after a mistake that the user can mend."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that every error looks the same
+    for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
+        del os.environ[name]  # set to nothing, which W&B takes for a value
     guard_output()
     sys.argv[1:] = without_secrets_in(sys.argv[1:])
     with console.plain_errors():

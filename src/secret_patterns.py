@@ -30,9 +30,9 @@ _KEYS: Final = tuple(
             r"api_org_[A-Za-z0-9]{16,}",
             r"sk[-_](?=[\w-]*\d)[\w-]{16,}",
             r"rk_(?:live|test)_\w{16,}",
-            r"AKIA[0-9A-Z]{16}",
-            r"ASIA[0-9A-Z]{16}",
-            r"AIza[\w-]{30,}",
+            r"AKIA[0-9A-Z]{16}(?![\w+/=-])",
+            r"ASIA[0-9A-Z]{16}(?![\w+/=-])",
+            r"AIza[\w-]{35}(?![\w+/=-])",
             r"ya29\.[\w.-]{20,}",
             r"gh[pousr]_[A-Za-z0-9]{20,}",
             r"github_pat_\w{20,}",
@@ -48,7 +48,7 @@ _KEYS: Final = tuple(
         ),
     )
 )
-_BEFORE_KEY: Final = re.compile(r"[A-Za-z0-9+/_-]$")  # inside of a longer word, as in the base64 of a sound
+_BEFORE_KEY: Final = re.compile(r"[A-Za-z0-9]$")  # inside of a longer word, as in the base64 of a sound
 _CREDENTIALS = re.compile(r"://([^/\s\"'<>?#\\]*)@")
 _HEADER = re.compile(r"(?i:authorization)(?:[\"']?\s*[:=]\s*[\"']?)(?:(?i:bearer|basic|token|digest)\s+)?([^\s\"',;]+)")
 _SCHEME = re.compile(r"\bBearer\s+([\w.~+/=-]{16,})|\bBasic\s+((?=[A-Za-z+/]*[0-9=A-Z])[A-Za-z0-9+/]{8,}={0,2})")
