@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import console
 from src.errors import NOT_WRITABLE, UserError, did_you_mean
-from src.interrupts import leave
+from src.interrupts import leave, obey_signals
 from src.redaction import guard_output
 from src.secret_references import without_secrets_in
 from src.settings import ROOT
@@ -31,6 +31,7 @@ def main(application: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that every error looks the same
     for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
         del os.environ[name]  # set to nothing, which W&B takes for a value
+    obey_signals()
     guard_output()
     sys.argv[1:] = without_secrets_in(sys.argv[1:])
     with console.plain_errors():

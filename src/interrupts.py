@@ -1,6 +1,6 @@
 """Ctrl-C, and the signals by which a terminal or a scheduler ends a process: one line, the work undone, no traceback.
 
-Needs no other module, so that it can stand before the imports of a command.
+Needs no other module: what ends a command must not wait for its imports.
 """
 
 from __future__ import annotations
@@ -27,15 +27,12 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
-@contextmanager
-def one_line(told: str = "interrupted") -> Iterator[None]:
-    """Ends the process with ``Error: told`` where it is interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        with suppress(OSError, ValueError):  # the terminal is gone
-            print(f"Error: {told}", file=sys.stderr, flush=True)
-        leave(interrupt)
+def tell(interrupt: KeyboardInterrupt) -> NoReturn:
+    """Ends the process with one line."""
+    signal.signal(signal.SIGINT, _at_once)
+    with suppress(OSError, ValueError):  # the terminal is gone
+        print("Error: interrupted", file=sys.stderr, flush=True)
+    leave(interrupt)
 
 
 def obey_signals() -> None:

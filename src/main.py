@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.interrupts import obey_signals, one_line
-
-with one_line():
-    import hydra
-    from omegaconf import DictConfig
+import hydra
+from omegaconf import DictConfig
 
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).resolve().parent.parent / "conf"), config_name="config")
@@ -28,8 +25,6 @@ def run(config: DictConfig) -> float | tuple[float | None, ...] | None:
 
 
 if __name__ == "__main__":
-    obey_signals()
-    with one_line():
-        from src.cli import main
+    from src.cli import main
 
-        main(run)
+    main(run)

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from src.secret_patterns import REDACTED, REFERENCE, hidden, telling, worth_hiding
 
 _SHORTEST_SECRET: Final = 8  # characters; shorter values of the environment are ordinary words
-_REFERENCE: Final = re.compile(rf"\$\{{oc\.env:{REFERENCE}\w+\}}")
+_REFERENCE: Final = re.compile(rf"\$\\?\{{oc\.env\\?:{REFERENCE}\w+\\?\}}")  # also as Hydra escapes it
 _ROUNDS: Final = 100_000  # of the digest that stands for a secret in a key: too many to guess a password by trying
 
 

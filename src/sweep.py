@@ -30,6 +30,7 @@ class SweepTable(Callback):
     """Remembers where the sweep writes, so that its tables can be printed however it ends."""
 
     folder: Path | None = None
+    elsewhere: str | None = None  # what becomes of jobs that do not end with this process
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra in the process that launches the jobs."""
@@ -113,7 +114,9 @@ def show_interrupted() -> bool:
     if folder is None or not folder.exists():
         return False
     found, _ = _show_points(folder, _jobs(folder))
-    console.error(f"interrupted; {found} points of this sweep have a record. To go on with the others:")
+    elsewhere = SweepTable.elsewhere
+    others = ". To go on with the others" if elsewhere is None else f"; {elsewhere}. For those that end without one"
+    console.error(f"interrupted; {found} points of this sweep have a record{others}:")
     _show_retry()
     return True
 

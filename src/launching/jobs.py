@@ -15,7 +15,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.attempt import LOST, lost
+from src.attempt import LOST, ended_on_request, lost
 from src.errors import UserError
 from src.failures import FAILURE, End, Job
 from src.redaction import guard_output, redact_error, without_secrets
@@ -127,6 +127,10 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         failed = JobReturn(overrides=launched.overrides, status=JobStatus.FAILED)
         failed.return_value = LostJobError(end.reason)
         return failed
+
+    def stopped(self, launched: Launched) -> None:
+        """A job that this process ended, as it was asked to end itself."""
+        ended_on_request(self._job(launched)[0])
 
     @property
     def configuration(self) -> DictConfig:

@@ -59,9 +59,9 @@ class LocalPoolLauncher(JobLauncher):
         executor = self.executor()
         from src.launching.pool import PoolExecutor, watched  # submitit's import takes its time
 
-        with watched(reap=lambda: [each.job.done() for each in running]) as watcher:
-            pool = PoolExecutor(executor._executor, watcher)
-            try:
+        try:
+            with watched(reap=lambda: [each.job.done() for each in running]) as watcher:
+                pool = PoolExecutor(executor._executor, watcher)
                 while waiting or running:
                     while waiting and len(running) < most:
                         number, overrides = waiting.popleft()
@@ -72,9 +72,11 @@ class LocalPoolLauncher(JobLauncher):
                         running.remove(each)
                         watcher.over(int(each.job.job_id))
                         ended[each.number] = self.outcome(each)
-            except KeyboardInterrupt:
-                log.warning("interrupted; ending %d jobs", len(running))
-                raise
+        except KeyboardInterrupt:
+            log.warning("interrupted; %d jobs were ended", len(running))
+            for each in running:
+                self.stopped(each)
+            raise
         return [ended[number] for number in sorted(ended)]
 
 
