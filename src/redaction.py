@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 from urllib.parse import quote
 
 from src.secret_patterns import REDACTED, REFERENCE, hidden, telling, worth_hiding
@@ -115,13 +115,18 @@ def guard_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Guarded):
-            setattr(sys, name, _Guarded(stream))
+            setattr(sys, name, guarded(stream))
+
+
+def guarded(stream: TextIO) -> TextIO:
+    """The stream, whose writes hold no secret."""
+    return cast("TextIO", _Guarded(stream))
 
 
 class _Guarded:
     """A text stream whose writes are cleaned; everything else is the stream's own."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:

@@ -32,7 +32,7 @@ _KEYS: Final = tuple(
             r"rk_(?:live|test)_\w{16,}",
             r"AKIA[0-9A-Z]{16}(?![A-Za-z0-9+=])",
             r"ASIA[0-9A-Z]{16}(?![A-Za-z0-9+=])",
-            r"AIza[\w-]{35}(?![\w+/=-])",
+            r"AIza[\w-]{35}(?![\w+=-])",
             r"ya29\.[\w.-]{20,}",
             r"gh[pousr]_[A-Za-z0-9]{20,}",
             r"github_pat_\w{20,}",
@@ -128,14 +128,17 @@ def _with(found: re.Match[str], group: int, mark: Callable[[str], str]) -> str:
 
 def _assigned(found: re.Match[str], mark: Callable[[str], str]) -> str:
     """``name=value`` of a command line, an environment, a log; in the query of a URL short values are hidden too."""
-    name = _NAME.search(found.string, max(0, found.start() - _REACH), found.start())
-    if name is None:
-        return found[0]
-    how = telling(name[0])
-    before = found.string[max(0, name.start() - 1) : name.start()]
+    named = _NAME.search(found.string, max(0, found.start() - _REACH), found.start())
+    name = named[0] if named else ""
+    before = found.string[max(0, named.start() - 1) : named.start()] if named else ""
+    if before == "%":  # an encoded sign
+        name, before = name[2:], "?"
+    how = telling(name)
     if how and before in ("?", "&", ";"):
         how = SURELY
-    return _with(found, 1, mark) if how and worth_hiding(found[1], how) else found[0]
+    if how and worth_hiding(found[1], how):
+        return _with(found, 1, mark)
+    return _with(found, 1, lambda value: _ASSIGNED.sub(lambda inner: _assigned(inner, mark), value))
 
 
 def _named(found: re.Match[str], name: str, group: int, mark: Callable[[str], str], *, quoted: bool) -> str:
