@@ -55,7 +55,7 @@ def _saved(workspace: Any) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    defaults = OmegaConf.load(ROOT / "conf" / "tracking" / "wandb.yaml")
+    defaults: Any = OmegaConf.load(ROOT / "conf" / "tracking" / "wandb.yaml")
     parser = argparse.ArgumentParser(
         prog="python -m src.dashboard",
         description="A page of panels for the runs of a Weights & Biases project: WER against bits by method, against "

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from omegaconf import Container, DictConfig, flag_override
+from omegaconf import DictConfig, ListConfig, flag_override
 
 from src.redaction import digest, replaced
 from src.secret_patterns import MAYBE, REFERENCE, telling, worth_hiding
@@ -27,15 +27,16 @@ def without_secrets_in(arguments: Sequence[str]) -> list[str]:
     return [each for argument in arguments for each in _argument(argument)]
 
 
-def conceal(node: Container, path: str = "") -> None:
+def conceal(node: DictConfig | ListConfig, path: str = "") -> None:
     """Puts references in place of the secrets in a configuration, also of those that come from yaml files."""
     if node._is_none() or node._is_missing() or node._is_interpolation():
         return
     with flag_override(node, "readonly", False):
-        for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        keys: Any = list(node) if isinstance(node, DictConfig) else range(len(node))
+        for key in keys:
             child: Any = node._get_node(key)
             below = f"{path}.{key}" if isinstance(node, DictConfig) else path
-            if isinstance(child, Container):
+            if isinstance(child, (DictConfig, ListConfig)):
                 conceal(child, below)
             elif child is not None and isinstance(child._value(), str):
                 text = child._value()

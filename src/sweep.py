@@ -74,7 +74,7 @@ def _require_plain_names(config: DictConfig, folder: str) -> None:
     """Raises UserError where a secret would become part of the name of a folder."""
     names = {"output_dir": str(config.output_dir), f"hydra.{folder}": str(OmegaConf.select(config.hydra, folder))}
     subdir = str(config.hydra.sweep._get_node("subdir"))
-    overrides = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     if "override_dirname" in subdir:
         names["hydra.sweep.subdir"] = ",".join(map(str, overrides)).replace(f"${{oc.env:{REFERENCE}", "token=")
     for key, name in names.items():

@@ -42,7 +42,7 @@ def obeyed(tracking: TrackingSettings, environment: Mapping[str, str] = os.envir
         UserError: a variable that is set has no meaning here.
     """
     given = {name: value for name, value in environment.items() if name.startswith("WANDB_") and value}
-    asked = {name: _mode(name, given[name]) for name in ("WANDB_MODE", "WANDB_DISABLED") if name in given}
+    asked = {name: _mode(name, given[name]) for name in given if name in ("WANDB_MODE", "WANDB_DISABLED")}
     mode: Any = min((tracking.mode, *filter(None, asked.values())), key=_SHARES.index)
     for name, each in asked.items():
         if each not in (None, mode):
