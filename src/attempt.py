@@ -122,6 +122,12 @@ def lost(job: Job, config: DictConfig, overrides: Sequence[str], end: End) -> No
         save(describe(config, overrides), job, None, end)
 
 
+def ended_on_request(job: Job) -> None:
+    """Forgets a job that somebody stopped, also one that could not say so any more: it did not fail."""
+    with suppress(OSError):
+        _mark(job).unlink()
+
+
 def _mark(job: Job) -> Path:
     name = fingerprint({"job": str(job.folder.resolve())})
     return job.output_dir / "failures" / ".running" / f"{name}.json"

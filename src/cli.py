@@ -17,6 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src import console
 from src.errors import NOT_WRITABLE, UserError, did_you_mean
+from src.interrupts import leave, obey_signals
+from src.redaction import guard_output
+from src.secret_references import without_secrets_in
 from src.settings import ROOT
 
 CONF = ROOT / "conf"
@@ -26,12 +29,17 @@ GROUP_OR_KEY = "Write group=choice or key=value"
 def main(application: Callable[[], Any]) -> None:
     """Calls a ``hydra.main`` function; exits with 1 after a mistake that the user can mend."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that every error looks the same
+    for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
+        del os.environ[name]  # set to nothing, which W&B takes for a value
+    obey_signals()
+    guard_output()
+    sys.argv[1:] = without_secrets_in(sys.argv[1:])
     with console.plain_errors():
         _main(application)
 
 
 def _main(application: Callable[[], Any]) -> None:
-    from src.sweep import show_sweep
+    from src.sweep import show_interrupted, show_sweep
 
     try:
         _check_arguments(sys.argv[1:])
@@ -45,9 +53,11 @@ def _main(application: Callable[[], Any]) -> None:
             raise
         console.error(sentence)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.error("interrupted; run the same command again to go on from the last finished batch")
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        with suppress(OSError):  # the terminal is gone
+            if not show_interrupted():
+                console.error("interrupted; run the same command again to go on from the last finished batch")
+        leave(interrupt)
 
 
 def explain(error: Exception) -> str | None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.errors import NOT_WRITABLE, UserError
-from src.redaction import redact_command, redact_text
+from src.redaction import redact_text, without_secrets
 
 NAMES = ("model", "method", "bits", "dataset")
 FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
@@ -116,7 +116,7 @@ def show_failures(failures: Sequence[tuple[str, dict[str, Any], str]], folder: P
 def command(line: str) -> None:
     """A command to be copied, on the error stream, whole and unwrapped, without keys and tokens."""
     console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
-    console.print(f"  {redact_command(line)}")
+    console.print(f"  {without_secrets(line)}")
 
 
 def error(message: str) -> None:

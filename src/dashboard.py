@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from src.errors import UserError
 from src.settings import ROOT
@@ -56,8 +55,7 @@ def _saved(workspace: Any) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    with (ROOT / "conf" / "tracking" / "wandb.yaml").open(encoding="utf-8") as file:
-        defaults = yaml.safe_load(file)
+    defaults: Any = OmegaConf.load(ROOT / "conf" / "tracking" / "wandb.yaml")
     parser = argparse.ArgumentParser(
         prog="python -m src.dashboard",
         description="A page of panels for the runs of a Weights & Biases project: WER against bits by method, against "
@@ -65,8 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    entity = os.environ.get("WANDB_ENTITY") or defaults["entity"]
-    parser.add_argument("--entity", default=entity, help="user or team (default: WANDB_ENTITY)")
+    parser.add_argument("--entity", default=defaults["entity"], help="user or team (default: WANDB_ENTITY)")
     parser.add_argument("--project", default=defaults["project"], help="default: %(default)s")
     parser.add_argument("--name", default="Edge ASR", help="of the page (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the page as JSON and save nothing")

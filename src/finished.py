@@ -21,6 +21,7 @@ from src.composite import Composite
 from src.data.folder import Layout
 from src.digest import sha256_file
 from src.errors import UserError
+from src.interrupts import held
 from src.models.source import CHECKPOINT_FILES, resolve_source
 from src.records import RECORD, present, save_record
 from src.settings import ROOT, DatasetSettings, ModelSettings, Settings
@@ -48,7 +49,8 @@ def run(study: Settings | Composite) -> float | tuple[float | None, ...] | None:
     """
     record = _found_again(study)
     if record is None:
-        from src.pipeline import run as run_study
+        with held():
+            from src.pipeline import run as run_study
 
         record = run_study(study)
     return objectives(record, members(study)[0].sweep.objectives)

@@ -23,6 +23,7 @@ from src.store import Entry, Store, fingerprint, open_store
 
 SCHEMA = 6  # raise when the meaning of a stored result changes
 EXPORTS = 2  # raise when exporters write other files
+WORST_UTTERANCES = 16  # that evaluate stores beside the scores, for the report
 
 FULL_DTYPE = "float32"
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
@@ -141,6 +142,7 @@ class Point:
             seed=self.settings.seed,
             normalizer=NORMALIZER,
             scorer=SCORER,
+            worst=WORST_UTTERANCES,
         )
 
     @cached_property

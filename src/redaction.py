@@ -1,56 +1,99 @@
-"""What leaves this computer or is logged carries no key, no token and no home directory."""
+"""What is written, printed, logged or sent carries no key, no token and, where others read it, no home directory.
+
+What a secret looks like is in :mod:`src.secret_patterns`; this module knows the context: the keys that lead to a value,
+the secrets of the environment, the home directory. Whatever is written passes one of its functions: files through
+:func:`src.store.write_atomic`, what is printed through :func:`guard_output`, logs through :class:`RedactingFilter`.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import re
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TextIO, cast
+from urllib.parse import quote
 
-REDACTED = "***"
-_ALWAYS = {"password", "passwd", "passphrase", "secret", "credential", "authorization", "bearer"}
-_UNLESS_A_NUMBER = {"token", "key", "apikey"}  # `eos_token_id: 50256` and `tokens: 30` are settings, not secrets
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
-_SHORTEST_SECRET = 8  # characters; shorter keys, tokens and values of the environment are ordinary words
+from src.secret_patterns import REDACTED, REFERENCE, hidden, telling, worth_hiding
+
+_SHORTEST_SECRET: Final = 8  # characters; shorter values of the environment are ordinary words
+_REFERENCE: Final = re.compile(rf"\$\\?\{{oc\.env\\?:{REFERENCE}\w+\\?\}}")  # also as Hydra escapes it
+_ROUNDS: Final = 100_000  # of the digest that stands for a secret in a key: too many to guess a password by trying
 
 
 def redact(config: Mapping[str, Any]) -> dict[str, Any]:
     """Copy of ``config`` fit for publication; applying it twice changes nothing more.
 
     Strings under keys that look like a token, key, secret or password become ``***`` (numbers, and words too short to
-    be one, as in ``cache.keys=channel``, stay under the first two), as do hub tokens, credentials in URLs and the
-    values of such environment variables wherever they appear. The home directory becomes ``~``. Paths become strings
-    and tuples lists, so that the copy can be written as JSON.
+    be one, as in ``cache.keys=channel``, stay under the first two), as does what looks like a key wherever it appears,
+    and the values of such environment variables. The home directory becomes ``~``. Paths become strings and tuples
+    lists, so that the copy can be written as JSON.
     """
-    cleaned = _Cleaner().value(config, frozenset())
+    cleaned = _walk(config, _cleaner().text)
+    assert isinstance(cleaned, dict)
+    return cleaned
+
+
+def sealed(key: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy of ``key`` that still tells different values apart: a secret becomes ``***`` and a digest of it.
+
+    Applying it twice changes nothing more, and neither does :func:`without_secrets`.
+    """
+    cleaned = _walk(key, _cleaner(mark=_mark).secrets, mark=_mark)
     assert isinstance(cleaned, dict)
     return cleaned
 
 
 def redact_text(text: str) -> str:
-    """``text`` without hub tokens, credentials in URLs, secret values of the environment and the home directory."""
-    return _Cleaner().text(text)
+    """``text`` without secrets and without the home directory."""
+    return _cleaner().text(text)
 
 
-def redact_command(line: str) -> str:
-    """A command as in :func:`redact_text`, with the home directory in full, as no shell finds ``~`` inside a word."""
-    return _Cleaner().secrets(line)
+def without_secrets(text: str) -> str:
+    """``text`` without secrets; the home directory stays, as no program finds ``~`` inside a word."""
+    return _cleaner().secrets(text)
 
 
-def redact_file(path: Path) -> None:
-    """Replaces a text file by :func:`redact_text` of it, in one step; a file that is not there stays so."""
+def replaced(text: str, replacement: Callable[[str], str]) -> str:
+    """``text`` with ``replacement(secret)`` in place of each secret."""
+    found = dict[str, str]()
+
+    def mark(secret: str) -> str:
+        return found.setdefault(secret, _mark(secret))
+
+    marked = _Cleaner(os.environ, mark).secrets(text)
+    for secret, each in found.items():
+        marked = marked.replace(each, replacement(secret))
+    return marked
+
+
+def redact_error(error: BaseException | None) -> None:
+    """Takes secrets out of what an exception says, and those behind it, in place: it may be pickled or printed."""
+    while error is not None:
+        error.args = tuple(without_secrets(item) if isinstance(item, str) else item for item in error.args)
+        for name, value in list(vars(error).items()):
+            if isinstance(value, str):
+                setattr(error, name, without_secrets(value))
+        error = error.__cause__ or error.__context__
+
+
+def redact_yaml(path: Path) -> None:
+    """Replaces a yaml file by a redacted copy, in one step; a file that is not there or is clean stays as it is."""
     if not path.exists():
         return
-    text = path.read_text(encoding="utf-8")
-    clean = redact_text(text)
-    if clean != text:
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    clean = _walk(plain, _cleaner().text)
+    if clean != plain:
         temporary = path.with_name(f".{path.name}-{os.getpid()}")
-        temporary.write_text(clean, encoding="utf-8")
+        OmegaConf.save(OmegaConf.create(clean), temporary)
         temporary.replace(path)
 
 
@@ -62,51 +105,83 @@ class RedactingFilter(logging.Filter):
         record.msg, record.args = redact_text(record.getMessage()), ()
         if isinstance(record.exc_info, tuple):
             record.exc_text = redact_text("".join(traceback.format_exception(*record.exc_info)).rstrip())
+        if record.stack_info:
+            record.stack_info = redact_text(record.stack_info)
         return True
 
 
-def _words(key: str) -> frozenset[str]:
-    """Words of a key in snake, kebab or camel case, lower case and singular."""
-    return frozenset(word.lower().removesuffix("s") for word in _WORD.findall(key))
+def guard_output() -> None:
+    """From now on what this process prints, its warnings and tracebacks included, holds no secret."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, _Guarded):
+            setattr(sys, name, guarded(stream))
 
 
-def _homes() -> set[str]:
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without a home directory
-        return set()
-    return {path for path in (str(home), str(home.resolve())) if path != home.anchor}
+def guarded(stream: TextIO) -> TextIO:
+    """The stream, whose writes hold no secret."""
+    return cast("TextIO", _Guarded(stream))
 
 
-def _secrets() -> list[str]:
-    """Secret values of the environment, longest first so that one which contains another is replaced whole."""
-    sensitive = _ALWAYS | _UNLESS_A_NUMBER
-    values = {value for name, value in os.environ.items() if _words(name) & sensitive}
-    return sorted((value for value in values if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)
+class _Guarded:
+    """A text stream whose writes are cleaned; everything else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(without_secrets(text))
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _walk(
+    value: Any, text: Callable[[str], str], mark: Callable[[str], str] = lambda _: REDACTED, sensitive: int = 0
+) -> Any:
+    """Cleaned ``value``; ``sensitive`` is how telling the keys that lead to it are."""
+    if isinstance(value, Mapping):
+        return {
+            text(str(key)): _walk(item, text, mark, max(sensitive, telling(str(key)))) for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_walk(item, text, mark, sensitive) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if not isinstance(value, (str, int, float, os.PathLike)):
+        return value
+    if sensitive and worth_hiding(value if isinstance(value, (int, float)) else str(value), sensitive):
+        return mark(str(value))
+    return value if isinstance(value, (int, float)) else text(str(value))
+
+
+@lru_cache(maxsize=256)
+def digest(secret: str) -> str:
+    """Eight hexadecimal digits that tell a secret from another and do not tell it."""
+    found = hashlib.pbkdf2_hmac("sha256", secret.encode(errors="surrogatepass"), b"edge-asr", _ROUNDS)
+    return found.hex()[:8]
+
+
+def _mark(secret: str) -> str:
+    return f"{REDACTED}{digest(secret)}"
 
 
 class _Cleaner:
     """Redaction under one state of the environment, which is read once."""
 
-    def __init__(self) -> None:
-        self._secrets = _secrets()
+    def __init__(self, environment: Mapping[str, str], mark: Callable[[str], str] | None) -> None:
+        self._mark = mark or (lambda _: REDACTED)
+        self._references = mark is None  # whether what stands for a secret of the command line is shown as one
+        known = {value for name, value in environment.items() if telling(name) and _is_secret(value)}
+        spelled = {each for value in known for each in (value, json.dumps(value)[1:-1], quote(value, safe=""))}
+        self._known = sorted(spelled, key=len, reverse=True)  # one that contains another is replaced whole
         homes = "|".join(re.escape(home) for home in sorted(_homes(), key=len, reverse=True))
         self._home = re.compile(rf"(?<![\w.~-])(?:{homes})(?![\w.-])") if homes else None
-
-    def value(self, value: Any, sensitive: frozenset[str]) -> Any:
-        """Cleaned ``value``; ``sensitive`` are the telling words among the keys that lead to it."""
-        if isinstance(value, Mapping):
-            return {
-                self.text(str(key)): self.value(item, sensitive | (_words(str(key)) & (_ALWAYS | _UNLESS_A_NUMBER)))
-                for key, item in value.items()
-            }
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [self.value(item, sensitive) for item in value]
-        if value is None or isinstance(value, bool) or (isinstance(value, (int, float)) and not sensitive & _ALWAYS):
-            return value
-        if sensitive and not (isinstance(value, str) and len(value) < _SHORTEST_SECRET and not sensitive & _ALWAYS):
-            return REDACTED
-        return self.text(str(value)) if isinstance(value, (str, os.PathLike)) else value
 
     def text(self, text: str) -> str:
         """``text`` without secrets and home directory."""
@@ -115,6 +190,39 @@ class _Cleaner:
 
     def secrets(self, text: str) -> str:
         """``text`` without secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return _URL_CREDENTIALS.sub(REDACTED, _HUB_TOKEN.sub(REDACTED, text))
+        if self._references:
+            text = _REFERENCE.sub(REDACTED, text)
+        for secret in self._known:
+            if secret in text:
+                text = text.replace(secret, self._mark(secret))
+        return hidden(text, self._mark)
+
+
+_made: dict[Callable[[str], str] | None, tuple[dict[str, str], _Cleaner]] = {}
+
+
+def _cleaner(mark: Callable[[str], str] | None = None) -> _Cleaner:
+    """The cleaner for the environment as it is now."""
+    now = dict(os.environ)
+    made = _made.get(mark)
+    if made is None or made[0] != now:
+        made = _made[mark] = now, _Cleaner(now, mark)
+    return made[1]
+
+
+def _is_secret(value: str) -> bool:
+    """Whether the value of a tellingly named variable is a secret, and not a number, a short word or a path."""
+    if len(value) < _SHORTEST_SECRET or value.startswith(REDACTED):
+        return False
+    try:
+        return not (value.startswith("/") and Path(value).exists())
+    except OSError:  # longer than a path can be
+        return True
+
+
+def _homes() -> set[str]:
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home directory
+        return set()
+    return {path for path in (str(home), str(home.resolve())) if path != home.anchor}

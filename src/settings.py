@@ -33,6 +33,7 @@ from src.setting_groups import (
     TrackingSettings,
     checked_name,
 )
+from src.tracking.variables import obeyed
 
 __all__ = [
     "BIT_WIDTHS",
@@ -192,7 +193,8 @@ def _to_user_error(error: ValidationError) -> UserError:
 
 def _canonical(settings: Settings) -> Settings:
     """Points that are the same have one name and one key: what is told in two ways is told in one."""
-    return _with_exports(_without_idle_bits(settings))
+    told = settings.model_copy(update={"tracking": obeyed(settings.tracking)})
+    return _with_exports(_without_idle_bits(told))
 
 
 def _with_exports(settings: Settings) -> Settings:
@@ -218,7 +220,7 @@ def from_config(config: dict[str, Any]) -> Settings:
     """Checks a composed configuration and freezes it.
 
     Raises:
-        UserError: a field is missing, unknown or out of range.
+        UserError: a field is missing, unknown or out of range, or a variable of W&B's cannot be obeyed.
     """
     known = {key: value for key, value in config.items() if key != "experiment"}
     try:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from src.digest import sha256_file
 from src.errors import UserError
+from src.redaction import sealed, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ def fingerprint(key: Mapping[str, Any]) -> str:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """:func:`write_bytes` of UTF-8."""
-    write_bytes(path, text.encode())
+    """:func:`write_bytes` of UTF-8, without keys and tokens."""
+    write_bytes(path, without_secrets(text).encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -168,8 +169,8 @@ class Store:
     root: Path
 
     def entry(self, stage: str, key: Mapping[str, Any]) -> Entry:
-        """The entry of ``stage`` named by ``key``, whether or not it exists yet."""
-        return Entry(self.root, stage, key)
+        """The entry of ``stage`` named by ``key``, whether or not it exists yet; secrets in it are sealed."""
+        return Entry(self.root, stage, sealed(key))
 
 
 def open_store(output_dir: Path) -> Store:

@@ -6,17 +6,20 @@ import json
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 from src.failures import FAILURE, End
-from src.redaction import redact_file, redact_text
+from src.redaction import redact_text, redact_yaml, without_secrets
+from src.secret_patterns import REDACTED, REFERENCE
+from src.secret_references import conceal
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ class SweepTable(Callback):
     """Remembers where the sweep writes, so that its tables can be printed however it ends."""
 
     folder: Path | None = None
+    elsewhere: str | None = None  # what becomes of jobs that do not end with this process
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra in the process that launches the jobs."""
@@ -42,18 +46,41 @@ class SweepTable(Callback):
 class CleanFiles(Callback):
     """Takes keys, tokens and the home directory out of what Hydra writes of a job: its yamls, and its message."""
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Nothing is written yet: what stands for a secret is written in its place."""
+        _require_plain_names(config, "run.dir")
+        conceal(config)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """As before a run; the configuration goes to the launcher, which hands it to the jobs."""
+        _require_plain_names(config, "sweep.dir")
+        conceal(config)
+
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """The yamls are written, and the job has not begun."""
         hydra = config.hydra
         if hydra.output_subdir is not None:
             for file in sorted((Path(hydra.runtime.output_dir) / hydra.output_subdir).glob("*.yaml")):
-                redact_file(file)
+                redact_yaml(file)
         if hydra.mode is RunMode.MULTIRUN:
-            redact_file(Path(hydra.sweep.dir) / "multirun.yaml")
+            redact_yaml(Path(hydra.sweep.dir) / "multirun.yaml")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:  # noqa: ARG002 - Hydra's call
         """Hydra prints the overrides of a job that failed."""
         job_return.overrides = [redact_text(override) for override in job_return.overrides or ()]
+
+
+def _require_plain_names(config: DictConfig, folder: str) -> None:
+    """Raises UserError where a secret would become part of the name of a folder."""
+    names = {"output_dir": str(config.output_dir), f"hydra.{folder}": str(OmegaConf.select(config.hydra, folder))}
+    subdir = str(config.hydra.sweep._get_node("subdir"))
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    if "override_dirname" in subdir:
+        names["hydra.sweep.subdir"] = ",".join(map(str, overrides)).replace(f"${{oc.env:{REFERENCE}", "token=")
+    for key, name in names.items():
+        if without_secrets(name) != name:
+            problem = "a key or token would become part of a folder's name"
+            raise UserError(key, problem, "Choose a name without it")
 
 
 def show_sweep(error: Exception | None = None) -> bool:
@@ -64,15 +91,46 @@ def show_sweep(error: Exception | None = None) -> bool:
     Raises:
         UserError: the sweep had no point, because a pattern matched no choice.
     """
+    from src import console
+
     folder = SweepTable.folder
     if folder is None or not folder.exists():
         return False
+    jobs = _jobs(folder)
+    if not jobs and error is None:
+        raise UserError("command line", "the sweep has no points", "Check the patterns in glob(...): none matched")
+    found, failed = _show_points(folder, jobs)
+    if found < len(jobs):
+        console.error(f"{len(jobs) - found} of {len(jobs)} points left no record. To run just those again:")
+        _show_retry()
+    return error is not None and _is_told(error, [record["failure"] for record in failed])
+
+
+def show_interrupted() -> bool:
+    """Prints what is done of the sweep this process launched, and the command that goes on; False without a sweep."""
+    from src import console
+
+    folder = SweepTable.folder
+    if folder is None or not folder.exists():
+        return False
+    found, _ = _show_points(folder, _jobs(folder))
+    elsewhere = SweepTable.elsewhere
+    others = ". To go on with the others" if elsewhere is None else f"; {elsewhere}. For those that end without one"
+    console.error(f"interrupted; {found} points of this sweep have a record{others}:")
+    _show_retry()
+    return True
+
+
+def _jobs(folder: Path) -> list[Path]:
+    """The folders of the sweep's jobs."""
+    return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_number)
+
+
+def _show_points(folder: Path, jobs: Sequence[Path]) -> tuple[int, list[dict[str, Any]]]:
+    """Prints the points that have a record and those that failed; returns how many have one, and the failures."""
     from src import console
     from src.records import RECORD
 
-    jobs = sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_number)
-    if not jobs and error is None:
-        raise UserError("command line", "the sweep has no points", "Check the patterns in glob(...): none matched")
     found = [json.loads((job / RECORD).read_text(encoding="utf-8")) for job in jobs if (job / RECORD).exists()]
     failed = {job: json.loads((job / FAILURE).read_text(encoding="utf-8")) for job in jobs if (job / FAILURE).exists()}
     if found:
@@ -80,10 +138,17 @@ def show_sweep(error: Exception | None = None) -> bool:
         console.show_measured(found)
     if failed:
         console.show_failures([(job.name, record, _log_of(job)) for job, record in failed.items()], folder)
-    if len(found) < len(jobs):
-        console.error(f"{len(jobs) - len(found)} of {len(jobs)} points left no record. To run just those again:")
-        console.command(_retry())
-    return error is not None and _is_told(error, [record["failure"] for record in failed.values()])
+    return len(found), list(failed.values())
+
+
+def _show_retry() -> None:
+    """Prints the command that runs the points without a record."""
+    from src import console
+
+    line = _retry()
+    console.command(line)
+    if without_secrets(line) != line:
+        console.error(f"put in what {REDACTED} stands for, or write '${{oc.env:NAME}}' and set the variable NAME")
 
 
 def _is_told(error: Exception, failures: list[dict[str, Any]]) -> bool:

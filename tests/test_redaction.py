@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import pickle
+import random
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from secrets_planted import IN_CONTEXT, KEYS, PLAIN
 
-from src.redaction import REDACTED, RedactingFilter, redact, redact_command, redact_file
+from src.errors import UserError
+from src.redaction import RedactingFilter, guarded, redact, redact_error, redact_yaml, sealed, without_secrets
+from src.secret_patterns import REDACTED
+from src.store import Store, fingerprint, write_json
 
 
 @pytest.mark.parametrize("key", ["token", "hf_token", "WANDB_API_KEY", "apiKey", "client-secret", "passwords", "key"])
@@ -106,7 +115,7 @@ def test_a_file_is_replaced_only_where_something_is_hidden(tmp_path: Path) -> No
     telling.write_text(f"root: {Path.home()}/data\nsource: https://me:secret@example.org/m\n")
     before = clean.stat()
     for file in (clean, telling, tmp_path / "absent.yaml"):
-        redact_file(file)
+        redact_yaml(file)
     assert clean.stat().st_mtime_ns == before.st_mtime_ns
     assert telling.read_text() == "root: ~/data\nsource: https://***@example.org/m\n"
     assert {path.name for path in tmp_path.iterdir()} == {"clean.yaml", "telling.yaml"}
@@ -115,4 +124,69 @@ def test_a_file_is_replaced_only_where_something_is_hidden(tmp_path: Path) -> No
 def test_a_command_to_be_copied_keeps_the_home_directory_and_no_secret() -> None:
     command = f"python -m src.main output_dir={Path.home()}/out model.source=https://me:secret@example.org/m"
     expected = f"python -m src.main output_dir={Path.home()}/out model.source=https://***@example.org/m"
-    assert redact_command(command) == expected
+    assert without_secrets(command) == expected
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("around", ["{}", "x={} y", "'{}'", "https://host/{}/x", "pi-{}.", '{{"a": "{}"}}'])
+def test_what_looks_like_a_key_is_hidden_wherever_it_stands(kind: str, around: str) -> None:
+    cleaned = without_secrets(around.format(KEYS[kind]))
+    assert REDACTED in cleaned
+    assert KEYS[kind][6:] not in cleaned
+    assert without_secrets(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("kind", IN_CONTEXT)
+def test_what_stands_where_a_secret_does_is_hidden(kind: str) -> None:
+    text, secret = IN_CONTEXT[kind]
+    cleaned = without_secrets(text)
+    assert secret not in cleaned
+    assert without_secrets(cleaned) == cleaned
+    assert secret not in str(redact({"value": text}))
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_commits_checksums_and_settings_stay(text: str) -> None:
+    assert without_secrets(text) == text
+
+
+def test_a_key_inside_encoded_sound_is_none_and_megabytes_take_no_time() -> None:
+    sound = base64.b64encode(random.Random(0).randbytes(6_000_000)).decode()
+    page = f'<html lang="en">{sound[:4000000]}AKIAIOSFODNN7EXAMPLE{sound[4000000:]}</html>'
+    began = time.process_time()
+    assert without_secrets(page) == page
+    assert time.process_time() - began < 3
+
+
+def test_a_key_of_the_store_tells_secrets_apart_and_holds_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    urls = [f"https://me:pass-{word}@host/set?sig={word}" for word in ("one", "two")]
+    one, two, again = (store.entry("s", {"source": url, "token": "plain-token", "n": 3}) for url in (*urls, urls[0]))
+    assert one.fingerprint == again.fingerprint != two.fingerprint
+    folder = one.obtain(lambda _: None)
+    text = (folder / "key.json").read_text()
+    assert not [word for word in ("pass-one", "sig=one", "plain-token") if word in text]
+    assert fingerprint(json.loads(text)) == folder.name  # what is stored is what was hashed
+    assert sealed(json.loads(text)) == json.loads(text)
+
+
+def test_every_json_and_text_that_is_written_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_TOKEN", 'odd"token\\of mine')
+    write_json(tmp_path / "a.json", {"note": f"failed with {KEYS['github']}", "also": ['odd"token\\of mine']})
+    written = (tmp_path / "a.json").read_text()
+    assert json.loads(written) == {"note": "failed with ***", "also": ["***"]}
+
+
+def test_an_exception_that_is_pickled_holds_no_secret() -> None:
+    error = UserError("model.source", f"nothing at {IN_CONTEXT['login of a URL'][0]}", "Change it")
+    error.__cause__ = ValueError(IN_CONTEXT["an override"][0])
+    redact_error(error)
+    assert str(pickle.loads(pickle.dumps(error))) == "model.source: nothing at https://***@host/x. Change it."
+    assert str(error.__cause__) == "+method.api_key=***"
+
+
+def test_what_is_printed_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = guarded(sys.stdout)
+    print("using", KEYS["hugging face"], file=stream)
+    stream.writelines(["a", f" {KEYS['aws']}\n"])
+    assert capsys.readouterr().out == "using ***\na ***\n"

@@ -29,7 +29,7 @@ from src.settings import TrackingSettings
 from src.tracking import RunInfo, connection, open_tracker
 mode, directory = sys.argv[1:3]
 logging.basicConfig(level=logging.WARNING)
-connection._PRIVATE.update(init_timeout=float(sys.argv[3]), finish_timeout=float(sys.argv[4]))
+connection.PRIVATE.update(init_timeout=float(sys.argv[3]), finish_timeout=float(sys.argv[4]))
 settings = TrackingSettings(mode=mode, project="tests", entity=None, group=None)
 home = Path.home()
 config = {"cache": str(home / "models"), "command": " ".join(sys.argv), "api_key": "from-the-command-line"}

@@ -15,8 +15,11 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.attempt import LOST, lost
+from src.attempt import LOST, ended_on_request, lost
+from src.errors import UserError
 from src.failures import FAILURE, End, Job
+from src.redaction import guard_output, redact_error, without_secrets
+from src.secret_references import conceal, without_secrets_in
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
@@ -49,6 +52,21 @@ class Launched:
 class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no types
     """A launcher of hydra-submitit-launcher that counts a job without a result as failed, and goes on."""
 
+    def __call__(self, *arguments: Any, **named: Any) -> JobReturn:
+        """The job, in a process of its own. What it prints and returns, and submitit stores, holds no secret."""
+        guard_output()
+        try:
+            returned: JobReturn = super().__call__(*arguments, **named)
+        except Exception as error:
+            redact_error(error)
+            raise
+        for config in (returned.cfg, returned.hydra_cfg):
+            if config is not None:
+                conceal(config)
+        if isinstance(returned._return_value, BaseException):
+            redact_error(returned._return_value)
+        return returned
+
     def announce(self, overrides: Sequence[Sequence[str]], first: int) -> Path:
         """Logs the points; returns the folder of their logs."""
         folder = Path(str(self.configuration.hydra.sweep.dir))
@@ -58,9 +76,18 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         return folder
 
     def executor(self) -> AutoExecutor:
-        """What takes the jobs."""
+        """What takes the jobs.
+
+        Raises:
+            UserError: submitit would write a secret into its files.
+        """
         import submitit
 
+        for name, value in self.params.items():
+            if without_secrets(str(value)) != str(value):
+                problem = "it holds a key or token, which would be written into files of the jobs"
+                remedy = "Set it as a variable of the environment instead: jobs have what this process has"
+                raise UserError(f"hydra.launcher.{name}", problem, remedy)
         cluster = self._EXECUTOR
         retries = {f"{cluster}_{name}": self.params[name] for name in ("max_num_timeout",) if name in self.params}
         executor = submitit.AutoExecutor(self.params["submitit_folder"], cluster=cluster, **retries)
@@ -69,7 +96,7 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
 
     def arguments(self, overrides: Sequence[str], number: int) -> tuple[Any, ...]:
         """What a job's call takes."""
-        return list(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state()
+        return without_secrets_in(overrides), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state()
 
     def outcome(self, launched: Launched) -> JobReturn:
         """What the job returned; one that failed before or after its point is counted as lost."""
@@ -100,6 +127,10 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         failed = JobReturn(overrides=launched.overrides, status=JobStatus.FAILED)
         failed.return_value = LostJobError(end.reason)
         return failed
+
+    def stopped(self, launched: Launched) -> None:
+        """A job that this process ended, as it was asked to end itself."""
+        ended_on_request(self._job(launched)[0])
 
     @property
     def configuration(self) -> DictConfig:

@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn
 from src.errors import UserError
 from src.launching.jobs import JobLauncher, Launched
 from src.launching.queue import Queue, explain
+from src.sweep import SweepTable
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class SlurmArrayLauncher(JobLauncher):
             ended = self._wait(launched)
         except KeyboardInterrupt:
             array = launched[0].job.job_id.partition("_")[0]
-            log.warning("the jobs go on in SLURM; `scancel %s` stops them", array)
+            SweepTable.elsewhere = f"the others go on in SLURM, where `scancel {array}` stops them"
             raise
         return [ended[each.job.job_id] for each in launched]
 

@@ -14,7 +14,7 @@ from src.evaluation import probe
 from src.evaluation.comparison import WORST_COLUMNS, changes, difference, scored, worst
 from src.evaluation.failures import Failures, failures
 from src.evaluation.transcribe import Transcript, load_transcripts
-from src.point import Point
+from src.point import WORST_UTTERANCES, Point
 from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS, decode, require_decoded, speed
 from src.store import Entry, write_json
@@ -72,7 +72,7 @@ class Evaluate(Stage):
             decode(point)
         own, fp = (scored(each.transcripts.path / TRANSCRIPTS) for each in (point, point.baseline))
         samples, seed = point.settings.evaluate.bootstrap_samples, point.settings.seed
-        write_json(folder / WORST, {"rows": worst(own, fp, MAX_CLIPS)})
+        write_json(folder / WORST, {"rows": worst(own, fp, WORST_UTTERANCES)})
         return {
             **own.figures(samples, seed),
             "long_form": dict(Counter(item.long_form for item in own.transcripts if item.long_form)),
@@ -153,7 +153,7 @@ def _by_kind(own: list[dict[str, Any]], fp: list[dict[str, Any]]) -> tuple[list[
 
 def _log_worst(point: Point, tracker: Tracker) -> None:
     """The utterances that lost most words against full precision, with both transcripts and the start of the audio."""
-    rows = read_json(point.evaluation.path / WORST)["rows"]
+    rows = read_json(point.evaluation.path / WORST)["rows"][:MAX_CLIPS]
     found = sorted(point.test_corpus.utterances(), key=lambda item: -item.position)
     utterances = {item.session or item.id: item for item in found}  # of a session, its first clip
     longest = MAX_CLIP_SECONDS * SAMPLING_RATE

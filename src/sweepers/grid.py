@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from src.composite import from_hydra
 from src.errors import UserError
 from src.finished import list_finished, stored_record
+from src.interrupts import held
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class OnlyMissing(Launcher):
             study = from_hydra(composed)
             record = stored_record(study)
             if record is None:
-                from src.pipeline import finished
+                with held():
+                    from src.pipeline import finished
 
                 record = finished(study)
         except UserError:

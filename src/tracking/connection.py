@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from src.redaction import redact
+from src.redaction import redact, redact_text, without_secrets
+from src.secret_patterns import REDACTED, telling
+from src.tracking.variables import YIELDING, notes, tags
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -29,7 +31,7 @@ _MAX_TAG_CHARACTERS = 64  # W&B refuses longer ones
 _INIT_SECONDS = 20.0
 _FINISH_SECONDS = 120.0
 _TEARDOWN_SECONDS = 20.0  # a service that has nothing left to do ends in tenths of a second
-_PRIVATE: dict[str, Any] = {
+PRIVATE: dict[str, Any] = {
     "host": "",
     "console": "off",
     "disable_code": True,
@@ -103,19 +105,19 @@ def _abandon_service() -> None:
 def _init(mode: Literal["online", "offline"], settings: TrackingSettings, info: RunInfo) -> Run:
     import wandb
 
-    private = wandb.Settings(**_PRIVATE)
+    names = redact(
+        {"project": settings.project, "entity": settings.entity, "id": info.id, "name": info.name, "group": info.group}
+    )
+    private = wandb.Settings(**_private())
     wandb.setup(private)
     if mode == "online" and not wandb.login(prompt=False, verify=False):
         raise PermissionError("no API key: run `wandb login`, set WANDB_API_KEY, or use tracking=offline")
     run = wandb.init(
         mode=mode,
-        project=settings.project,
-        entity=settings.entity,
-        id=info.id,
-        name=info.name,
-        group=info.group,
+        **{**names, "id": names["id"].replace(REDACTED, "hidden")},
         job_type=info.job_type,
-        tags=[tag[:_MAX_TAG_CHARACTERS] for tag in info.tags if tag],
+        tags=[redact_text(tag)[:_MAX_TAG_CHARACTERS] for tag in (*info.tags, *tags()) if tag],
+        notes=notes(),
         config=redact(info.config),
         dir=info.directory,
         resume="allow",
@@ -123,6 +125,12 @@ def _init(mode: Literal["online", "offline"], settings: TrackingSettings, info: 
     )
     logger.info("Weights & Biases: %s", run.url if mode == "online" else f"offline run in {Path(run.dir).parent}")
     return run
+
+
+def _private() -> dict[str, Any]:
+    """The settings, less those for which the user has set a variable that is obeyed."""
+    yielding = {name for name in YIELDING if os.environ.get(f"WANDB_{name.upper()}")}
+    return {name: value for name, value in PRIVATE.items() if name not in yielding}
 
 
 def _require_writable(directory: Path) -> None:
@@ -136,13 +144,16 @@ def _require_writable(directory: Path) -> None:
 def environment(staging: Path) -> Iterator[None]:
     """Stages artifacts beside the run, so that a run can be moved and synced, and sends W&B no error reports.
 
-    Variables that the user has set are left alone.
+    Variables that the user has set are left alone, but for secrets in those that W&B logs and stores.
     """
     wanted = {"WANDB_DATA_DIR": str(staging), "WANDB_ERROR_REPORTING": "false"}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
+    changes = {name: value for name, value in wanted.items() if name not in os.environ}
+    stored = {name: value for name, value in os.environ.items() if name.startswith("WANDB_") and not telling(name)}
+    changes |= {name: clean for name, value in stored.items() if (clean := without_secrets(value)) != value}
+    os.environ.update(changes)
     try:
         yield
     finally:
-        for name in added:
+        for name in changes:
             os.environ.pop(name, None)
+        os.environ.update({name: stored[name] for name in changes.keys() & stored.keys()})

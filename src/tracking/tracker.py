@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.redaction import redact
+from src.redaction import redact, without_secrets
 from src.tracking.connection import RunInfo, begin, environment
 from src.tracking.keys import HEADLINES, METRICS, TABLES, require_known
 
@@ -218,9 +218,11 @@ def _table(columns: Sequence[str], data: list[list[Any]]) -> Table:
 
 
 def _cell(value: Any) -> Any:
-    """``value``, a text that is too long with its end left out."""
-    long = isinstance(value, str) and len(value) > MAX_CELL_CHARACTERS
-    return f"{value[: MAX_CELL_CHARACTERS - 1]}…" if long else value
+    """``value``; of a text that is too long the end is left out."""
+    if not isinstance(value, str):
+        return value
+    text = without_secrets(value)
+    return f"{text[: MAX_CELL_CHARACTERS - 1]}…" if len(text) > MAX_CELL_CHARACTERS else text
 
 
 def _artifact_name(name: str) -> str:
