@@ -17,14 +17,14 @@ from src.data.rows import AudioReader, audio, audio_files, numbered
 class ArrowRows:
     """The rows of a ``datasets.Dataset`` (:class:`src.data.rows.Rows`)."""
 
-    def __init__(self, table: Any, audio: str, where: str, folder: Path) -> None:
+    def __init__(self, table: Any, audio: str, where: str, folder: Path | None) -> None:
         """A format that was set on the table is left aside, as it is no part of the data.
 
         Args:
             table: the data set.
             audio: name of the column of audio.
             where: what errors call it.
-            folder: what paths in it are relative to.
+            folder: what paths in it are relative to; None for a published set.
         """
         from datasets import Audio
 

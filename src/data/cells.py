@@ -23,8 +23,7 @@ LONGEST_TEXT: Final = 500_000  # characters of a reference: some nine hours of s
 LONGEST_NAME: Final = 4_096  # characters of an id, speaker, session or path: the longest path of Linux
 ABSENT: Final = object()  # in place of a value where an entry does not have the field
 
-# What programs write for a missing value; nobody's transcript of a spoken word in a corpus with its own casing.
-_SPELLED_MISSING: Final = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "null", "NULL"})
+SPELLED_MISSING: Final = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "null", "NULL"})  # what programs write
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # those that are no white space
 _QUOTE: Final = "Write what is spoken as text, in quotation marks; nothing (null) where nothing is"
 
@@ -42,10 +41,19 @@ def text(value: Any) -> str:
     """A reference; "" where it is null.
 
     Raises:
-        CellError: it is no text, too long, not valid Unicode, or what programs write where a value is missing.
+        CellError: it is no text, too long, or not valid Unicode.
     """
-    found = _string(value, LONGEST_TEXT, _QUOTE)
-    if found.strip() in _SPELLED_MISSING:
+    return _string(value, LONGEST_TEXT, _QUOTE)
+
+
+def own_text(value: Any) -> str:
+    """A reference of a user's own data, who can say what is meant.
+
+    Raises:
+        CellError: as :func:`text`; also where it is what programs write for a missing value.
+    """
+    found = text(value)
+    if found.strip() in SPELLED_MISSING:
         remedy = "Leave the cell empty (null) where there is no reference; write it otherwise where this was spoken"
         raise CellError(f"is {found!r}, which programs write for a missing value", remedy)
     return found
@@ -67,13 +75,14 @@ def name(value: Any) -> str:
     control = _CONTROL.search(found)
     if control is not None:
         raise CellError(f"is {_shown(found)}, which holds the control character {control[0]!r}", "Remove it")
-    return "" if not found.strip() or found.strip() in _SPELLED_MISSING else found
+    return "" if not found.strip() or found.strip() in SPELLED_MISSING else found
 
 
-def audio_path(value: Any, folder: Path) -> Path | None:
+def audio_path(value: Any, folder: Path | None) -> Path | None:
     """The file that an audio cell names; None where it holds the sound itself, or nothing.
 
-    A path is relative to ``folder``, where the table lies; where there is no such file, to the working directory.
+    A path is relative to ``folder``, where the table lies; where there is no such file, to the working directory. A
+    published table has no ``folder``: what it names beside its sound is a file of those who made it.
 
     Raises:
         CellError: it is no audio, or there is no such file.
@@ -82,7 +91,7 @@ def audio_path(value: Any, folder: Path) -> Path | None:
     return _file(found, folder) if isinstance(found, str) else None
 
 
-def encoded_audio(value: Any, folder: Path) -> bytes | None:
+def encoded_audio(value: Any, folder: Path | None) -> bytes | None:
     """The encoded file of an audio cell, which may be empty; None where the cell holds none.
 
     Raises:
@@ -91,8 +100,9 @@ def encoded_audio(value: Any, folder: Path) -> bytes | None:
     found = _sound(value)
     if not isinstance(found, str):
         return found
+    path = _file(found, folder)
     try:
-        return _file(found, folder).read_bytes()
+        return None if path is None else path.read_bytes()
     except OSError as error:
         raise CellError(f"names {_shown(found)}, which cannot be read ({error.strerror})", "Check the file") from error
 
@@ -161,7 +171,10 @@ def _wave(array: Any, rate: Any) -> bytes:
     return stream.getvalue()
 
 
-def _file(written: str, folder: Path) -> Path:
+def _file(written: str, folder: Path | None) -> Path | None:
+    if folder is None:
+        path = Path(written)
+        return path if path.is_absolute() and _is(Path.is_file, path) else None
     if len(written) > LONGEST_NAME or "\0" in written:
         raise CellError(f"is {_shown(written)}, which is no path", _AUDIO)
     places = [base / reading for reading in _readings(written) for base in (folder, Path())]

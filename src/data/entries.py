@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from src.errors import UserError
 
@@ -97,7 +97,7 @@ def _separated(path: Path, text: str, audio: str) -> Entries:
     separator = _separator(text, audio)
     lines = _lines(text, separator)
     try:
-        first = next((names for names in lines if names), [])
+        first: list[str] = next((names for names in lines if names), [])
         header = [_unquoted(name.strip()) if separator == "\t" else name.strip() for name in first]
         twice = [name for name, times in Counter(header).items() if times > 1 and name]
         if twice:
@@ -122,13 +122,15 @@ def _filled(path: Path, lines: Any, header: Sequence[str], tabs: bool) -> Iterat
 
 def _separator(text: str, audio: str) -> str:
     header = text.lstrip("\r\n").partition("\n")[0]
-    found = {separator: next(_lines(header, separator, strict=False), []) for separator in _SEPARATORS}
+    found: dict[str, list[str]] = {
+        separator: next(_lines(header, separator, strict=False), []) for separator in _SEPARATORS
+    }
     named = (separator for separator, names in found.items() if audio in map(str.strip, map(_unquoted, names)))
     return next(named, ",")
 
 
 def _lines(text: str, separator: str, strict: bool = True) -> Any:
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
     content = io.StringIO(text, newline="")
     return csv.reader(content, delimiter=separator, quoting=quoting, strict=strict, skipinitialspace=True)
 

@@ -117,7 +117,7 @@ def _listed(path: Any) -> list[str]:
 def _found(folder: Path) -> dict[str, dict[str, list[str]]]:
     """Patterns from the files' places and names: see :func:`~src.data.splits.split_name`."""
     patterns: dict[str, dict[str, list[str]]] = {}
-    for file in sorted(file for depth in ("", "*/", "*/*/") for file in folder.glob(f"{depth}*.parquet")):
+    for file in sorted(file for depth in ("", "*/", "*/*/") for file in folder.glob(f"{depth}[!.]*.parquet")):
         place = file.relative_to(folder)
         parents = place.parts[:-2] if file.stem.isdecimal() else place.parts[:-1]
         config = "/".join(parents) or "default"

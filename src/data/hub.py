@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from src.data.arrow import ArrowRows
 from src.errors import UserError, did_you_mean
 from src.settings import DatasetSettings
@@ -37,7 +35,7 @@ def download(settings: DatasetSettings) -> ArrowRows:
         raise UserError("dataset.source", problem, f"See https://huggingface.co/datasets/{source}") from error
     if isinstance(table, dict):
         raise UserError("dataset.split", f"{where} needs the name of a split", did_you_mean("", table))
-    return ArrowRows(table, settings.columns.audio, where, Path())
+    return ArrowRows(table, settings.columns.audio, where, folder=None)
 
 
 def _remedy(source: str, revision: str | None) -> str:

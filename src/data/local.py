@@ -85,7 +85,7 @@ def _plain(settings: DatasetSettings, root: Path, files: list[Path], split: str 
 
 def _parquet(settings: DatasetSettings, root: Path, split: str | None) -> _Found | None:
     """Parquet files: in the folder itself, or laid out by config and split as on the hub."""
-    layout, files = Layout(root), sorted(root.glob("*.parquet"))
+    layout, files = Layout(root), sorted(root.glob("[!.]*.parquet"))
     if layout.patterns and (layout.is_declared or not files):
         return _Found("parquet", layout.files(settings.config, split), is_split=True)
     return _plain(settings, root, files, split) if files else None

@@ -73,5 +73,6 @@ class ManifestRows:
 
 
 def manifests(folder: Path) -> Iterator[Path]:
-    """The files of a folder that may be manifests."""
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file())
+    """The files of a folder that may be manifests; hidden ones are what systems leave beside files."""
+    files = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return (path for path in files if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -30,9 +30,15 @@ _BUFFER: Final = 1 << 20  # bytes of a column read at a time, or a whole row gro
 class ParquetRows:
     """The rows of a split's parquet files, in file order (:class:`src.data.rows.Rows`)."""
 
-    def __init__(self, paths: Sequence[Path], audio: str) -> None:
-        """Raises a :class:`UserError` where a file is not parquet, or two differ in their columns."""
-        self._paths, self._audio = paths, audio
+    def __init__(self, paths: Sequence[Path], audio: str, published: bool = False) -> None:
+        """Raises a :class:`UserError` where a file is not parquet, or two differ in their columns.
+
+        Args:
+            paths: the files.
+            audio: name of the column of audio.
+            published: whether paths beside the sound mean nothing here; else they are relative to the files.
+        """
+        self._paths, self._audio, self._published = paths, audio, published
         for path in paths:
             found = open_parquet(path).schema_arrow.names
             if set(found) != set(self.columns):
@@ -78,12 +84,15 @@ class ParquetRows:
 
     def _files(self, rows: Sequence[int]) -> dict[int, Path]:
         found: dict[int, Path] = {}
-        for folder, part in groupby(rows, lambda row: self._group(row).path.parent):
+        for folder, part in groupby(rows, self._folder):
             found |= audio_files(self, self._audio, folder, ((row, self._named[row]) for row in part))
         return found
 
     def _encoded(self, row: int, value: Any) -> bytes | None:
-        return audio(self, self._audio, self._group(row).path.parent, row, value)
+        return audio(self, self._audio, self._folder(row), row, value)
+
+    def _folder(self, row: int) -> Path | None:
+        return None if self._published else self._group(row).path.parent
 
     def _group(self, row: int) -> _Group:
         return self._groups[bisect_right(self._starts, row) - 1]

@@ -46,13 +46,13 @@ class Rows(Protocol):
         """
 
 
-def texts(rows: Rows, column: str) -> list[str]:
+def texts(rows: Rows, column: str, rule: Callable[[Any], str] = cells.text) -> list[str]:
     """The references, "" where one is null.
 
     Raises:
-        UserError: a cell is no text; names file and row.
+        UserError: a cell is no text by the ``rule``; names file and row.
     """
-    return [_read(rows, row, column, cells.text, value) for row, value in enumerate(rows.values(column))]
+    return [_read(rows, row, column, rule, value) for row, value in enumerate(rows.values(column))]
 
 
 def names(rows: Rows, column: str) -> list[str]:
@@ -90,7 +90,7 @@ def _read(rows: Rows, row: int, column: str, rule: Callable[[Any], str], value: 
         raise refusal(rows.where(row), column, error) from None
 
 
-def audio(rows: Rows, column: str, folder: Path, row: int, value: Any) -> bytes | None:
+def audio(rows: Rows, column: str, folder: Path | None, row: int, value: Any) -> bytes | None:
     """The encoded file of an audio cell. Raises a :class:`UserError` that names the row where it is none."""
     try:
         return cells.encoded_audio(value, folder)
@@ -98,7 +98,7 @@ def audio(rows: Rows, column: str, folder: Path, row: int, value: Any) -> bytes 
         raise refusal(rows.where(row), column, error) from None
 
 
-def audio_files(rows: Rows, column: str, folder: Path, values: Iterable[tuple[int, Any]]) -> dict[int, Path]:
+def audio_files(rows: Rows, column: str, folder: Path | None, values: Iterable[tuple[int, Any]]) -> dict[int, Path]:
     """The files that the audio cells of some rows name, by row.
 
     Raises:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from src.data.cells import SPELLED_MISSING, own_text, text
 from src.data.folder import digest
 from src.data.inventory import Clip, Inventory, inspected, load_inventory
 from src.data.rows import Rows, ids, names, texts
@@ -83,6 +84,9 @@ class Selection:
         dropped = [name for row, name in enumerate(draw.names) if row not in draw.scored]
         if dropped:
             log.info("%s: left out %d clips whose reference has nothing to score", self.dataset.name, len(dropped))
+        missing = sum(reference.strip() in SPELLED_MISSING for reference in draw.texts)
+        if missing:
+            log.warning("%s: %d references are words that programs write for none (nan)", self.dataset.name, missing)
         read = rows.reader(draw.rows)
         found = {row: (size, sound) for row, size, sound in inspected(draw.rows, read)}
         clips = [
@@ -106,10 +110,11 @@ class _Draw:
     def __init__(self, rows: Rows, selection: Selection) -> None:
         self._rows, self._selection = rows, selection
         columns = selection.dataset.columns
-        self.texts = texts(rows, columns.text)
+        own = selection.dataset.source is None
+        self.texts = texts(rows, columns.text, own_text if own else text)
         self.named = columns.id is not None and columns.id in rows.columns
         self.names = ids(rows, columns.id)
-        self.scored = {row: None for row, text in enumerate(self.texts) if is_scored(text)}
+        self.scored = {row: None for row, reference in enumerate(self.texts) if is_scored(reference)}
         self.aside = frozenset(self._chosen(selection.aside, ()) if selection.aside is not None else ())
         self.rows = self._chosen(selection, self.aside)
         self._require_some()

@@ -50,7 +50,9 @@ def open_rows(settings: DatasetSettings) -> Rows:
     else:
         where = str(place)
         own = settings.source is None
-        rows = local_rows(settings, place) if own else ParquetRows(_files(settings, place), columns.audio)
+        rows = (
+            local_rows(settings, place) if own else ParquetRows(_files(settings, place), columns.audio, published=True)
+        )
     needed = [columns.text, columns.audio]
     if settings.source is not None:  # of a user's own data the others are read where they are there
         needed += [name for name in (columns.id, columns.speaker, columns.session) if name is not None]
