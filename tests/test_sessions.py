@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -145,6 +146,16 @@ def test_clips_in_the_order_of_a_listing_are_told(tmp_path: Path, caplog: pytest
     check(recording(tmp_path / "listed", rows([1, 10, 11, 2, 3])))
     pair = {"id": "'call-11' comes before 'call-2'", "audio": "'chunk_11.wav' comes before 'chunk_2.wav'"}[named]
     assert f"those of 's' are numbered otherwise: {pair}" in caplog.text
+
+
+def test_names_beside_the_sound_tell_the_order_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        {"audio": {"bytes": tone(0.3, 300 + 50 * number), "path": f"chunk{number}.wav"}, "text": "a b", "session": "s"}
+        for number in (1, 10, 2)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    check(tmp_path)
+    assert "'chunk10.wav' comes before 'chunk2.wav'" in caplog.text
 
 
 @pytest.mark.parametrize(

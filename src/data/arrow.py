@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from src.data.columns import is_text, plain, require_flat
+from src.data.columns import is_text, paths_of, plain, require_flat
 from src.data.rows import AudioReader, audio, audio_files, numbered
 
 
@@ -56,6 +56,10 @@ class ArrowRows:
         """The path that a row names, or the row's number."""
         return self._named.get(row) or numbered(row)
 
+    def audio_names(self) -> Sequence[str | None]:
+        """The paths beside the sound, or in its place."""
+        return paths_of(self._stored(self._audio)) or [None] * len(self)
+
     def reader(self, wanted: Sequence[int]) -> AudioReader:  # noqa: ARG002 - any row is as near
         """Encoded audio of single rows."""
         table = self._table.select_columns([self._audio])
@@ -73,13 +77,10 @@ class ArrowRows:
     def _named(self) -> dict[int, str]:
         """The paths of rows that hold no sound."""
         found = self._stored(self._audio)
-        paths: Iterable[Any] = ()
-        if is_text(found.type):
-            paths = found.to_pylist()
-        elif pa.types.is_struct(found.type) and found.type.get_field_index("path") >= 0:
-            held = [name for name in ("bytes", "array") if found.type.get_field_index(name) >= 0]
-            without = pa.chunked_array([pa.array([True] * len(found))])
-            for name in held:
-                without = pc.and_(without, pc.is_null(pc.struct_field(found, name)))
-            paths = pc.if_else(without, pc.struct_field(found, "path"), None).to_pylist()
+        paths = paths_of(found)
+        if paths and not is_text(found.type):
+            for held in ("bytes", "array"):
+                if found.type.get_field_index(held) >= 0:
+                    without = pc.is_null(pc.struct_field(found, held)).to_pylist()
+                    paths = [path if alone else None for path, alone in zip(paths, without, strict=True)]
         return {row: path for row, path in enumerate(paths) if path}

@@ -164,10 +164,10 @@ def _wave(array: Any, rate: Any) -> bytes:
     if not is_wave:
         problem = f"has the array {_shown(array)}, which is no mono waveform of floats"
         raise CellError(problem, "Give one list of floats in [-1, 1], or the path of an audio file")
-    if not isinstance(rate, int) or isinstance(rate, bool) or not 0 < rate < 2**31:
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 2**31 or rate != int(rate):
         raise CellError(f"has sampling_rate {_shown(rate)}, which is no rate in Hz", _AUDIO)
     stream = io.BytesIO()
-    soundfile.write(stream, samples.astype(np.float32), rate, format="WAV", subtype="FLOAT")
+    soundfile.write(stream, samples.astype(np.float32), int(rate), format="WAV", subtype="FLOAT")
     return stream.getvalue()
 
 
@@ -177,19 +177,22 @@ def _file(written: str, folder: Path | None) -> Path | None:
         return path if path.is_absolute() and _is(Path.is_file, path) else None
     if len(written) > LONGEST_NAME or "\0" in written:
         raise CellError(f"is {_shown(written)}, which is no path", _AUDIO)
-    places = [base / reading for reading in _readings(written) for base in (folder, Path())]
+    places = (base / reading for reading in _readings(written) for base in (folder, Path()))
     found = next((place for place in places if _is(Path.is_file, place)), None)
     if found is None:
-        if "://" in written and not written.startswith("file:"):
-            raise CellError(f"is {_shown(written)}, which is no file on this machine", "Download it and name the file")
-        if any(_is(Path.is_dir, place) for place in places):
-            raise CellError(f"is {_shown(written)}, which is a folder", "Name a file")
-        raise CellError(
-            f"is {_shown(written)}, and there is no such file in {folder}", "Paths are relative to that folder"
-        )
+        raise _absent(written, folder)
     if not os.access(found, os.R_OK):
         raise CellError(f"names {_shown(written)}, which may not be read", "Check the file's permissions")
     return found
+
+
+def _absent(written: str, folder: Path) -> CellError:
+    if "://" in written and not written.startswith("file:"):
+        return CellError(f"is {_shown(written)}, which is no file on this machine", "Download it and name the file")
+    if any(_is(Path.is_dir, base / reading) for reading in _readings(written) for base in (folder, Path())):
+        return CellError(f"is {_shown(written)}, which is a folder", "Name a file")
+    problem = f"is {_shown(written)}, and there is no such file in {folder}"
+    return CellError(problem, "Paths are relative to that folder")
 
 
 def _readings(written: str) -> Iterator[str]:

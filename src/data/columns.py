@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from src.errors import UserError
 
@@ -15,6 +16,13 @@ def is_text(kind: pa.DataType) -> bool:
     """Whether a column of this type holds strings."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def paths_of(audio: pa.ChunkedArray) -> list[str | None]:
+    """The paths in a column of audio, by row; none at all where its type has no place for them."""
+    if pa.types.is_struct(audio.type) and audio.type.get_field_index("path") >= 0:
+        audio = pc.struct_field(audio, "path")
+    return audio.to_pylist() if is_text(audio.type) else []
 
 
 def require_flat(kind: pa.DataType, where: str) -> None:

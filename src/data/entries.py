@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ def _list(path: Path, text: str) -> list[dict[str, Any]] | None:
 
 def _loads(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        return _DECODER.decode(text)
     except RecursionError:
         raise ValueError("brackets in brackets without an end") from None
 
@@ -91,6 +92,9 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+
+
 def _separated(path: Path, text: str, audio: str) -> Entries:
     """Fields by the separator that makes ``audio`` one of the header's; quotation marks are text between tabs."""
     csv.field_size_limit(sys.maxsize)  # of the process: how long a cell may be is said in src.data.cells
@@ -104,12 +108,14 @@ def _separated(path: Path, text: str, audio: str) -> Entries:
             _refuse(
                 path, f"line {lines.line_num}", f"the header has {twice[0]!r} twice", "Rename or remove one of them"
             )
-        return list(_filled(path, lines, header, separator == "\t"))
+        return list(_filled(path, lines, header, audio, separator == "\t"))
     except csv.Error as error:
         _refuse(path, f"line {lines.line_num}", f"this is not CSV ({error})", _CSV)
 
 
-def _filled(path: Path, lines: Any, header: Sequence[str], tabs: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def _filled(
+    path: Path, lines: Any, header: Sequence[str], audio: str, tabs: bool
+) -> Iterator[tuple[str, dict[str, Any]]]:
     for values in lines:
         if not any(values):
             continue
@@ -117,7 +123,18 @@ def _filled(path: Path, lines: Any, header: Sequence[str], tabs: bool) -> Iterat
         if len(values) != len(header):
             problem = f"it has {len(values)} fields, but the header has {len(header)} ({', '.join(header)})"
             _refuse(path, where, problem, _CSV)
-        yield where, dict(zip(header, map(_unquoted, values) if tabs else values, strict=True))
+        entry = dict(zip(header, map(_unquoted, values) if tabs else values, strict=True))
+        if _swallows(entry, audio):
+            problem = "a quotation mark is closed lines after it was opened, with other entries between"
+            _refuse(path, where, problem, _CSV)
+        yield where, entry
+
+
+def _swallows(entry: dict[str, str], audio: str) -> bool:
+    """Whether a field of several lines holds another file of the kind of this entry's."""
+    suffix = Path(entry.get(audio, "")).suffix
+    lines = (line for value in entry.values() if "\n" in value for line in value.split("\n")[1:])
+    return bool(suffix) and any(re.search(rf"{re.escape(suffix)}(?!\w)", line) for line in lines)
 
 
 def _separator(text: str, audio: str) -> str:

@@ -41,14 +41,21 @@ def local_files(settings: DatasetSettings, root: Path) -> list[Path]:
     Raises:
         UserError: nothing there is a corpus, or more than one thing is.
     """
-    return _find(settings, root, settings.split).files
+    return _found(settings, root).files
 
 
 def local_rows(settings: DatasetSettings, root: Path) -> Rows:
     """The rows of :func:`local_files` that are of the split. Raises UserError where they cannot be read."""
-    found = _find(settings, root, settings.split)
+    found = _found(settings, root)
     rows = _open(found, settings.columns.audio)
     return rows if found.is_split else rows_of_split(rows, settings.columns.split, settings.split, root)
+
+
+def _found(settings: DatasetSettings, root: Path) -> _Found:
+    try:
+        return _find(settings, root, settings.split)
+    except OSError as error:
+        raise UserError(FIELD, f"{root} cannot be read ({error.strerror})", "Check its permissions") from error
 
 
 def _open(found: _Found, audio: str) -> Rows:
@@ -64,9 +71,13 @@ def _find(settings: DatasetSettings, root: Path, split: str | None) -> _Found:
     if saved is not None:
         return saved
     lists = list(manifests(root))
+    tables = sorted(root.glob("[!.]*.parquet"))
+    if lists and tables:
+        problem = f"{root} has a manifest and a table: {lists[0].name}, {tables[0].name}"
+        raise UserError(FIELD, problem, f"Name one: dataset.root={lists[0]}")
     if lists:
         return _plain(settings, root, lists, split)
-    return _parquet(settings, root, split) or _below(settings, root, split)
+    return _parquet(settings, root, tables, split) or _below(settings, root, split)
 
 
 def _plain(settings: DatasetSettings, root: Path, files: list[Path], split: str | None) -> _Found:
@@ -83,9 +94,9 @@ def _plain(settings: DatasetSettings, root: Path, files: list[Path], split: str 
     return _Found(form, chosen or files, is_split=split is not None and chosen is not None)
 
 
-def _parquet(settings: DatasetSettings, root: Path, split: str | None) -> _Found | None:
+def _parquet(settings: DatasetSettings, root: Path, files: list[Path], split: str | None) -> _Found | None:
     """Parquet files: in the folder itself, or laid out by config and split as on the hub."""
-    layout, files = Layout(root), sorted(root.glob("[!.]*.parquet"))
+    layout = Layout(root)
     if layout.patterns and (layout.is_declared or not files):
         return _Found("parquet", layout.files(settings.config, split), is_split=True)
     return _plain(settings, root, files, split) if files else None

@@ -35,6 +35,8 @@ class ManifestRows:
         self.columns: Collection[str] = sorted({name for _, entry in self._entries for name in entry})
         rows.check_columns(self.columns, [audio], str(path))
         self._audio = [entry.get(audio) for _, entry in self._entries]
+        written = (value.get("path") if isinstance(value, dict) else value for value in self._audio)
+        self._names = [name if isinstance(name, str) else None for name in written]
         self._require_audio()
         self._files = rows.audio_files(self, audio, path.parent, enumerate(self._audio))
 
@@ -51,10 +53,11 @@ class ManifestRows:
 
     def label(self, row: int) -> str:
         """The audio's path as the manifest has it; where the entry holds the sound itself, the row's number."""
-        written = self._audio[row]
-        if isinstance(written, dict):
-            written = written.get("path")
-        return written if isinstance(written, str) and written else rows.numbered(row)
+        return self.audio_names()[row] or rows.numbered(row)
+
+    def audio_names(self) -> Sequence[str | None]:
+        """The paths."""
+        return self._names
 
     def reader(self, wanted: Sequence[int]) -> rows.AudioReader:  # noqa: ARG002 - any file is as near
         """Bytes of an entry's file."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from src.data.columns import class_labels, is_text, plain, require_flat
+from src.data.columns import class_labels, is_text, paths_of, plain, require_flat
 from src.data.rows import AudioReader, audio, audio_files, numbered
 from src.errors import UserError
 
@@ -72,6 +72,19 @@ class ParquetRows:
     def label(self, row: int) -> str:
         """The path that a row names, or the row's number."""
         return self._named.get(row) or numbered(row)
+
+    def audio_names(self) -> Sequence[str | None]:
+        """The paths beside the sound, or in its place."""
+        found: list[str | None] = []
+        for path in self._paths:
+            file = open_parquet(path)
+            kind = file.schema_arrow.field(self._audio).type
+            leaf = f"{self._audio}.path" if pa.types.is_struct(kind) else self._audio
+            with _readable(path):
+                told = is_text(kind) or (pa.types.is_struct(kind) and kind.get_field_index("path") >= 0)
+                names = paths_of(file.read(columns=[leaf]).column(self._audio)) if told else []
+            found += names or [None] * file.metadata.num_rows
+        return found
 
     def reader(self, wanted: Sequence[int]) -> AudioReader:
         """Encoded audio of single rows."""

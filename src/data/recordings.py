@@ -68,7 +68,8 @@ def _require_references(corpus: Corpus, rows: Rows, sessions: dict[str, list[Cli
 
 
 def _warn_of_order(name: str, rows: Rows, sessions: dict[str, list[Clip]]) -> None:
-    wrong = {session: pair for session, clips in sessions.items() if (pair := _misnumbered(rows, clips)) is not None}
+    audio = rows.audio_names()
+    wrong = {session: pair for session, clips in sessions.items() if (pair := _misnumbered(audio, clips)) is not None}
     if wrong:
         session, (earlier, later) = next(iter(wrong.items()))
         log.warning(
@@ -81,9 +82,9 @@ def _warn_of_order(name: str, rows: Rows, sessions: dict[str, list[Clip]]) -> No
         )
 
 
-def _misnumbered(rows: Rows, clips: Sequence[Clip]) -> tuple[str, str] | None:
+def _misnumbered(audio: Sequence[str | None], clips: Sequence[Clip]) -> tuple[str, str] | None:
     """The first two neighbours whose ids, or audio's names, differ in numbers alone and count down."""
-    for found in ([clip.id for clip in clips], [rows.label(clip.row) for clip in clips]):
+    for found in ([clip.id for clip in clips], [audio[clip.row] or "" for clip in clips]):
         if len({_NUMBER.sub("0", name) for name in found}) == 1:
             for earlier, later in pairwise(found):
                 if _numbers(earlier) > _numbers(later):

@@ -32,6 +32,9 @@ class Rows(Protocol):
     def label(self, row: int) -> str:
         """What a row is called where the corpus has no ids."""
 
+    def audio_names(self) -> Sequence[str | None]:
+        """What each row calls the file of its audio, whether it holds the sound or not; None where it does not tell."""
+
     def reader(self, wanted: Sequence[int]) -> AudioReader:
         """Reads the encoded audio of single rows among the ``wanted``; None where a row holds no bytes.
 

@@ -101,6 +101,10 @@ class _Part:
     def label(self, row: int) -> str:
         return self._rows.label(self._chosen[row])
 
+    def audio_names(self) -> Sequence[str | None]:
+        found = self._rows.audio_names()
+        return [found[row] for row in self._chosen]
+
     def reader(self, wanted: Sequence[int]) -> AudioReader:
         read = self._rows.reader([self._chosen[row] for row in wanted])
         return lambda row: read(self._chosen[row])

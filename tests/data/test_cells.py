@@ -289,6 +289,12 @@ def test_a_quotation_mark_between_tabs_swallows_no_row(folder: Path) -> None:
     assert load(folder) == [("a.wav", '"Open', None), ("b.wav", 'close"', None)]
 
 
+def test_an_open_quotation_mark_swallows_no_row(folder: Path) -> None:
+    (folder / "m.csv").write_text('audio,text\na.wav,"Open\nb.wav,close"\n')
+    with pytest.raises(UserError, match=r"m\.csv, line 3: a quotation mark is closed lines after it was opened"):
+        load(folder)
+
+
 def test_a_long_field_and_a_json_list_are_read(folder: Path) -> None:
     long = "word " * 40_000
     (folder / "m.csv").write_text(f"audio,text\na.wav,{long}\n")

@@ -220,6 +220,12 @@ def test_what_is_not_one_corpus_is_named(tmp_path: Path) -> None:
         load_utterances(local(tmp_path / "layout"), seed=0)
 
 
+def test_a_manifest_beside_a_table_is_named(tmp_path: Path) -> None:
+    bytes_in_parquet(json_lines(sounds(tmp_path)))
+    with pytest.raises(UserError, match=r"has a manifest and a table: manifest\.jsonl, clips-0\.parquet"):
+        load_utterances(local(tmp_path), seed=0)
+
+
 def test_parquet_files_that_differ_in_their_columns_are_named(tmp_path: Path) -> None:
     bytes_in_parquet(tmp_path)
     pq.write_table(pa.table({"other": [1]}), tmp_path / "clips-2.parquet")
