@@ -55,7 +55,7 @@ class Layout:
             "split", split, splits, f"config {config!r} of {self.folder}" if config else f"{self.folder}"
         )
         try:
-            files = sorted({file for pattern in patterns for file in self.folder.glob(pattern)})
+            files = sorted({file for pattern in patterns for file in self.folder.glob(pattern) if file.is_file()})
         except (ValueError, NotImplementedError) as error:
             problem = f"README.md of {self.folder} lists {', '.join(patterns)}, which is no pattern of files ({error})"
             raise UserError("dataset.root", problem, "Correct it") from error
@@ -111,7 +111,10 @@ def _splits(data_files: Any) -> dict[str, list[str]]:
 
 
 def _listed(path: Any) -> list[str]:
-    return path if isinstance(path, list) else [path]
+    patterns = path if isinstance(path, list) else [path]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"{path!r} is no pattern")
+    return patterns
 
 
 def _found(folder: Path) -> dict[str, dict[str, list[str]]]:

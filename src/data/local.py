@@ -28,11 +28,12 @@ _SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"  # marks of a data set
 
 @dataclass(frozen=True)
 class _Found:
-    """Files of one form; ``is_split`` where they hold just the split that was asked for."""
+    """Files of one form; ``is_split`` where they hold just the split that was asked for, ``whole`` the one they are."""
 
     form: Literal["manifest", "parquet", "saved"]
     files: list[Path]
     is_split: bool
+    whole: tuple[str, ...] = ()
 
 
 def local_files(settings: DatasetSettings, root: Path) -> list[Path]:
@@ -48,7 +49,7 @@ def local_rows(settings: DatasetSettings, root: Path) -> Rows:
     """The rows of :func:`local_files` that are of the split. Raises UserError where they cannot be read."""
     found = _found(settings, root)
     rows = _open(found, settings.columns.audio)
-    return rows if found.is_split else rows_of_split(rows, settings.columns.split, settings.split, root)
+    return rows if found.is_split else rows_of_split(rows, settings.columns.split, settings.split, root, found.whole)
 
 
 def _found(settings: DatasetSettings, root: Path) -> _Found:
@@ -131,11 +132,13 @@ def _saved(settings: DatasetSettings, root: Path, split: str | None) -> _Found |
     if (root / _SAVED).is_file():
         _no_configs(settings, root)
         files, own = _saved_files(root)
-        return _Found("saved", files, is_split=split is not None and split == own)
+        return _Found("saved", files, split is not None and split == own, () if own is None else (own,))
     if not (root / _SAVED_SPLITS).is_file():
         return None
     _no_configs(settings, root)
     splits = sorted(path.parent.name for path in root.glob(f"*/{_SAVED}"))
+    if not splits:
+        raise _unreadable(root, "none of its splits is there")
     if split is None:
         several(root, splits)
     if split not in splits:

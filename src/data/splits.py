@@ -61,15 +61,17 @@ def no_split(where: Path, split: str, found: Collection[str]) -> NoReturn:
     raise UserError("dataset.split", problem, remedy)
 
 
-def rows_of_split(rows: Rows, column: str | None, split: str | None, where: Path) -> Rows:
+def rows_of_split(rows: Rows, column: str | None, split: str | None, where: Path, whole: Collection[str]) -> Rows:
     """The rows whose ``column`` says ``split``; all where none is asked for and they are of one.
+
+    ``whole`` names the splits that are there as a whole, for the error of one that is not.
 
     Raises:
         UserError: there is no such split, or several to choose from.
     """
     if column is None or column not in rows.columns:
         if split is not None:
-            no_split(where, split, ())
+            no_split(where, split, whole)
         return rows
     told = names(rows, column)
     if split is None:

@@ -135,6 +135,13 @@ def test_data_that_tells_of_no_split_has_none(tmp_path: Path, make: Callable[[Pa
         load_utterances(local(tmp_path, config="own"), seed=0)
 
 
+def test_a_saved_set_that_says_which_split_it_is_is_that_one(tmp_path: Path) -> None:
+    datasets.Dataset(table(["a"]), split="train").save_to_disk(tmp_path)
+    assert len(load_utterances(local(tmp_path, split="train"), seed=0)) == 1
+    with pytest.raises(UserError, match=r"^dataset\.split: .* has no split 'test'\. Available: train"):
+        load_utterances(local(tmp_path, split="test"), seed=0)
+
+
 def test_a_column_called_split_may_be_something_else(tmp_path: Path) -> None:
     column_of_list(tmp_path)
     assert len(load_utterances(local(tmp_path, columns={"split": None}), seed=0)) == 6
