@@ -161,7 +161,7 @@ def _data_files(dataset: DatasetSettings) -> Iterator[Path]:
         raise LookupError(dataset.name)
     folder = resolve_source(dataset.root or dataset.source)
     if folder is not None:
-        yield from Layout(folder).files(str(dataset.config), str(dataset.split))
+        yield from Layout(folder).files(dataset.config, dataset.split)
 
 
 def _code() -> str:

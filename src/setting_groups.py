@@ -100,6 +100,7 @@ class ColumnSettings(Frozen):
     audio: str
     speaker: str | None
     session: str | None
+    split: str | None = None
 
 
 class DatasetSettings(Frozen):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -116,6 +117,63 @@ def test_what_would_score_parts_of_a_session_is_refused(
     )
     with pytest.raises(UserError, match=message):
         Evaluate().check_data(open_point(composed(*asked)))
+
+
+def recording(folder: Path, rows: list[dict[str, str]]) -> Path:
+    for number, row in enumerate(rows):
+        (folder / row["audio"]).write_bytes(tone(0.3, 300 + 50 * number))
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def check(folder: Path) -> None:
+    asked = ("dataset=local", f"dataset.root={folder}", f"output_dir={folder / 'outputs'}", "method=fp")
+    Evaluate().check_data(open_point(composed(*asked)))
+
+
+@pytest.mark.parametrize("named", ["id", "audio"])
+def test_clips_in_the_order_of_a_listing_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, named: str) -> None:
+    def rows(order: list[int]) -> list[dict[str, str]]:
+        numbered, other = {"id": ("call-{}", "audio"), "audio": ("chunk_{}.wav", "id")}[named]
+        return [
+            {named: numbered.format(number), other: f"{'zyxwvutsrqp'[row]}.wav", "text": "a b", "session": "s"}
+            for row, number in enumerate(order)
+        ]
+
+    check(recording(tmp_path, rows(list(range(1, 12)))))
+    assert "numbered otherwise" not in caplog.text
+    (tmp_path / "listed").mkdir()
+    check(recording(tmp_path / "listed", rows([1, 10, 11, 2, 3])))
+    pair = {"id": "'call-11' comes before 'call-2'", "audio": "'chunk_11.wav' comes before 'chunk_2.wav'"}[named]
+    assert f"those of 's' are numbered otherwise: {pair}" in caplog.text
+
+
+def test_names_beside_the_sound_tell_the_order_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        {"audio": {"bytes": tone(0.3, 300 + 50 * number), "path": f"chunk{number}.wav"}, "text": "a b", "session": "s"}
+        for number in (1, 10, 2)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    check(tmp_path)
+    assert "'chunk10.wav' comes before 'chunk2.wav'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (
+            {"id": "b", "text": "", "session": "s"},
+            r"line 2: a clip of session 's' has no reference, but others of it do",
+        ),
+        ({"id": "s", "text": "x"}, r"a session and a clip of no session are both called 's'"),
+    ],
+)
+def test_clips_that_would_be_taken_for_a_session_or_out_of_it_are_refused(
+    tmp_path: Path, second: dict[str, str], message: str
+) -> None:
+    first = {"audio": "a.wav", "id": "a", "text": "a b", "session": "s"}
+    with pytest.raises(UserError, match=message):
+        check(recording(tmp_path, [first, {"audio": "b.wav", **second}]))
 
 
 def test_a_reference_of_the_whole_is_not_fed_to_a_clip_of_it(calls: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from src.data.audio import SAMPLING_RATE
 from src.data.inventory import Clip, Inventory
 from src.data.parquet import HELD
+from src.data.recordings import require_whole_sessions
 from src.data.selection import Selection
 from src.data.sources import dataset_identity, open_rows
 from src.data.utterance import Utterance
@@ -56,8 +57,8 @@ class Corpus:
 
         What was read lately is kept as long as these utterances are.
         """
-        rows = open_rows(self._selection.dataset)
-        read = rows.reader(self._selection.dataset.columns.audio, [clip.row for clip in self.clips])
+        rows = open_rows(self.dataset)
+        read = rows.reader([clip.row for clip in self.clips])
         windows = dict(_windows(self.clips))
         return [
             Utterance(
@@ -72,6 +73,16 @@ class Corpus:
             )
             for clip in self.clips
         ]
+
+    @property
+    def dataset(self) -> DatasetSettings:
+        """The data set that the clips are of."""
+        return self._selection.dataset
+
+    @property
+    def dropped(self) -> list[str]:
+        """Ids of the clips whose reference has nothing to score."""
+        return self._inventory.dropped
 
     @property
     def report(self) -> dict[str, Any]:
@@ -176,22 +187,3 @@ def require_disjoint(calibration: Corpus, test: Corpus) -> None:
     problem = f"{len(shared)} of {len(calibration.clips)} calibration clips are in the test set too: {shown}"
     remedy = "Choose other clips with dataset@calib.dataset=NAME, or a folder of your own, or remove these from it"
     raise UserError("calib.dataset", problem, remedy)
-
-
-def require_whole_sessions(corpus: Corpus) -> None:
-    """Checks that recordings whose clips share one reference can be scored: all clips are there, and agree on it.
-
-    Raises:
-        UserError: a draw or bad audio leaves clips out, or references differ.
-    """
-    references: dict[str, str] = {}
-    for clip in corpus.clips:
-        if clip.session is not None and references.setdefault(clip.session, clip.text) != clip.text:
-            problem = f"the clips of session {clip.session!r} have different references"
-            raise UserError("dataset", problem, "Give all of them the session's, or use dataset.columns.session=null")
-    if references and corpus.report["subset"]:
-        problem = "a draw of clips leaves parts of sessions out, whose references are of the whole"
-        raise UserError("dataset.limit", problem, "Use dataset.limit=null")
-    if references and corpus.bad:
-        problem = f"on_bad_audio=skip left out {', '.join(corpus.bad)}, so that sessions are no longer whole"
-        raise UserError("on_bad_audio", problem, "Repair these clips, or remove their whole sessions")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from src.data.splits import split_name
 from src.digest import sha256_once
 from src.errors import UserError, did_you_mean
 
@@ -17,7 +19,8 @@ from src.errors import UserError, did_you_mean
 class Layout:
     """Configs and splits a folder offers, and their files.
 
-    The README's ``configs`` header decides where there is one; otherwise ``<config>/<split>-*.parquet``.
+    The README's ``configs`` header decides where there is one; otherwise ``<config>/<split>-*.parquet`` or
+    ``<config>/<split>/<number>.parquet``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,29 +29,51 @@ class Layout:
     @cached_property
     def patterns(self) -> dict[str, dict[str, list[str]]]:
         """``{config: {split: [glob relative to the folder, ...]}}``."""
-        return _declared(self.folder / "README.md") or _found(self.folder)
+        return self._declared or _found(self.folder)
 
-    def files(self, config: str, split: str) -> list[Path]:
-        """The split's parquet files in name order.
+    @property
+    def is_declared(self) -> bool:
+        """Whether the README says where configs and splits lie."""
+        return bool(self._declared)
+
+    @cached_property
+    def _declared(self) -> dict[str, dict[str, list[str]]]:
+        return _declared(self.folder / "README.md")
+
+    def files(self, config: str | None, split: str | None) -> list[Path]:
+        """The split's parquet files in name order; the only config and the only split need no name.
 
         Raises:
-            UserError: no such config or split, or its files are absent; lists what is there.
+            UserError: no such config or split, several where none is named, or its files are absent; lists what is
+                there.
         """
         if not self.patterns:
             problem = f"{self.folder} has neither a README with `configs` nor files <config>/<split>-*.parquet"
             raise UserError("dataset.root", problem, "Name the folder that `hf download --local-dir` filled")
-        splits = self.patterns.get(config)
-        if splits is None:
-            problem = f"{self.folder} has no config {config!r}"
-            raise UserError("dataset.config", problem, did_you_mean(config, self.patterns))
-        if split not in splits:
-            problem = f"config {config!r} of {self.folder} has no split {split!r}"
-            raise UserError("dataset.split", problem, did_you_mean(split, splits))
-        files = sorted({file for pattern in splits[split] for file in self.folder.glob(pattern)})
+        splits = self._chosen("config", config, self.patterns, f"{self.folder}")
+        patterns = self._chosen(
+            "split", split, splits, f"config {config!r} of {self.folder}" if config else f"{self.folder}"
+        )
+        try:
+            files = sorted({file for pattern in patterns for file in self.folder.glob(pattern) if file.is_file()})
+        except (ValueError, NotImplementedError) as error:
+            problem = f"README.md of {self.folder} lists {', '.join(patterns)}, which is no pattern of files ({error})"
+            raise UserError("dataset.root", problem, "Correct it") from error
         if not files:
-            problem = f"no file matches {', '.join(splits[split])} in {self.folder}"
+            problem = f"no file matches {', '.join(patterns)} in {self.folder}"
             raise UserError("dataset.split", problem, "Download the data set again; its README lists these files")
         return files
+
+    @staticmethod
+    def _chosen(kind: str, name: str | None, among: Mapping[str, Any], where: str) -> Any:
+        if name is None and len(among) == 1:
+            return next(iter(among.values()))
+        if name is None:
+            remedy = f"{did_you_mean('', among)}. Choose one with dataset.{kind}=NAME"
+            raise UserError(f"dataset.{kind}", f"{where} has several {kind}s", remedy)
+        if name not in among:
+            raise UserError(f"dataset.{kind}", f"{where} has no {kind} {name!r}", did_you_mean(name, among))
+        return among[name]
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -63,7 +88,7 @@ def _declared(readme: Path) -> dict[str, dict[str, list[str]]]:
     """Patterns from a README's YAML header; empty where it has no ``configs``."""
     if not readme.is_file():
         return {}
-    text = readme.read_text(encoding="utf-8")
+    text = readme.read_text(encoding="utf-8-sig", errors="replace")
     if not text.startswith("---\n"):
         return {}
     try:
@@ -86,13 +111,18 @@ def _splits(data_files: Any) -> dict[str, list[str]]:
 
 
 def _listed(path: Any) -> list[str]:
-    return path if isinstance(path, list) else [path]
+    patterns = path if isinstance(path, list) else [path]
+    if not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(f"{path!r} is no pattern")
+    return patterns
 
 
 def _found(folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Patterns from the files' names ``<config>/<split>-00000-of-00001.parquet``."""
+    """Patterns from the files' places and names: see :func:`~src.data.splits.split_name`."""
     patterns: dict[str, dict[str, list[str]]] = {}
-    for file in sorted(folder.glob("*/*-*.parquet")):
-        config, split = file.parent.name, file.stem.split("-")[0]
-        patterns.setdefault(config, {})[split] = [f"{config}/{split}-*.parquet"]
+    for file in sorted(file for depth in ("", "*/", "*/*/") for file in folder.glob(f"{depth}[!.]*.parquet")):
+        place = file.relative_to(folder)
+        parents = place.parts[:-2] if file.stem.isdecimal() else place.parts[:-1]
+        config = "/".join(parents) or "default"
+        patterns.setdefault(config, {}).setdefault(split_name(file), []).append(escape(str(place)))
     return patterns

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from src.data.arrow import ArrowRows
-from src.errors import UserError
+from src.errors import UserError, did_you_mean
+from src.settings import DatasetSettings
 
 
-def download(source: str, revision: str | None, config: str | None, split: str | None) -> ArrowRows:
+def download(settings: DatasetSettings) -> ArrowRows:
     """The rows of a split on the hub, downloaded on the first use.
 
     Raises:
         UserError: there is no network, or no such set, revision, config or split.
     """
     from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
+    source, config, split = str(settings.source), settings.config, settings.split
+    where = f"{source} ({config}, {split})"
     try:
-        return ArrowRows(load_dataset(source, config, split=split, revision=revision))
+        table = load_dataset(source, config, split=split, revision=settings.revision)
     except ConnectionError as error:
         problem = f"{source} ({config}) is not on this machine and the hub cannot be reached ({error})"
-        raise UserError("dataset.source", problem, _remedy(source, revision)) from error
+        raise UserError("dataset.source", problem, _remedy(source, settings.revision)) from error
     except DatasetNotFoundError as error:
         problem = f"{source!r} is no folder here, and the hub has no such data set and revision to read ({error})"
         remedy = "Check dataset.source and dataset.revision (null is the newest); log in where access is restricted"
@@ -27,6 +30,12 @@ def download(source: str, revision: str | None, config: str | None, split: str |
     except ValueError as error:
         problem = f"{source} has no config {config!r} with split {split!r} ({error})"
         raise UserError("dataset.config", problem, f"See https://huggingface.co/datasets/{source}") from error
+    except (DatasetsError, OSError) as error:
+        problem = f"{where} cannot be read ({error})"
+        raise UserError("dataset.source", problem, f"See https://huggingface.co/datasets/{source}") from error
+    if isinstance(table, dict):
+        raise UserError("dataset.split", f"{where} needs the name of a split", did_you_mean("", table))
+    return ArrowRows(table, settings.columns.audio, where, folder=None)
 
 
 def _remedy(source: str, revision: str | None) -> str:

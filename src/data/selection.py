@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from src.data.cells import SPELLED_MISSING, own_text, text
 from src.data.folder import digest
 from src.data.inventory import Clip, Inventory, inspected, load_inventory
-from src.data.rows import Rows, unique
+from src.data.rows import Rows, ids, names, texts
 from src.data.sources import dataset_identity, open_rows
 from src.data.utterance import chosen
 from src.errors import UserError
@@ -50,7 +51,7 @@ class Selection:
         dataset = self.dataset
         drawn = {} if self.n is None else {"n": self.n, "seed": self.seed}
         aside = {} if self.aside is None else {"aside": self.aside.key}
-        unused = {"session"} if dataset.columns.session is None else set()
+        unused = {name for name in ("session", "split") if getattr(dataset.columns, name) is None}
         columns = dataset.columns.model_dump(exclude=unused)
         fields = {"columns": columns, "speaker_pattern": dataset.speaker_pattern}
         return {**dataset_identity(dataset), **fields, **drawn, **aside, **self._audio}
@@ -61,7 +62,8 @@ class Selection:
         if self.dataset.source is not None:
             return {}
         rows = open_rows(self.dataset)
-        files = rows.files(_Draw(rows, self).rows) if rows.files([0]) else []  # most forms need no draw here
+        beside = rows.files(range(len(rows)))  # most forms have none, and need no draw here
+        files = rows.files(_Draw(rows, self).rows) if beside else []
         return {"audio": digest(files)} if files else {}
 
     def inventory(self, store: Store | None) -> Inventory:
@@ -79,7 +81,13 @@ class Selection:
         rows = open_rows(self.dataset)
         draw = _Draw(rows, self)
         log.info("%s: reading %d of %d clips", self.dataset.name, len(draw.rows), len(rows))
-        read = rows.reader(self.dataset.columns.audio, draw.rows)
+        dropped = [name for row, name in enumerate(draw.names) if row not in draw.scored]
+        if dropped:
+            log.info("%s: left out %d clips whose reference has nothing to score", self.dataset.name, len(dropped))
+        missing = sum(reference.strip() in SPELLED_MISSING for reference in draw.texts)
+        if missing:
+            log.warning("%s: %d references are words that programs write for none (nan)", self.dataset.name, missing)
+        read = rows.reader(draw.rows)
         found = {row: (size, sound) for row, size, sound in inspected(draw.rows, read)}
         clips = [
             Clip(
@@ -93,7 +101,6 @@ class Selection:
             )
             for row in draw.rows
         ]
-        dropped = [name for row, name in enumerate(draw.names) if row not in draw.scored]
         return Inventory(len(rows), dropped, len(draw.aside), draw.named, clips)
 
 
@@ -103,10 +110,11 @@ class _Draw:
     def __init__(self, rows: Rows, selection: Selection) -> None:
         self._rows, self._selection = rows, selection
         columns = selection.dataset.columns
-        self.texts = rows.strings(columns.text)
+        own = selection.dataset.source is None
+        self.texts = texts(rows, columns.text, own_text if own else text)
         self.named = columns.id is not None and columns.id in rows.columns
-        self.names = unique(rows.strings(str(columns.id)) if self.named else list(map(rows.label, range(len(rows)))))
-        self.scored = {row: None for row, text in enumerate(self.texts) if is_scored(text)}
+        self.names = ids(rows, columns.id)
+        self.scored = {row: None for row, reference in enumerate(self.texts) if is_scored(reference)}
         self.aside = frozenset(self._chosen(selection.aside, ()) if selection.aside is not None else ())
         self.rows = self._chosen(selection, self.aside)
         self._require_some()
@@ -132,7 +140,7 @@ class _Draw:
         return [match.group(1) if match else "" for match in found]
 
     def _labels(self, column: str | None) -> list[str] | None:
-        return self._rows.strings(column) if column is not None and column in self._rows.columns else None
+        return names(self._rows, column) if column is not None and column in self._rows.columns else None
 
     def _chosen(self, selection: Selection, without: Collection[int]) -> list[int]:
         left = [row for row in self.scored if row not in without]

@@ -45,22 +45,29 @@ def open_rows(settings: DatasetSettings) -> Rows:
     place, columns = _place(settings), settings.columns
     rows: Rows
     if place is None:
-        rows = download(str(settings.source), settings.revision, settings.config, settings.split)
+        rows = download(settings)
         where = f"{settings.source} ({settings.config}, {settings.split})"
     else:
-        rows = local_rows(settings, place) if settings.source is None else ParquetRows(_files(settings, place))
         where = str(place)
+        own = settings.source is None
+        rows = (
+            local_rows(settings, place) if own else ParquetRows(_files(settings, place), columns.audio, published=True)
+        )
     needed = [columns.text, columns.audio]
     if settings.source is not None:  # of a user's own data the others are read where they are there
         needed += [name for name in (columns.id, columns.speaker, columns.session) if name is not None]
     check_columns(rows.columns, needed, where)
+    beside = rows.files(range(len(rows)))
+    if beside and settings.source is not None and place is not None:
+        problem = f"{where} names files such as {beside[0]} instead of holding their sound"
+        raise UserError("dataset.root", problem, "Read it as your own data: dataset=local dataset.root=...")
     return rows
 
 
 def _files(settings: DatasetSettings, place: Path) -> list[Path]:
     if settings.source is None:
         return local_files(settings, place)
-    return Layout(place).files(str(settings.config), str(settings.split))
+    return Layout(place).files(settings.config, settings.split)
 
 
 def _place(settings: DatasetSettings) -> Path | None:
@@ -78,8 +85,11 @@ def _place(settings: DatasetSettings) -> Path | None:
 
 def _existing(path: str, file: bool = False) -> Path | None:
     """``path`` as a folder, or where allowed a ``file``: from the working directory, then from the project's root."""
-    given = Path(path).expanduser()
-    return next((place for place in (given, ROOT / given) if place.is_dir() or (file and place.is_file())), None)
+    try:
+        given = Path(path).expanduser()
+        return next((place for place in (given, ROOT / given) if place.is_dir() or (file and place.is_file())), None)
+    except (OSError, RuntimeError, ValueError):  # too long, not ours to see, or the home directory of nobody
+        return None
 
 
 def _absent(field: str, path: str, remedy: str) -> NoReturn:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from src.data.audio import SAMPLING_RATE, AudioError, decode, encode
-from src.data.rows import AudioReader, Rows, unique
+from src.data.rows import AudioReader, ids, texts
 from src.data.sources import open_rows
 from src.errors import UserError
 from src.reporting.panels import Panel, corpus
@@ -90,15 +90,10 @@ class _TestSet:
         plain: dict[str, Any] = json.loads(self._record.read_text(encoding="utf-8"))["settings"]["dataset"]
         settings = DatasetSettings(**plain)
         rows = open_rows(settings)
-        texts = rows.strings(settings.columns.text)
-        names = _names(rows, settings.columns.id)
-        numbers = {name: row for row, name in enumerate(names) if self.texts.get(name) == texts[row]}
-        return numbers, rows.reader(settings.columns.audio, sorted(numbers.values()))
-
-
-def _names(rows: Rows, column: str | None) -> list[str]:
-    named = column is not None and column in rows.columns
-    return unique(rows.strings(str(column)) if named else [rows.label(row) for row in range(len(rows))])
+        references = texts(rows, settings.columns.text)
+        names = ids(rows, settings.columns.id)
+        numbers = {name: row for row, name in enumerate(names) if self.texts.get(name) == references[row]}
+        return numbers, rows.reader(sorted(numbers.values()))
 
 
 def _flac(encoded: bytes) -> str:

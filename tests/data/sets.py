@@ -20,5 +20,10 @@ def dataset(folder: Path | str | None, **changes: Any) -> DatasetSettings:
 
 def local(root: Path | str, **changes: Any) -> DatasetSettings:
     """What ``dataset=local dataset.root=...`` composes."""
-    own = {"source": None, "config": None, "split": None, "columns": {"speaker": "speaker", "session": "session"}}
+    own = {
+        "source": None,
+        "config": None,
+        "split": None,
+        "columns": {"speaker": "speaker", "session": "session", "split": "split"},
+    }
     return dataset(root, **{**own, **changes})

@@ -176,10 +176,21 @@ def test_files_the_readme_lists_may_be_missing(tmp_path: Path) -> None:
         load_utterances(settings(tmp_path, split="test.clean"), seed=0)
 
 
-def test_a_broken_readme_header_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ("- name: own", r"README\.md is not the hub's `configs` form"),
+        ("- {config_name: own, data_files: [{split: test, path: 7}]}", r"form \(7 is no pattern"),
+        (
+            "- {config_name: own, data_files: [{split: test, path: /etc/*}]}",
+            "lists /etc/., which is no pattern of files",
+        ),
+    ],
+)
+def test_a_broken_readme_header_is_named(tmp_path: Path, configs: str, message: str) -> None:
     folder = make(tmp_path, [clip("a")])
-    (folder / "README.md").write_text("---\nconfigs:\n- name: own\n---\n")
-    with pytest.raises(UserError, match=r"README\.md is not the hub's `configs` form"):
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}\n---\n")
+    with pytest.raises(UserError, match=message):
         load_utterances(settings(folder), seed=0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,33 @@ MISTAKES = [
     ("manifest.jsonl", LINE + '{"audio": "wavs/a.wav", "txt": "one"}\n', r"jsonl, line 2: it has no 'text'"),
     ("manifest.jsonl", LINE + "\n{audio: x}\n", r"jsonl, line 3: this is not JSON"),
     ("manifest.jsonl", '["wavs/a.wav"]\n', r"jsonl, line 1: this is no JSON object"),
-    ("manifest.jsonl", '{"audio": "wavs/a.wav", "text": 5e1}\n{"audio": "wavs/a.wav", "text": [1]}', "line 2: text is"),
-    ("manifest.jsonl", LINE + '{"audio": "wavs/z.wav", "text": "one"}\n', "line 2: there is no file 'wavs/z.wav' in "),
-    ("manifest.jsonl", LINE + '{"audio": null, "text": "one"}\n', "line 2: there is no file '' in "),
+    (
+        "manifest.jsonl",
+        LINE + '{"audio": "wavs/z.wav", "text": "one"}\n',
+        "line 2: audio is 'wavs/z.wav', and there is no",
+    ),
+    ("manifest.jsonl", LINE + '{"audio": null, "text": "one"}\n', "line 2: it has no 'audio'"),
     ("manifest.jsonl", "\n", "has no entries"),
     ("manifest.csv", "audio,txt\nwavs/a.wav,one\n", r"no column text \(found: audio, txt\).*Did you mean 'txt'"),
-    ("manifest.csv", "audio;text\nwavs/a.wav;one\n", r"no column audio \(found: audio;text\)"),
+    ("manifest.csv", "audio:text\nwavs/a.wav:one\n", r"no column audio \(found: audio:text\)"),
+    ("manifest.csv", "audio,text,text\nwavs/a.wav,one,two\n", "csv, line 1: the header has 'text' twice"),
+    ("manifest.csv", "audio,text\nwavs/a.wav,o\0ne\n", "csv, line 2: it holds a NUL"),
+    (
+        "manifest.jsonl",
+        '{"audio": "wavs/a.wav", "text": "one", "text": "two"}',
+        "line 1: this is not JSON .it has 'text' twice",
+    ),
+    (
+        "manifest.jsonl",
+        '{"audio": "wavs/a.wav", "text": ' + "[" * 99_999,
+        "line 1: this is not JSON .brackets in brackets",
+    ),
+    (
+        "manifest.jsonl",
+        LINE + '{"audio": "wavs/a.wav", "text": ' + "1" * 4_301,
+        "line 2: this is not JSON .*4,301 digits",
+    ),
+    ("manifest.jsonl", "[\n" + LINE.strip() + ",\n]", "line 3: this is not JSON"),
     ("manifest.csv", "audio,text\nwavs/a.wav,one, two\n", r"csv, line 2: it has 3 fields, but the header has 2"),
     ("manifest.csv", 'audio,text\nwavs/a.wav,"one\n', r"csv, line 2: this is not CSV"),
     ("manifest.csv", "audio,text\n", "has no entries"),
@@ -188,12 +210,20 @@ def test_what_is_not_one_corpus_is_named(tmp_path: Path) -> None:
     comma_separated(json_lines(sounds(tmp_path)))
     with pytest.raises(UserError, match=r"several manifests \(manifest\.csv, manifest\.jsonl\)\. Name one"):
         load_utterances(local(tmp_path), seed=0)
-    with pytest.raises(UserError, match=r"a\.wav is neither \.jsonl, \.csv nor \.parquet"):
+    with pytest.raises(UserError, match=r"a\.wav is neither \.jsonl, \.csv, \.tsv nor \.parquet"):
         load_utterances(local(tmp_path / "wavs" / "a.wav"), seed=0)
     (tmp_path / "layout").mkdir()
     hub_layout(tmp_path / "layout")
-    with pytest.raises(UserError, match=r"^dataset\.config: .* has the configs own\. Say which"):
+    assert len(load_utterances(local(tmp_path / "layout"), seed=0)) == len(TEXTS)  # its only config and split
+    shutil.copytree(tmp_path / "layout" / "own", tmp_path / "layout" / "other")
+    with pytest.raises(UserError, match=r"^dataset\.config: .* has several configs\. Available: other, own\. Choose"):
         load_utterances(local(tmp_path / "layout"), seed=0)
+
+
+def test_a_manifest_beside_a_table_is_named(tmp_path: Path) -> None:
+    bytes_in_parquet(json_lines(sounds(tmp_path)))
+    with pytest.raises(UserError, match=r"has a manifest and a table: manifest\.jsonl, clips-0\.parquet"):
+        load_utterances(local(tmp_path), seed=0)
 
 
 def test_parquet_files_that_differ_in_their_columns_are_named(tmp_path: Path) -> None:
