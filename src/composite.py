@@ -6,12 +6,14 @@ share (``root``, ``limit`` ...) they take from the composite by interpolation, s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
+from src.evaluation.languages import kind_of
 from src.settings import Settings, from_config
 
 
@@ -39,11 +41,20 @@ def from_hydra(config: DictConfig) -> Settings | Composite:
         return from_config(plain)
     _check(config.dataset)
     points = [from_config({**plain, "dataset": member}) for member in plain["dataset"]["members"].values()]
+    _check_rules(plain["dataset"]["name"], points)
     return Composite(plain["dataset"]["name"], tuple(points))
 
 
 def _is_composite(dataset: Any) -> bool:
     return isinstance(dataset, dict) and "members" in dataset
+
+
+def _check_rules(name: str, points: Sequence[Settings]) -> None:
+    """One kind of error rate for all members, as there is no mean of several."""
+    kinds = {kind_of(point.dataset.language): point.dataset for point in points}
+    if len(kinds) > 1:
+        told = " and ".join(f"{member.name} ({member.language}) by {kind}" for kind, member in kinds.items())
+        raise UserError("dataset.members", f"{name} would be the mean of {told}", "Make a composite of each")
 
 
 def _check(dataset: DictConfig) -> None:

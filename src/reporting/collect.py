@@ -26,8 +26,9 @@ def collect(output_dir: Path) -> pd.DataFrame:
     """Every evaluated point below ``output_dir``, in the order of the fingerprints.
 
     Columns are the point's names and bits, its scores (WER and CER in percent, ``diff`` and its interval against full
-    precision in points), how it fails, its cost (bytes, bit operations), versions, and its settings with dots
-    (``calib.n``). ``data`` and ``weights`` tell test sets and models of the same name apart, ``code`` is the commit.
+    precision in points; where ``metric`` is CER, what is called WER is over characters), how it fails, its cost (bytes,
+    bit operations), versions, and its settings with dots (``calib.n``). ``data`` and ``weights`` tell test sets and
+    models of the same name apart, ``code`` is the commit.
 
     Raises:
         UserError: there is no record, one cannot be read, or none was evaluated.
@@ -88,6 +89,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "data": _data(record),
         "weights": _weights(record["versions"]["model"]),
         "code": str(record.get("provenance", {}).get("git") or "unknown")[:_COMMIT],
+        "metric": scores.get("metric", "WER"),
         **{name: scores[name] for name in SCORES},
         **versus_fp,
         **{name: scores.get(name) for name in EDITS},

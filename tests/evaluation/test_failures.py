@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from src.evaluation.failures import BUCKETS, Failures, compression_ratio, failures, loops
+from src.evaluation.normalizers import ENGLISH_RULES
 from src.evaluation.transcribe import Transcript
 from src.evaluation.wer import score
 
@@ -14,8 +15,8 @@ def heard(reference: str, hypothesis: str, seconds: float = 3.0, capped: bool = 
 
 
 def counted(*transcripts: Transcript) -> tuple[Failures, list[Failures]]:
-    scores = score([item.reference for item in transcripts], [item.hypothesis for item in transcripts])
-    return failures(transcripts, scores)
+    scores = score([item.reference for item in transcripts], [item.hypothesis for item in transcripts], ENGLISH_RULES)
+    return failures(transcripts, scores, ENGLISH_RULES)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def counted(*transcripts: Transcript) -> tuple[Failures, list[Failures]]:
     ],
 )
 def test_a_phrase_over_and_over_is_a_loop(text: str) -> None:
-    assert loops(text)
+    assert loops(text, ENGLISH_RULES)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_a_phrase_over_and_over_is_a_loop(text: str) -> None:
     ],
 )
 def test_what_people_say_is_none(text: str) -> None:
-    assert not loops(text)
+    assert not loops(text, ENGLISH_RULES)
 
 
 def test_the_compression_ratio_is_whisper_s() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from src.evaluation.normalizers import NORMALIZER, normalize
+from src.evaluation.normalizers import ENGLISH_RULES
 
 GOLDEN = {
     "Hello,   World!\n": "hello world",
@@ -26,17 +26,17 @@ GOLDEN = {
 
 @pytest.mark.parametrize(("text", "expected"), GOLDEN.items())
 def test_golden_cases(text: str, expected: str) -> None:
-    assert normalize(text) == expected
+    assert ENGLISH_RULES.normalize(text) == expected
 
 
 def test_agrees_with_the_implementation_in_transformers() -> None:
     original = pytest.importorskip("transformers.models.whisper.english_normalizer")
     reference = original.EnglishTextNormalizer(EnglishTextNormalizer().standardize_spellings.mapping)
     for text in GOLDEN:
-        assert normalize(text) == reference(text).strip()
+        assert ENGLISH_RULES.normalize(text) == reference(text).strip()
 
 
 def test_the_version_is_recorded() -> None:
-    name, version = NORMALIZER.split("/")
+    name, version = ENGLISH_RULES.name.split("/")
     assert name == "whisper-english"
     assert version[0].isdigit()
