@@ -37,9 +37,10 @@ class Legibility:
 def legibility(transcripts: Sequence[Transcript], rules: Rules) -> Legibility:
     """Counts texts of scored transcripts."""
     references, hypotheses = ([getattr(item, side) for item in transcripts] for side in ("reference", "hypothesis"))
-    found = Counter(char for text in references for char in rules.unknown(text))
+    unknown = [chars for text in references if (chars := rules.unknown(text))]
+    found = Counter(char for chars in unknown for char in chars)
     return Legibility(
-        unknown_references=sum(bool(rules.unknown(text)) for text in references),
+        unknown_references=len(unknown),
         unknown_hypotheses=sum(bool(rules.unknown(text)) for text in hypotheses),
         characters=tuple(f"{_named(char)} in {count}" for char, count in found.most_common()),
         fallback_references=sum(map(rules.falls_back, references)),
@@ -50,7 +51,9 @@ def legibility(transcripts: Sequence[Transcript], rules: Rules) -> Legibility:
 def announce(found: Legibility, utterances: int, rules: Rules) -> None:
     """Says, once a point, what a reader of its error rate has to know of the texts behind it."""
     if found.unknown_references:
-        told = f"{found.unknown_references} of {utterances} references hold characters that {rules.name} does not know"
+        told = (
+            f"{found.unknown_references} of {utterances} references hold characters unknown to {Rules(rules.kind).name}"
+        )
         what = "were made plain" if rules.clean else "are scored as they are; evaluate.clean_text=true makes them plain"
         level = logging.INFO if rules.clean else logging.WARNING
         log.log(level, "evaluate: %s (%s): they %s", told, "; ".join(found.characters[:5]), what)

@@ -26,6 +26,8 @@ def plain(text: str, *, english: bool) -> str:
     before them. Of ASCII, control characters and backquotes alone are changed.
     """
     text = _INVISIBLE.sub(lambda found: _kept(found[0], english), text.translate(_TYPED))
+    if text.isascii():
+        return text
     spaced = "".join(f" {char}" if unicodedata.decomposition(char).startswith("<fraction>") else char for char in text)
     return unicodedata.normalize("NFKC", spaced)
 

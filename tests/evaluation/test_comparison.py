@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.evaluation.comparison import Scored, changes, difference, scored, worst
+from src.evaluation.legibility import announce
 from src.evaluation.normalizers import ENGLISH_RULES
 from src.evaluation.transcribe import Transcript, save_transcripts
 
@@ -61,3 +62,21 @@ def test_figures_say_what_was_resampled(tmp_path: Path) -> None:
     save_transcripts(many, tmp_path / "many.jsonl")
     figures = scored(tmp_path / "many.jsonl", ENGLISH_RULES).figures(100, 0)
     assert (figures["resampled"], figures["speakers"], figures["utterances"]) == ("speaker", 12, 48)
+
+
+def test_numbers_that_are_too_long_are_counted_and_told_and_the_point_has_its_scores(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = system(tmp_path, "a b c d", "0" * 16 * 448, "i j k l", "1" * 5000 + " percent")
+    announce(own.texts, 4, own.rules)
+    assert "0 references and 2 transcripts hold numbers of more digits than can be read" in caplog.text
+    figures = own.figures(100, 0)
+    assert (figures["texts"]["fallback_references"], figures["texts"]["fallback_hypotheses"]) == (0, 2)
+    assert (figures["wer"], figures["failures"]["loops"], figures["failures"]["empty"]) == (50.0, 2, 0)
+
+
+def test_transcripts_of_any_text_have_scores(tmp_path: Path) -> None:
+    own = system(tmp_path, "", "?! \u200b ...", "\ud800 \x00", "p " * 20_000)
+    figures = own.figures(100, 0)
+    assert figures["insertions"] >= 20_000 - 4
+    assert worst(own, own, 4)[0]["id"] == "u3"
