@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
+from src.evaluation.languages import kind_of
 from src.settings import Settings, checked_name, from_config
 
 
@@ -42,6 +43,7 @@ def from_hydra(config: DictConfig) -> Settings | Composite:
     _check(config.dataset)
     points = [from_config({**plain, "dataset": member}) for member in plain["dataset"]["members"].values()]
     _check_names(plain["dataset"]["name"], [point.dataset.name for point in points])
+    _check_rules(plain["dataset"]["name"], points)
     return Composite(plain["dataset"]["name"], tuple(points))
 
 
@@ -59,6 +61,14 @@ def _check_names(name: str, members: Sequence[str]) -> None:
     if twice:
         remedy = "Give each a name of its own, as in dataset.members.KEY.name=..."
         raise UserError("dataset.members", f"several are named {twice[0]!r}", remedy)
+
+
+def _check_rules(name: str, points: Sequence[Settings]) -> None:
+    """One kind of error rate for all members, as there is no mean of several."""
+    kinds = {kind_of(point.dataset.language): point.dataset for point in points}
+    if len(kinds) > 1:
+        told = " and ".join(f"{member.name} ({member.language}) by {kind}" for kind, member in kinds.items())
+        raise UserError("dataset.members", f"{name} would be the mean of {told}", "Make a composite of each")
 
 
 def _check(dataset: DictConfig) -> None:

@@ -33,7 +33,7 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
     if all("evaluate" in record["results"] for record in records):
         evaluated = [record["results"]["evaluate"] for record in records]
         sums = {figure: sum(each[figure] for each in evaluated) for figure in SUMS}
-        results["evaluate"] = {**_mean(points), **sums}
+        results["evaluate"] = {"metric": evaluated[0]["metric"], **_mean(points), **sums}
     subsets = {record["subset"] for record in records}
     return {
         **{field: value for field, value in first.items() if field != "transcripts"},  # each member has its own
@@ -80,7 +80,10 @@ def _mean(points: Sequence[Point]) -> dict[str, Any]:
     key = {"schema": SCHEMA, "evaluations": [point.evaluation.fingerprint for point in points]}
 
     def build(_: Path) -> dict[str, Any]:
-        own, fp = ([scored(each.transcripts.path / TRANSCRIPTS) for each in systems] for systems in (points, baselines))
+        own, fp = (
+            [scored(each.transcripts.path / TRANSCRIPTS, each.rules) for each in systems]
+            for systems in (points, baselines)
+        )
         labels = [each.blocks.labels for each in own]
         samples = settings.evaluate.bootstrap_samples
         return mean_scores([each.scores for each in own], [each.scores for each in fp], labels, samples, settings.seed)

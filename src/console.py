@@ -28,8 +28,9 @@ UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
 def show(records: Sequence[dict[str, Any]]) -> None:
     """Prints one row per record, lowest WER first; points without a WER come last. A composite's members precede it.
 
-    A star marks a WER that differs significantly from full precision; a line below the table says so. Where records
-    have the same names, columns follow for the settings that tell them apart.
+    Where characters are scored, not words, CER stands for WER: in the heading, or in the cells of those below the
+    others. A star marks a WER that differs significantly from full precision; a line below the table says so. Where
+    records have the same names, columns follow for the settings that tell them apart.
     """
     apart = _apart(records)
     table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
@@ -37,12 +38,14 @@ def show(records: Sequence[dict[str, Any]]) -> None:
         table.add_column(name, overflow="fold")
     for name in apart:
         table.add_column(name, overflow="fold")
-    for figure in FIGURES:
+    metrics = sorted(filter(None, {_metric(record) for record in records}), reverse=True)
+    for figure in (", ".join(metrics) or FIGURES[0], *FIGURES[1:]):
         table.add_column(figure, justify="right", no_wrap=True)
-    for record in sorted(records, key=_wer):
+    for record in sorted(records, key=lambda record: (_metric(record) == "CER", _wer(record))):
         for member in record.get("members", ()):
-            table.add_row(*_row(member, [""] * len(apart)))
-        table.add_row(*_row(record, [str(_flat(record.get("settings", {})).get(name, "-")) for name in apart]))
+            table.add_row(*_row(member, [""] * len(apart), metrics))
+        told = [str(_flat(record.get("settings", {})).get(name, "-")) for name in apart]
+        table.add_row(*_row(record, told, metrics))
     console = _stdout()
     console.print(table)
     if any("evaluate" in record["results"] for record in records):
@@ -157,6 +160,12 @@ def _unread() -> bool:
     return bool(output.poll(0))
 
 
+def _metric(record: dict[str, Any]) -> str | None:
+    """WER, or CER where characters are scored; None where nothing is."""
+    evaluated = record["results"].get("evaluate")
+    return str(evaluated.get("metric", "WER")) if evaluated else None
+
+
 def _wer(record: dict[str, Any]) -> float:
     return float(record["results"].get("evaluate", {}).get("wer", "inf"))
 
@@ -185,14 +194,17 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _row(record: dict[str, Any], apart: Sequence[str]) -> list[str]:
+def _row(record: dict[str, Any], apart: Sequence[str], metrics: Sequence[str]) -> list[str]:
     results = record["results"]
     evaluated, profiled = results.get("evaluate"), results.get("profile")
     cells = [record["model"], record["method"], _precision(record), record["dataset"]]
     if "members" in record:
         cells[-1] += f" (mean of {len(record['members'])})"
     cells += apart
-    cells += _scores(evaluated) if evaluated else ["-"] * 3
+    scores = _scores(evaluated) if evaluated else ["-"] * 3
+    if len(metrics) > 1 and _metric(record) == "CER":
+        scores[0] += " CER"
+    cells += scores
     size = results.get("quantize", {}).get("disk_bytes")
     cells.append(f"{size / 1e6:.2f}" if size else "-")
     cells += [f"{profiled['memory_io_bytes'] / 1e6:.1f}", f"{profiled['bops'] / 1e9:.0f}"] if profiled else ["-"] * 2

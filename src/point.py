@@ -13,7 +13,7 @@ from typing import Any
 
 from src.data.corpora import Corpus, Selection, dataset_identity, open_corpus
 from src.errors import within
-from src.evaluation.normalizers import NORMALIZER
+from src.evaluation.normalizers import Rules
 from src.evaluation.wer import SCORER
 from src.methods.base import Method
 from src.methods.build import build_method
@@ -41,6 +41,11 @@ class Point:
     def model_identity(self) -> dict[str, str]:
         """What the weights are: see :func:`src.models.loading.model_identity`."""
         return model_identity(self.settings.model)
+
+    @property
+    def rules(self) -> Rules:
+        """How references and transcripts are normalised and what is counted: by the language of the references."""
+        return Rules.of(self.settings.dataset.language, clean=self.settings.evaluate.clean_text)
 
     @cached_property
     def test_set(self) -> Selection:
@@ -140,7 +145,7 @@ class Point:
             probe=self.probe.fingerprint if self.probe else None,
             bootstrap_samples=self.settings.evaluate.bootstrap_samples,
             seed=self.settings.seed,
-            normalizer=NORMALIZER,
+            normalizer=self.rules.name,
             scorer=SCORER,
             worst=WORST_UTTERANCES,
         )

@@ -30,7 +30,6 @@ MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of 
 
 def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
     """The record of all stages whose results are stored."""
-    from src.evaluation.normalizers import NORMALIZER
     from src.evaluation.wer import SCORER
     from src.point import SCHEMA
     from src.stages import ALL_STAGES
@@ -56,7 +55,7 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
         "dataset": settings.dataset.name,
         "subset": settings.dataset.limit,
         "seed": settings.seed,
-        "versions": {"model": point.model_identity, "normalizer": NORMALIZER, "scorer": SCORER},
+        "versions": {"model": point.model_identity, "normalizer": point.rules.name, "scorer": SCORER},
         "protocol": protocol(settings),
         "transcripts": point.transcripts.fingerprint,
         "results": results,
@@ -70,12 +69,13 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
 
 def protocol(settings: Settings) -> dict[str, Any]:
     """How the transcripts came about: the Open ASR leaderboard's way, and what the settings change of it."""
-    multilingual = settings.model.language is not None
+    told = settings.model.family == "whisper" and settings.model.language is not None
     return {
         "decoding": "greedy",
         "language": settings.model.language,
-        "task": "transcribe" if multilingual else None,  # English-only checkpoints have no such token
+        "task": "transcribe" if told else None,  # English-only checkpoints have no such token
         "suppress_tokens": settings.evaluate.suppress_tokens,
+        "reference_language": settings.dataset.language,
         "dropped_references": "empty after normalisation, or marked 'ignore time segment in scoring'",
     }
 

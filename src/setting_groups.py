@@ -7,6 +7,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from src.evaluation import languages
+
 NO_EXPORT: Final = "none"
 _FULL: Final = 16
 _LONGEST_NAME: Final = 100  # bytes; a file system takes 255, and names are joined
@@ -44,6 +46,9 @@ def _one_group(pattern: str) -> str:
     return pattern
 
 
+Language = Annotated[str, AfterValidator(languages.checked)]
+
+
 class Frozen(BaseModel):
     """Unknown keys are errors, and nothing changes after the check."""
 
@@ -55,7 +60,7 @@ class ModelSettings(Frozen):
 
     ``source`` is a hub id (``openai/whisper-tiny``) or a folder; relative folders are looked up from the working
     directory, then from the project's root. ``architecture`` holds the family's config fields, needed only to build
-    the model with ``random_weights``.
+    the model with ``random_weights``. ``language`` is what it is told to write, or what it writes.
     """
 
     name: Name
@@ -63,7 +68,7 @@ class ModelSettings(Frozen):
     source: str
     revision: str | None
     random_weights: bool
-    language: str | None
+    language: Language | None
     architecture: dict[str, Any]
 
 
@@ -107,7 +112,8 @@ class DatasetSettings(Frozen):
     """One test or calibration set: on the hub, in a folder of the hub's layout, or (``source`` null) a user's own.
 
     ``root`` says where it lies on this machine. ``speaker_pattern`` finds the speaker in an id, as its first group;
-    the speaker column is read instead where it is there. Clips beyond ``max_seconds`` count as bad audio.
+    the speaker column is read instead where it is there. Clips beyond ``max_seconds`` count as bad audio. ``language``
+    of the references decides how they are scored.
     """
 
     name: Name
@@ -120,6 +126,7 @@ class DatasetSettings(Frozen):
     columns: ColumnSettings
     speaker_pattern: Annotated[str, AfterValidator(_one_group)] | None
     max_seconds: Annotated[float, Field(gt=0)] | None
+    language: Language | None = None  # records of earlier versions do not tell
 
 
 class CalibSettings(Frozen):
@@ -134,13 +141,14 @@ class CalibSettings(Frozen):
 
 
 class EvaluateSettings(Frozen):
-    """Greedy decoding, the bootstrap, the hallucination probe, and whether only stored transcripts are scored."""
+    """Greedy decoding, the bootstrap, the hallucination probe, and how texts are scored, or only stored ones."""
 
     batch_size: Count
     suppress_tokens: bool
     bootstrap_samples: Annotated[Integer, Field(ge=100)]
     probe_clips: Annotated[Integer, Field(ge=0, le=1000)]
     rescore: bool
+    clean_text: Annotated[bool, Field(strict=True)]
     long_form: Literal["sequential", "truncate"]
 
 

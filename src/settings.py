@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
 from src.errors import UserError, did_you_mean
+from src.evaluation.languages import ENGLISH
 from src.setting_groups import (
     BLOCKS,
     NO_EXPORT,
@@ -194,7 +195,28 @@ def _to_user_error(error: ValidationError) -> UserError:
 def _canonical(settings: Settings) -> Settings:
     """Points that are the same have one name and one key: what is told in two ways is told in one."""
     told = settings.model_copy(update={"tracking": obeyed(settings.tracking)})
-    return _with_exports(_without_idle_bits(told))
+    return _with_exports(_without_idle_bits(_with_languages(told)))
+
+
+def _with_languages(settings: Settings) -> Settings:
+    """The languages of references that are not told: what the model writes, which is English where that is not told.
+
+    Raises:
+        UserError: the references are English, and the model is told to write another language.
+    """
+    dataset, calib, written = settings.dataset, settings.calib, settings.model.language
+    language = dataset.language or written or ENGLISH
+    if language == ENGLISH != (written or ENGLISH):
+        problem = f"{dataset.name} is in {language}, but the model writes {written!r} (model.language)"
+        remedy = f"Set dataset.language={written} if its references are, for they are not scored by rules for English"
+        raise UserError("dataset.language", problem, remedy)
+    of_calib = calib.dataset.model_copy(update={"language": calib.dataset.language or language})
+    return settings.model_copy(
+        update={
+            "dataset": dataset.model_copy(update={"language": language}),
+            "calib": calib.model_copy(update={"dataset": of_calib}),
+        }
+    )
 
 
 def _with_exports(settings: Settings) -> Settings:

@@ -48,6 +48,18 @@ def test_a_row_holds_the_figures_in_the_units_of_its_heading(capsys: pytest.Capt
     assert row == ["m", "gptq", "w4a8kv4g128", "d", "12.35", "11.35-13.35", "+0.50", "3.86", "40.4", "122"]
 
 
+def test_error_rates_over_characters_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """Alone in the heading; beside WERs in the cell, below them all whatever their size."""
+    words, characters = record("en", 20.0), record("ja", 5.0)
+    characters["results"]["evaluate"]["metric"] = "CER"
+    heading, _, row = shown(capsys, characters)
+    assert (heading[4], row[4]) == ("CER", "5.00")
+    heading, _, first, second = shown(capsys, characters, words)
+    assert heading[4:6] == ["WER,", "CER"]
+    assert (first[1], first[4:6]) == ("en", ["20.00", "19.00-21.00"])
+    assert (second[1], second[4:6]) == ("ja", ["5.00", "CER"])
+
+
 def test_another_dtype_than_float32_stands_beside_the_bits(capsys: pytest.CaptureFixture[str]) -> None:
     plain, half = record("a", 1.0, dtype="float32"), record("b", 2.0, dtype="bfloat16")
     *_, first, second = shown(capsys, plain, half)

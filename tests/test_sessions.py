@@ -12,7 +12,7 @@ import pytest
 
 from src.errors import UserError
 from src.evaluation.comparison import scored
-from src.evaluation.normalizers import normalize
+from src.evaluation.normalizers import ENGLISH_RULES
 from src.evaluation.sessions import joined
 from src.evaluation.transcribe import Transcript, save_transcripts
 from src.point import open_point
@@ -41,7 +41,7 @@ def test_clips_are_joined_in_their_order_and_scored_against_the_whole(tmp_path: 
     ]
     alone = clip("s", "x", None, reference="x y")
     save_transcripts([*parts, alone], tmp_path / "transcripts.jsonl")
-    found = scored(tmp_path / "transcripts.jsonl")
+    found = scored(tmp_path / "transcripts.jsonl", ENGLISH_RULES)
     assert [(item.id, item.hypothesis) for item in found.transcripts] == [("s", "a b c d e f"), ("s", "x")]
     assert (found.scores.words, found.scores.deletions, found.scores.insertions) == (8, 1, 0)
     figures = found.figures(100, 0)
@@ -76,7 +76,7 @@ def test_the_command_scores_recordings(calls: Path, tmp_path: Path) -> None:
     (record,) = [json.loads(path.read_text()) for path in (tmp_path / "records").glob("*.json")]
     evaluated = record["results"]["evaluate"]
     assert (evaluated["utterances"], evaluated["data"]["utterances"]) == (2, 5)
-    assert evaluated["words"] == sum(len(normalize(text).split()) for text in SPOKEN)
+    assert evaluated["words"] == sum(len(ENGLISH_RULES.normalize(text).split()) for text in SPOKEN)
     assert evaluated["wer"] < 20  # in another order most words would be wrong
 
 

@@ -16,7 +16,8 @@ from src.data.rows import Rows, ids, names, texts
 from src.data.sources import dataset_identity, open_rows
 from src.data.utterance import chosen
 from src.errors import UserError
-from src.evaluation.normalizers import NORMALIZER, is_scored
+from src.evaluation.languages import not_latin
+from src.evaluation.normalizers import Rules
 from src.settings import DatasetSettings
 from src.store import Store
 
@@ -41,9 +42,14 @@ class Selection:
     seed: int
     aside: Selection | None = None
 
+    @property
+    def rules(self) -> Rules:
+        """By which references without words are told; how characters are made plain is left to scoring."""
+        return Rules.of(self.dataset.language)
+
     @cached_property
     def key(self) -> dict[str, Any]:
-        """What the selected clips depend on; the normalizer is left out, so that it can change and texts stay stored.
+        """What the selected clips depend on; the normalizer's version is left out: it can change and texts stay stored.
 
         Raises:
             UserError: the data set is not there or cannot be read.
@@ -53,7 +59,7 @@ class Selection:
         aside = {} if self.aside is None else {"aside": self.aside.key}
         unused = {name for name in ("session", "split") if getattr(dataset.columns, name) is None}
         columns = dataset.columns.model_dump(exclude=unused)
-        fields = {"columns": columns, "speaker_pattern": dataset.speaker_pattern}
+        fields = {"columns": columns, "speaker_pattern": dataset.speaker_pattern, "rules": self.rules.kind}
         return {**dataset_identity(dataset), **fields, **drawn, **aside, **self._audio}
 
     @property
@@ -74,7 +80,7 @@ class Selection:
         """
         if store is None:
             return self._inspect()
-        entry = store.entry("corpus", {"schema": _SCHEMA, "normalizer": NORMALIZER, **self.key})
+        entry = store.entry("corpus", {"schema": _SCHEMA, "normalizer": self.rules.name, **self.key})
         return load_inventory(entry.obtain(lambda folder: self._inspect().save(folder)))
 
     def _inspect(self) -> Inventory:
@@ -114,10 +120,11 @@ class _Draw:
         self.texts = texts(rows, columns.text, own_text if own else text)
         self.named = columns.id is not None and columns.id in rows.columns
         self.names = ids(rows, columns.id)
-        self.scored = {row: None for row, reference in enumerate(self.texts) if is_scored(reference)}
+        self.scored = {row: None for row, reference in enumerate(self.texts) if selection.rules.is_scored(reference)}
         self.aside = frozenset(self._chosen(selection.aside, ()) if selection.aside is not None else ())
         self.rows = self._chosen(selection, self.aside)
         self._require_some()
+        self._require_language()
 
     def speaker(self, row: int) -> str | None:
         """Who speaks, from the speaker column or by the pattern in the id."""
@@ -145,6 +152,16 @@ class _Draw:
     def _chosen(self, selection: Selection, without: Collection[int]) -> list[int]:
         left = [row for row in self.scored if row not in without]
         return [left[index] for index in chosen([self.names[row] for row in left], selection.n, selection.seed)]
+
+    def _require_language(self) -> None:
+        if not self._selection.rules.english:
+            return
+        script = not_latin(self.texts[row] for row in self.scored)
+        if script is not None:
+            name = self._selection.dataset.name
+            problem = f"most references of {name} are written in {script} letters, which rules for English take apart"
+            remedy = "Set it to the code of their language, as Whisper has it: hi, zh, ru ..."
+            raise UserError("dataset.language", problem, remedy)
 
     def _require_some(self) -> None:
         name = self._selection.dataset.name

@@ -6,10 +6,10 @@ from typing import Any
 
 import jiwer
 import torch
-from whisper_normalizer.english import EnglishTextNormalizer
 
 from src.embedded.corpus import Utterance
 from src.embedded.families import Family
+from src.evaluation.normalizers import ENGLISH_RULES
 
 _BATCH = 32
 
@@ -26,7 +26,7 @@ def transcribe(family: Family, model: Any, utterances: list[Utterance]) -> list[
 
 def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
     """Per cent, pooled over words, both sides put through Whisper's English normalizer."""
-    normalize = EnglishTextNormalizer()
+    normalize = ENGLISH_RULES.normalize
     pairs = [(normalize(reference), normalize(text)) for reference, text in zip(references, hypotheses, strict=True)]
     spoken = [pair for pair in pairs if pair[0]]
     return 100 * float(jiwer.wer([reference for reference, _ in spoken], [text for _, text in spoken]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from src.evaluation.bootstrap import Blocks, PairedDifference, blocks, interval, paired
 from src.evaluation.failures import failures
-from src.evaluation.normalizers import is_scored, normalize
+from src.evaluation.legibility import Legibility, legibility
+from src.evaluation.normalizers import Rules
 from src.evaluation.sessions import joined
 from src.evaluation.transcribe import Transcript, load_transcripts
 from src.evaluation.wer import WerResult, score
@@ -33,19 +35,27 @@ class Scored:
         dropped: number of the others.
         scores: of ``transcripts``, in their order.
         blocks: what a bootstrap resample draws.
+        rules: that they were scored by.
     """
 
     transcripts: list[Transcript]
     dropped: int
     scores: WerResult
     blocks: Blocks
+    rules: Rules
+
+    @cached_property
+    def texts(self) -> Legibility:
+        """What the rules could not read."""
+        return legibility(self.transcripts, self.rules)
 
     def figures(self, samples: int, seed: int) -> dict[str, Any]:
         """What a record says of one system: error rates with their interval, sizes and failures."""
         scores, labels = self.scores, self.blocks.labels
         low, high = interval(scores.utterance_errors, scores.utterance_words, samples, seed, labels)
-        overall, by_duration = failures(self.transcripts, scores)
+        overall, by_duration = failures(self.transcripts, scores, self.rules)
         return {
+            "metric": self.rules.metric,
             **{name: getattr(scores, name) for name in _COUNTS},
             "wer_low": low,
             "wer_high": high,
@@ -55,25 +65,27 @@ class Scored:
             "dropped": self.dropped,
             "audio_seconds": round(sum(item.seconds for item in self.transcripts), 3),
             "tokens": sum(item.tokens for item in self.transcripts),
+            "texts": asdict(self.texts),
             "failures": asdict(overall),
             "failures_by_duration": [asdict(part) for part in by_duration],
         }
 
 
-def scored(path: Path) -> Scored:
-    """Scores the transcripts in a file with the installed normalizer and scorer.
+def scored(path: Path, rules: Rules) -> Scored:
+    """Scores the transcripts in a file by the given rules with the installed scorer.
 
-    References without words are dropped when a test set is loaded; another normalizer may find more of them here.
+    References without words are dropped when a test set is loaded; other rules may find more of them here.
     """
     stored = joined(load_transcripts(path))
-    kept = [item for item in stored if is_scored(item.reference)]
+    kept = [item for item in stored if rules.is_scored(item.reference)]
     if len(kept) < len(stored):
         log.info("evaluate: dropped %d of %d references with nothing to score", len(stored) - len(kept), len(stored))
     return Scored(
         transcripts=kept,
         dropped=len(stored) - len(kept),
-        scores=score([item.reference for item in kept], [item.hypothesis for item in kept]),
+        scores=score([item.reference for item in kept], [item.hypothesis for item in kept], rules),
         blocks=blocks([item.id for item in kept], [item.speaker for item in kept]),
+        rules=rules,
     )
 
 
@@ -105,7 +117,7 @@ def changes(own: Scored, base: Scored) -> Changes:
     pairs = zip(own.transcripts, base.transcripts, strict=True)
     margins = own.scores.utterance_errors - base.scores.utterance_errors
     return Changes(
-        transcripts=sum(normalize(a.hypothesis) != normalize(b.hypothesis) for a, b in pairs),
+        transcripts=sum(own.rules.normalize(a.hypothesis) != own.rules.normalize(b.hypothesis) for a, b in pairs),
         better=int((margins < 0).sum()),
         worse=int((margins > 0).sum()),
         words=int(np.abs(margins).sum()),

@@ -16,7 +16,7 @@ import numpy as np
 from src.data.audio import SAMPLING_RATE, Waveform, encode
 from src.data.utterance import Utterance
 from src.evaluation.failures import loops
-from src.evaluation.normalizers import words
+from src.evaluation.normalizers import Rules
 from src.evaluation.transcribe import Transcript
 
 SECONDS: Final = (1.0, 2.0, 3.0, 5.0)  # within any model's window
@@ -32,7 +32,7 @@ class Hallucinations:
     Attributes:
         clips: number of clips.
         seconds: their length together.
-        words: words written, after normalisation.
+        words: words written, after normalisation; characters of languages without spaces.
         clips_with_words: share of clips with any, in percent.
         words_per_minute: words / minutes of audio.
         loops: transcripts in a repetition loop.
@@ -62,9 +62,9 @@ def kind(transcript: Transcript) -> str:
     return transcript.id.partition("-")[0]
 
 
-def hallucinations(transcripts: Sequence[Transcript]) -> Hallucinations:
+def hallucinations(transcripts: Sequence[Transcript], rules: Rules) -> Hallucinations:
     """Counts of at least one transcript."""
-    counts = [len(words(item.hypothesis)) for item in transcripts]
+    counts = [len(rules.words(item.hypothesis)) for item in transcripts]
     seconds = sum(item.seconds for item in transcripts)
     return Hallucinations(
         clips=len(counts),
@@ -72,7 +72,7 @@ def hallucinations(transcripts: Sequence[Transcript]) -> Hallucinations:
         words=sum(counts),
         clips_with_words=100.0 * sum(map(bool, counts)) / len(counts),
         words_per_minute=60.0 * sum(counts) / seconds,
-        loops=sum(loops(item.hypothesis) for item in transcripts),
+        loops=sum(loops(item.hypothesis, rules) for item in transcripts),
         capped=sum(item.capped for item in transcripts),
     )
 

@@ -1,4 +1,7 @@
-"""Word and character error rates, pooled over a test set."""
+"""Word and character error rates, pooled over a test set.
+
+For languages without spaces the words are characters (see :mod:`src.evaluation.normalizers`), and both rates the same.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
-from src.evaluation.normalizers import normalize
+from src.evaluation.normalizers import Rules
 
 SCORER: Final = f"jiwer/{version('jiwer')}"
 
@@ -46,7 +49,7 @@ class WerResult:
         return errors
 
 
-def score(references: Sequence[str], hypotheses: Sequence[str]) -> WerResult:
+def score(references: Sequence[str], hypotheses: Sequence[str], rules: Rules) -> WerResult:
     """Normalises both sides, aligns them utterance by utterance, and counts.
 
     A hypothesis may be empty.
@@ -56,18 +59,19 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> WerResult:
     """
     if len(references) != len(hypotheses) or not references:
         raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses cannot be scored")
-    expected = [normalize(text) for text in references]
-    said = [normalize(text) for text in hypotheses]
+    expected = [rules.normalize(text) for text in references]
+    said = [rules.normalize(text) for text in hypotheses]
     if "" in expected:
         raise ValueError(f"the reference at {expected.index('')} is empty after normalisation; drop it beforehand")
     words = jiwer.process_words(expected, said)
+    cer = words.wer if rules.by_characters else jiwer.process_characters(expected, said).cer
     return WerResult(
         wer=100.0 * words.wer,
         substitutions=words.substitutions,
         deletions=words.deletions,
         insertions=words.insertions,
         words=sum(map(len, words.references)),
-        cer=100.0 * jiwer.process_characters(expected, said).cer,
+        cer=100.0 * cer,
         utterance_edits=np.array([_edits(chunks) for chunks in words.alignments], dtype=np.int64),
         utterance_words=np.array([len(reference) for reference in words.references], dtype=np.int64),
     )

@@ -14,7 +14,7 @@ from typing import Any, Final
 import jiwer
 import pandas as pd
 
-from src.evaluation.normalizers import normalize
+from src.evaluation.normalizers import Rules
 from src.reporting.panels import Panel, corpus
 
 MOST_ROWS: Final = 5_000  # in one page, shared evenly by its points: about 3 MB
@@ -62,7 +62,8 @@ def changed(output_dir: Path, panels: Sequence[Panel], most: int) -> tuple[dict[
         folder = folders.get(tuple(str(point[name]) for name in _KEY))
         rows = _read(folder) if folder is not None else None
         missing += rows is None
-        differing = (row | {"clips": point["clips"]} for row in rows or () if _differs(row))
+        told = {name: str(point[name]) for name in ("clips", "normalizer")}
+        differing = (row for each in rows or () if _differs(row := each | told))
         found[str(point["fingerprint"])] = list(islice(differing, share))
     notes = []
     if missing:
@@ -102,20 +103,22 @@ def _read(folder: Path) -> list[dict[str, Any]] | None:
 
 
 @cache
-def _plain(text: str) -> str:
+def _plain(text: str, normalizer: str) -> str:
     """Normalised, once: what full precision wrote is read again for every point."""
-    return normalize(text)
+    return Rules.named(normalizer).normalize(text)
 
 
 def _differs(row: dict[str, Any]) -> bool:
     """Whether it changed for the scorer; most rows that did not are equal to the letter, which is quick to see."""
     own, fp = row["hypothesis"], row["fp hypothesis"]
-    return own != fp and _plain(own) != _plain(fp)
+    return own != fp and _plain(own, row["normalizer"]) != _plain(fp, row["normalizer"])
 
 
 def _aligned_rows(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[Row]]:
     rows = [row for each in found.values() for row in each]
-    sides = [[_plain(row[name]) for row in rows] for name in ("reference", "hypothesis", "fp hypothesis")]
+    sides = [
+        [_plain(row[name], row["normalizer"]) for row in rows] for name in ("reference", "hypothesis", "fp hypothesis")
+    ]
     reference, own, fp = sides
     parts = iter(zip(aligned(reference, own), aligned(reference, fp), aligned(fp, own), strict=True))
     return {

@@ -24,8 +24,9 @@ def collect(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Every evaluated point of :func:`~src.reporting.reading.read_records`, a row each.
 
     Columns are the point's names and bits, its scores (WER and CER in percent, ``diff`` and its interval against full
-    precision in points), how it fails, its cost (bytes, bit operations), versions, and its settings with dots
-    (``calib.n``). ``data`` and ``weights`` tell test sets and models of the same name apart, ``code`` is the commit.
+    precision in points; where ``metric`` is CER, what is called WER is over characters), how it fails, its cost (bytes,
+    bit operations), versions, and its settings with dots (``calib.n``). ``data`` and ``weights`` tell test sets and
+    models of the same name apart, ``code`` is the commit.
 
     Raises:
         UserError: none was evaluated.
@@ -72,6 +73,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "data": _data(record),
         "weights": _weights(record["versions"]["model"]),
         "code": str(record.get("provenance", {}).get("git") or "unknown")[:_COMMIT],
+        "metric": scores.get("metric", "WER"),
         **{name: scores[name] for name in SCORES},
         **versus_fp,
         **{name: scores.get(name) for name in EDITS},

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from src.errors import UserError
 from src.evaluation.bootstrap import PairedDifference, interval
 from src.evaluation.comparison import Scored, changes, difference, scored
+from src.evaluation.normalizers import Rules
 from src.reporting.stored import RUN_AGAIN, Evaluated
 
 
@@ -21,7 +22,8 @@ def compared(
     settings = evaluated[0].record["settings"]
     samples = settings["evaluate"]["bootstrap_samples"] if samples is None else samples
     seed = settings["seed"] if seed is None else seed
-    systems = [scored(each.folder / "transcripts.jsonl") for each in evaluated]
+    rules = Rules.named(str(evaluated[0].record["versions"]["normalizer"]))
+    systems = [scored(each.folder / "transcripts.jsonl", rules) for each in evaluated]
     base = systems[0]
     for each, system in zip(evaluated, systems, strict=True):
         if _references(system) != _references(base):
@@ -30,9 +32,10 @@ def compared(
     columns = [_column(each, system, base, samples, seed) for each, system in zip(evaluated, systems, strict=True)]
     rows = [(label, [column[label] for column in columns]) for label in columns[0]]
     speakers = f"{base.blocks.speakers} speakers" if base.blocks.unit == "speaker" else "utterances"
+    unit = "characters" if rules.by_characters else "words"
     about = (
-        f"{evaluated[0].record['dataset']}: {len(base.transcripts)} utterances, {base.scores.words} words. Differences "
-        f"are to the first record; 95 % intervals are of {samples} resamples of {speakers}, seed {seed}."
+        f"{evaluated[0].record['dataset']}: {len(base.transcripts)} utterances, {base.scores.words} {unit}. "
+        f"Differences are to the first record; 95 % intervals are of {samples} resamples of {speakers}, seed {seed}."
     )
     return [each.name for each in evaluated], rows, about
 
@@ -47,9 +50,9 @@ def _column(each: Evaluated, own: Scored, base: Scored, samples: int, seed: int)
     cells = {
         "model": each.record["model"],
         "method": f"{each.record['method']} {each.record['bits']}",
-        "WER, %": f"{scores.wer:.2f} ({low:.2f} to {high:.2f})",
+        f"{own.rules.metric}, %": f"{scores.wer:.2f} ({low:.2f} to {high:.2f})",
         "S / D / I": f"{scores.substitutions} / {scores.deletions} / {scores.insertions}",
-        "CER, %": f"{scores.cer:.2f}",
+        **({} if own.rules.by_characters else {"CER, %": f"{scores.cer:.2f}"}),
     }
     versus, changed = difference(own, base, samples, seed), changes(own, base)
     against = {

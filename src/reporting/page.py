@@ -29,7 +29,7 @@ FIGURES: Final = (
     *("words", "substitutions", "deletions", "insertions", "loops", "empty", "capped", "utterances"),
     *("changed_transcripts", "changed_better", "changed_worse"),
 )
-_NAMES: Final = ("fingerprint", "model", "dataset", "method", "series", "bits")
+_NAMES: Final = ("fingerprint", "model", "dataset", "method", "series", "bits", "metric")
 _PROVENANCE: Final = ("normalizer", "scorer", "schema", "data", "weights", "code")
 
 

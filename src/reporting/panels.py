@@ -30,6 +30,11 @@ class Panel:
     name: str
     points: pd.DataFrame
 
+    @property
+    def metric(self) -> str:
+        """What its error rates are: WER or, where characters are counted, CER; one normalizer has one."""
+        return str(self.points["metric"].iloc[0])
+
 
 def panels(points: pd.DataFrame) -> list[Panel]:
     """All points, apart by model, test set, normalizer, scorer, schema, data and weights; nothing is averaged."""
@@ -68,7 +73,7 @@ def _told(point: pd.Series[Any], varying: Sequence[str]) -> str:
 def differing(points: pd.DataFrame) -> list[str]:
     """Settings that are not the same for all of these points."""
     columns = [str(name) for name in points]
-    known = (*_NOT_COMPARED, *_PLAIN, *_APART, "fingerprint", "code")
+    known = (*_NOT_COMPARED, *_PLAIN, *_APART, "fingerprint", "code", "metric")
     settings = [name for name in columns[: columns.index("wer")] if name not in known]
     return [name for name in settings if points[name].nunique(dropna=False) > 1]
 

@@ -52,7 +52,7 @@ def wer_against_bits(panel: Panel, series: dict[str, Mark]) -> Figure:
         ax.set(xlabel=f"weight bits ({kind})", title=panel.name if ax is axes[0] else "")
         ax.title.set_ha("left")
         ax.title.set_x(0)
-    axes[0].set_ylabel("WER, % (95 % interval)")
+    axes[0].set_ylabel(f"{panel.metric}, % (95 % interval)")
     canvas.show_legend(drawn, _shown(panel, series), **{"full precision": _FP_LINE})
     return drawn
 
@@ -77,7 +77,7 @@ def pareto(panel: Panel, series: dict[str, Mark]) -> Figure:
         ax.set(xlabel=label, title=panel.name if ax is axes[0] else "")
         ax.title.set_ha("left")
         ax.title.set_x(0)
-    axes[0].set_ylabel("WER, % (95 % interval)")
+    axes[0].set_ylabel(f"{panel.metric}, % (95 % interval)")
     lines = {"full precision": _FP_LINE, "Pareto front": _FRONT_LINE}
     canvas.show_legend(drawn, _shown(panel, series), **lines)
     return drawn
@@ -102,7 +102,7 @@ def failure_modes(panel: Panel) -> Figure:
             left += rates
         _name_modes(ax, own, at, left)
         _fp_lines(ax.axvline, own)
-        ax.set(title=config, xlabel="WER, %", xlim=(0, max(left.max() * 1.35, 1.0)))
+        ax.set(title=config, xlabel=f"{panel.metric}, %", xlim=(0, max(left.max() * 1.35, 1.0)))
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     drawn.text(0.01, 1 - 0.16 / height, panel.name, fontsize=9, va="center")

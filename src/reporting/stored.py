@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.evaluation.normalizers import NORMALIZER
+from src.evaluation.normalizers import Rules
 from src.evaluation.wer import SCORER
 from src.reporting.reading import read_record
 from src.store import Entry
@@ -79,7 +79,8 @@ def require_comparable(base: Evaluated, other: Evaluated) -> None:
     Raises:
         UserError: test set, subset, its seed, normalizer or scorer differ.
     """
-    for name, installed in (("normalizer", NORMALIZER), ("scorer", SCORER)):
+    rules = Rules.named(str(base.record["versions"]["normalizer"]))
+    for name, installed in (("normalizer", rules.name), ("scorer", SCORER)):
         versions = [each.record["versions"][name] for each in (base, other)]
         if set(versions) != {installed}:
             told = f"{base.name} was scored with {versions[0]}, {other.name} with {versions[1]}; here is {installed}"

@@ -66,7 +66,10 @@ def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tupl
         baseline = f" (fp {fp[0]})" if len(fp) == 1 else ""
         seeds = group.groupby([layout.rows, layout.columns]).size().max()
         spread = f", mean {_SPREAD[form]} standard deviation over {seeds} seeds" if seeds > 1 else ""
-        yield ", ".join(_ESCAPE[form](str(name)) for name in names) + baseline + spread, _cells(group, layout, form)
+        metrics = set(group["metric"]) - {"WER"}
+        counted = "".join(f", {metric}: characters are counted, not words" for metric in metrics)
+        title = ", ".join(_ESCAPE[form](str(name)) for name in names) + baseline + spread + counted
+        yield title, _cells(group, layout, form)
 
 
 def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:

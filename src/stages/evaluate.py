@@ -13,6 +13,7 @@ from src.data.corpora import require_dataset, require_disjoint, require_whole_se
 from src.evaluation import probe
 from src.evaluation.comparison import WORST_COLUMNS, changes, difference, scored, worst
 from src.evaluation.failures import Failures, failures
+from src.evaluation.legibility import announce
 from src.evaluation.transcribe import Transcript, load_transcripts
 from src.point import WORST_UTTERANCES, Point
 from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
@@ -70,7 +71,8 @@ class Evaluate(Stage):
         """Error rates with intervals, failures, the paired difference to the fp baseline, and the worst transcripts."""
         if not point.settings.evaluate.rescore:
             decode(point)
-        own, fp = (scored(each.transcripts.path / TRANSCRIPTS) for each in (point, point.baseline))
+        own, fp = (scored(each.transcripts.path / TRANSCRIPTS, point.rules) for each in (point, point.baseline))
+        announce(own.texts, len(own.transcripts), own.rules)
         samples, seed = point.settings.evaluate.bootstrap_samples, point.settings.seed
         write_json(folder / WORST, {"rows": worst(own, fp, WORST_UTTERANCES)})
         return {
@@ -78,7 +80,7 @@ class Evaluate(Stage):
             "long_form": dict(Counter(item.long_form for item in own.transcripts if item.long_form)),
             "data": read_json(point.transcripts.path / RESULT)["data"],
             "fp_wer": fp.scores.wer,
-            "fp_failures": asdict(failures(fp.transcripts, fp.scores)[0]),
+            "fp_failures": asdict(failures(fp.transcripts, fp.scores, fp.rules)[0]),
             "versus_fp": asdict(difference(own, fp, samples, seed)),
             "changed_from_fp": asdict(changes(own, fp)),
             "probe": _probed(point),
@@ -112,8 +114,8 @@ def _probed(point: Point) -> dict[str, Any] | None:
     kinds: dict[str, list[Transcript]] = {}
     for transcript in transcripts:
         kinds.setdefault(probe.kind(transcript), []).append(transcript)
-    by_kind = [{"kind": kind, **asdict(probe.hallucinations(part))} for kind, part in kinds.items()]
-    return {**asdict(probe.hallucinations(transcripts)), "by_kind": by_kind}
+    by_kind = [{"kind": kind, **asdict(probe.hallucinations(part, point.rules))} for kind, part in kinds.items()]
+    return {**asdict(probe.hallucinations(transcripts, point.rules)), "by_kind": by_kind}
 
 
 def _flat(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,12 @@ _DATA = {
     "set_aside_for_testing": "clips of the split kept from calibration",
     "bad_audio_count": "clips left out for their audio; the record names them",
 }
+_TEXTS = {
+    "unknown_references": "references with characters that the rules of scoring do not know; the record names them",
+    "unknown_hypotheses": "transcripts with such characters",
+    "fallback_references": "references scored without the rule for numbers, which could not be applied",
+    "fallback_hypotheses": "transcripts scored so",
+}
 _LONG_FORM = {form: f"clips beyond the model's window: {form}" for form in ("sequential", "segments", "truncated")}
 
 
@@ -108,6 +114,8 @@ _EVALUATE = {
     "processing_seconds": "wall clock of the stage",
     "rtfx": "seconds of audio a second of processing",
     "fp_wer": "word error rate of full precision, %",
+    "metric": "WER or, of languages without spaces, CER: then every wer is one over characters, and words are these",
+    **_within("texts", _TEXTS),
     **_within("failures", _FAILURES),
     **_within("fp_failures", _FAILURES, "full precision: "),
     **_within("probe", _PROBE),

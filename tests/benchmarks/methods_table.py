@@ -17,6 +17,7 @@ import pandas as pd
 
 from src.evaluation.bootstrap import PairedDifference, paired
 from src.evaluation.comparison import Scored, scored
+from src.evaluation.normalizers import ENGLISH_RULES
 from src.reporting.collect import choose, collect
 from src.reporting.panels import rank
 from src.reporting.reading import read_records
@@ -57,7 +58,7 @@ def load(points: pd.DataFrame, outputs: Path) -> Runs:
     runs = {}
     for point in points.to_dict("records"):
         runs[str(point["dataset"]), int(point["seed"])] = scored(
-            find(point["fingerprint"], outputs).folder / TRANSCRIPTS
+            find(point["fingerprint"], outputs).folder / TRANSCRIPTS, ENGLISH_RULES
         )
     assert len(runs) == len(points), "they differ in more than test set and seed"
     return Runs.of(runs)

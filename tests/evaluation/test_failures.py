@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from src.evaluation.failures import BUCKETS, Failures, compression_ratio, failures, loops
+from src.evaluation.normalizers import ENGLISH_RULES, Rules
 from src.evaluation.transcribe import Transcript
 from src.evaluation.wer import score
 
@@ -14,8 +15,8 @@ def heard(reference: str, hypothesis: str, seconds: float = 3.0, capped: bool = 
 
 
 def counted(*transcripts: Transcript) -> tuple[Failures, list[Failures]]:
-    scores = score([item.reference for item in transcripts], [item.hypothesis for item in transcripts])
-    return failures(transcripts, scores)
+    scores = score([item.reference for item in transcripts], [item.hypothesis for item in transcripts], ENGLISH_RULES)
+    return failures(transcripts, scores, ENGLISH_RULES)
 
 
 @pytest.mark.parametrize(
@@ -27,10 +28,17 @@ def counted(*transcripts: Transcript) -> tuple[Failures, list[Failures]]:
         "one more time please one more time please one more time please",
         "The cat. The cat! the, cat",  # as scored: without case and punctuation
         "thethethethethethethethethethethethethethe",  # a loop inside a word
+        "0" * 16 * 40,  # which is the number 0 once normalised
+        "0" * 16 * 448,  # which is none
+        "00 zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero zero",
+        "uh uh uh uh uh uh uh uh",  # fillers, which are not scored
+        "(laughs) (laughs) (laughs) (laughs)",
+        "♪ ♪ ♪ ♪ ♪",
+        "\ud800 " * 20,
     ],
 )
 def test_a_phrase_over_and_over_is_a_loop(text: str) -> None:
-    assert loops(text)
+    assert loops(text, ENGLISH_RULES)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +54,22 @@ def test_a_phrase_over_and_over_is_a_loop(text: str) -> None:
     ],
 )
 def test_what_people_say_is_none(text: str) -> None:
-    assert not loops(text)
+    assert not loops(text, ENGLISH_RULES)
+
+
+@pytest.mark.parametrize(
+    ("text", "looped"),
+    [
+        ("ありがとうありがとうありがとう", True),
+        ("わくわくわくわく", True),
+        ("わくわくわく", False),
+        ("ははははは", False),  # laughter
+        ("は" * 60, True),
+        ("今日は天気がいいので公園まで歩いて行こうと思います", False),
+    ],
+)
+def test_a_loop_of_characters(text: str, looped: bool) -> None:
+    assert loops(text, Rules.of("ja")) is looped
 
 
 def test_the_compression_ratio_is_whisper_s() -> None:

@@ -15,6 +15,7 @@ from src.data.corpora import load_utterances
 from src.data.utterance import Utterance
 from src.evaluation.decode import greedy
 from src.evaluation.longform import Course, cuts, decode_long, sequential
+from src.evaluation.normalizers import ENGLISH_RULES
 from src.evaluation.transcribe import Transcript, transcribe_corpus
 from src.evaluation.wer import score
 from src.models.loading import load
@@ -177,11 +178,11 @@ def test_a_long_recording_is_heard_as_well_as_its_parts(model: str, tmp_path: Pa
     whole = utterance("whole", np.concatenate(padded), " ".join(part.text for part in parts))
     [found] = transcripts(speech, [whole], tmp_path / "whole")
     apart = transcripts(speech, parts, tmp_path / "parts")
-    pooled = score([part.text for part in parts], [part.hypothesis for part in apart]).wer
+    pooled = score([part.text for part in parts], [part.hypothesis for part in apart], ENGLISH_RULES).wer
     assert (found.seconds, found.long_form, found.capped) == (72.0, "segments", False)
-    assert score([whole.text], [found.hypothesis]).wer < pooled + 4
+    assert score([whole.text], [found.hypothesis], ENGLISH_RULES).wer < pooled + 4
     [cut] = transcripts(speech, [whole], tmp_path / "cut", truncate=True)
-    assert score([whole.text], [cut.hypothesis]).wer > 90
+    assert score([whole.text], [cut.hypothesis], ENGLISH_RULES).wer > 90
 
 
 @pytest.mark.parametrize(("long_form", "told"), [("sequential", "segments"), ("truncate", "truncated")])

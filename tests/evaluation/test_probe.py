@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from src.data.utterance import Utterance
+from src.evaluation.normalizers import ENGLISH_RULES
 from src.evaluation.probe import LEVELS, SECONDS, clips, hallucinations, kind
 from src.evaluation.transcribe import Transcript, transcribe_corpus
 from tests.tiny import tiny_moonshine
@@ -63,7 +64,8 @@ def test_words_are_counted_as_they_are_scored() -> None:
             wrote("white-001-2s-20dB", " ... "),  # punctuation is no word
             wrote("pink-002-2s-20dB", "Thank you.", capped=True),
             wrote("modulated-003-2s-20dB", "you you you you", 4.0),
-        ]
+        ],
+        ENGLISH_RULES,
     )
     assert (found.clips, found.seconds, found.words) == (4, 10.0, 6)
     assert found.clips_with_words == 50.0

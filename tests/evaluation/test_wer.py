@@ -6,6 +6,7 @@ import jiwer
 import numpy as np
 import pytest
 
+from src.evaluation.normalizers import ENGLISH_RULES
 from src.evaluation.wer import SCORER, score
 
 WORDS = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliet"]
@@ -24,36 +25,36 @@ WORDS = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel
     ],
 )
 def test_hand_counted(reference: str, hypothesis: str, substitutions: int, deletions: int, insertions: int) -> None:
-    result = score([reference], [hypothesis])
+    result = score([reference], [hypothesis], ENGLISH_RULES)
     assert (result.substitutions, result.deletions, result.insertions) == (substitutions, deletions, insertions)
     assert result.words == len(reference.split())
     assert result.wer == pytest.approx(100 * (substitutions + deletions + insertions) / result.words)
 
 
 def test_rates_are_pooled_and_not_averaged() -> None:
-    result = score(["a b c d e f g h i", "k"], ["a b c d e f g h i", "l"])
+    result = score(["a b c d e f g h i", "k"], ["a b c d e f g h i", "l"], ENGLISH_RULES)
     assert result.wer == pytest.approx(10.0)  # the mean of the utterances would be 50
 
 
 def test_insertions_may_exceed_the_reference() -> None:
-    assert score(["a"], ["a b c d"]).wer == pytest.approx(300.0)
+    assert score(["a"], ["a b c d"], ENGLISH_RULES).wer == pytest.approx(300.0)
 
 
 def test_characters_are_counted_after_normalisation() -> None:
-    result = score(["Hello, Adam!"], ["hello adan"])
+    result = score(["Hello, Adam!"], ["hello adan"], ENGLISH_RULES)
     assert result.cer == pytest.approx(100 / len("hello adam"))
     assert result.wer == pytest.approx(50.0)
 
 
 def test_case_punctuation_fillers_and_spelling_do_not_count() -> None:
-    assert score(["Um, the colour is twenty-three."], ["the color is 23"]).wer == 0
+    assert score(["Um, the colour is twenty-three."], ["the color is 23"], ENGLISH_RULES).wer == 0
 
 
 def test_utterance_counts_add_up_and_agree_with_jiwer() -> None:
     random = np.random.default_rng(0)
     references = [" ".join(random.choice(WORDS, random.integers(1, 12))) for _ in range(100)]
     hypotheses = [" ".join(random.choice(WORDS, random.integers(0, 14))) for _ in range(100)]
-    result = score(references, hypotheses)
+    result = score(references, hypotheses, ENGLISH_RULES)
     assert result.wer == pytest.approx(100 * jiwer.wer(references, hypotheses))
     assert result.cer == pytest.approx(100 * jiwer.cer(references, hypotheses))
     assert result.utterance_errors.sum() == result.substitutions + result.deletions + result.insertions
@@ -66,7 +67,9 @@ def test_utterance_counts_add_up_and_agree_with_jiwer() -> None:
 
 def test_order_of_utterances_does_not_matter() -> None:
     references, hypotheses = ["a b c", "d e", "f"], ["a x c", "d", "f g"]
-    assert score(references, hypotheses).wer == score(references[::-1], hypotheses[::-1]).wer
+    assert (
+        score(references, hypotheses, ENGLISH_RULES).wer == score(references[::-1], hypotheses[::-1], ENGLISH_RULES).wer
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,7 @@ def test_order_of_utterances_does_not_matter() -> None:
 )
 def test_what_cannot_be_scored_is_refused(references: list[str], hypotheses: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        score(references, hypotheses)
+        score(references, hypotheses, ENGLISH_RULES)
 
 
 def test_the_version_is_recorded() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.data.corpora import load_utterances
+from src.evaluation.normalizers import ENGLISH_RULES
 from src.evaluation.wer import score
 from src.reporting.changed import aligned, by_frequency, changed
 from src.reporting.clips import encoded_clips
@@ -38,7 +39,7 @@ def test_an_alignment_holds_both_texts_and_as_many_errors_as_the_score(reference
     assert [" ".join(filter(None, side)) for side in zip(*pairs, strict=True)] == [reference, said]
     different = [part for part in parts if isinstance(part, list)]
     errors = sum(max(len(before.split()), len(after.split())) for before, after in different)
-    assert errors == score([reference], [said]).utterance_errors[0]
+    assert errors == score([reference], [said], ENGLISH_RULES).utterance_errors[0]
 
 
 def test_changed_transcripts_are_the_stored_worst_without_those_that_only_look_different(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ const known = (value) => value !== null && value !== undefined;
 const fixed = (value, digits, unit = 1) => (known(value) ? (value / unit).toFixed(digits) : "–");
 const signed = (value) => (known(value) ? (value >= 0 ? "+" : "−") + Math.abs(value).toFixed(2) : "–");
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+const metrics = (points) => [...new Set(points.map((point) => point.metric))].sort().reverse().join(", "); // WER, CER
 const star = (point) => (point.diff_significant ? "*" : "");
 const share = (point, edit) => (known(point[edit]) && point.words ? (100 * point[edit]) / point.words : null);
 const title = (point) => `${point.model}, ${point.series} ${point.bits}, ${point.dataset}`;

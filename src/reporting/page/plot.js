@@ -58,11 +58,11 @@ function grid(svg, { x, y }, width, height) {
     svg.append(draw("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, label(value)));
   }
   svg.append(draw("text", { x: (MARGIN.left + width) / 2, y: height - 4, "text-anchor": "middle" }, COSTS[state.cost].label));
-  svg.append(draw("text", { x: 12, y: height / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${height / 2})` }, "WER, %"));
+  svg.append(draw("text", { x: 12, y: height / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${height / 2})` }, `${metrics(inPlot())}, %`));
 }
 
 function about(point) {
-  const lines = [title(point), `WER ${fixed(point.wer, 2)} % (${fixed(point.wer_low, 2)} to ${fixed(point.wer_high, 2)})`];
+  const lines = [title(point), `${point.metric} ${fixed(point.wer, 2)} % (${fixed(point.wer_low, 2)} to ${fixed(point.wer_high, 2)})`];
   lines.push(`against fp ${signed(point.diff)} (${signed(point.diff_low)} to ${signed(point.diff_high)})${point.diff_significant ? ", significant" : ", not significant"}`);
   for (const each of ["disk_bytes", "memory_io_bytes", "bops"])
     if (known(point[each])) lines.push(`${COSTS[each].label}: ${fixed(point[each], COSTS[each].digits, COSTS[each].unit)}`);
@@ -130,7 +130,7 @@ function showPlot() {
   const width = Math.max(byId("figure").clientWidth, 280);
   const height = Math.round(Math.min(Math.max(width * 0.55, 300), 520));
   const scale = scales(points, width, height);
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${data.panels[state.panel]}: WER against ${COSTS[state.cost].label}` });
+  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${data.panels[state.panel]}: ${metrics(points)} against ${COSTS[state.cost].label}` });
   grid(svg, scale, width, height);
   for (const value of new Set(points.map((point) => point.fp_wer)))
     svg.append(draw("line", { class: "fp", x1: MARGIN.left, x2: width - MARGIN.right, y1: scale.y(value), y2: scale.y(value) }));

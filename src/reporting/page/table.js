@@ -10,7 +10,7 @@ const COLUMNS = {
   dataset: { label: "Test set", ...named("dataset") },
   series: { label: "Method", number: false, value: (p) => data.series.findIndex((each) => each.name === p.series), text: (p) => p.series },
   bits: { label: "Bits", ...named("bits") },
-  wer: { label: "WER %", number: true, value: (p) => p.wer, text: (p) => `${fixed(p.wer, 2)} (${fixed(p.wer_low, 1)}–${fixed(p.wer_high, 1)})` },
+  wer: { label: "WER %", number: true, value: (p) => p.wer, text: (p) => `${fixed(p.wer, 2)} (${fixed(p.wer_low, 1)}–${fixed(p.wer_high, 1)})${metrics(data.points) === p.metric ? "" : ` ${p.metric}`}` },
   diff: { label: "vs fp", number: true, value: (p) => p.diff, text: (p) => signed(p.diff) + star(p), style: (p) => (p.diff_significant ? (p.diff > 0 ? "worse" : "better") : null) },
   disk_bytes: { label: "MB", ...cost("disk_bytes") },
   memory_io_bytes: { label: "I/O MB", ...cost("memory_io_bytes") },
@@ -27,6 +27,7 @@ const VERSIONS = { data: "Data", weights: "Weights", normalizer: "Normalizer", s
 
 // What differs among the points is told in columns of its own, so that nothing is compared unawares.
 function addVersions() {
+  COLUMNS.wer.label = `${metrics(data.points) || "WER"} %`;
   for (const [name, label] of Object.entries(VERSIONS)) {
     const perName = new Map();
     for (const point of data.points) {
