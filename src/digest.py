@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import time
 from pathlib import Path
+from typing import Final
+
+_TICK: Final = 20_000_000  # nanoseconds; file systems tell times in steps of up to 10 ms
+_known: dict[tuple[int, ...], str] = {}  # digests of this process by the state of the file
 
 
 def sha256_file(path: Path) -> str:
@@ -14,11 +18,14 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_once(path: Path) -> str:
-    """The same, read only once as long as the file's size and modification time stay."""
+    """The same, read only once in this process as long as the file's state stays: inode, size and times.
+
+    A file that is moved keeps its state.
+    """
     state = path.stat()
-    return _remembered(path, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _remembered(path: Path, _size: int, _modified: int) -> str:
-    return sha256_file(path)
+    if time.time_ns() - state.st_ctime_ns < _TICK:  # it could change and look the same
+        return sha256_file(path)
+    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    if key not in _known:
+        _known[key] = sha256_file(path)
+    return _known[key]

@@ -6,11 +6,14 @@ import difflib
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
-NOT_WRITABLE: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
-)  # of an OSError that the user can mend
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError: there is no space left to write
+NOT_WRITABLE: Final = FULL | {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE),
+}  # of an OSError that the user can mend
 
 
 class UserError(Exception):
@@ -45,3 +48,14 @@ def within(parent: str) -> Iterator[None]:
     except UserError as error:
         remedy = error.remedy.replace(error.field, f"{parent}.{error.field}")
         raise UserError(f"{parent}.{error.field}", error.problem, remedy) from None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives errors of the file system raised inside that name no file (a full disk's do not) the one that they are of."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NOT_WRITABLE and error.filename is None:
+            error.filename = str(path)
+        raise

@@ -1,0 +1,51 @@
+"""Names of processes that hold something on disk, and whether such a process still runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from functools import cache
+from pathlib import Path
+
+
+def own_name() -> str:
+    """This process among all that may share a folder: its machine (hashed), its number and when it began."""
+    pid = os.getpid()
+    return f"{_machine()}-{pid}-{_began(pid)}"
+
+
+def runs(name: str) -> bool | None:
+    """Whether the process of that name (see :func:`own_name`) runs; None where this machine cannot tell."""
+    machine, _, rest = name.partition("-")
+    pid, _, began = rest.partition("-")
+    if machine != _machine() or not pid.isdecimal():
+        return None
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        pass  # somebody else's
+    except (ProcessLookupError, OverflowError):
+        return False
+    return _began(int(pid)) == began  # else the number was given to another process
+
+
+@cache
+def _machine() -> str:
+    """Host, boot and process namespace: within these, a number is one process at a time."""
+    told = [socket.gethostname()]
+    for tell in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text(), lambda: os.readlink("/proc/self/ns/pid")):
+        try:
+            told.append(tell().strip())
+        except OSError:
+            told.append("")
+    return hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _began(pid: int) -> str:
+    """Clock ticks from boot to the beginning of a process; "0" where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return "0"
+    return status[status.rindex(b")") + 1 :].split()[19].decode()  # the name may hold anything, also brackets
