@@ -1,11 +1,13 @@
-"""SHA-256 of files."""
+"""SHA-256 of files, and of settings."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _TICK: Final = 20_000_000  # nanoseconds; file systems tell times in steps of up to 10 ms
 _known: dict[tuple[int, ...], str] = {}  # digests of this process by the state of the file
@@ -29,3 +31,9 @@ def sha256_once(path: Path) -> str:
     if key not in _known:
         _known[key] = sha256_file(path)
     return _known[key]
+
+
+def fingerprint(key: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of ``key`` as canonical JSON."""
+    text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

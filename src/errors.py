@@ -52,7 +52,7 @@ def within(parent: str) -> Iterator[None]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives errors of the file system raised inside that name no file (a full disk's do not) the one that they are of."""
+    """Gives errors raised inside that name no file, as of a full disk, the one that they are of."""
     try:
         yield
     except OSError as error:

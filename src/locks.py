@@ -69,7 +69,7 @@ class Lock:
 
 def _say_once(folder: Path, error: OSError) -> None:
     """Says what it means for jobs that share a folder that its files cannot be locked."""
-    device = os.stat(folder).st_dev
+    device = folder.stat().st_dev
     if device not in _said:
         _said.add(device)
         log.warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -34,11 +35,10 @@ def runs(name: str) -> bool | None:
 def _machine() -> str:
     """Host, boot and process namespace: within these, a number is one process at a time."""
     told = [socket.gethostname()]
-    for tell in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text(), lambda: os.readlink("/proc/self/ns/pid")):
-        try:
-            told.append(tell().strip())
-        except OSError:
-            told.append("")
+    with suppress(OSError):
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        told.append(str(Path("/proc/self/ns/pid").readlink()))
     return hashlib.sha256("\n".join(told).encode(errors="surrogateescape")).hexdigest()[:8]
 
 

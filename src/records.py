@@ -6,7 +6,6 @@ Records are the truth that tables, plots and W&B mirror. Wall-clock figures and 
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from hydra.types import RunMode
 
 from src import console
 from src.redaction import redact
+from src.seal import SEAL, read_sealed, sealed
 from src.settings import BIT_WIDTHS, Settings
 from src.store import write_json
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECORD = "record.json"
+_CIRCUMSTANCES = {"times", "measured", "provenance", "settings", SEAL}  # settings also tell where results go
 MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of the profile that a clock decides
 
 
@@ -83,10 +84,11 @@ def protocol(settings: Settings) -> dict[str, Any]:
 def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path:
     """Writes the record under its fingerprint, and into the job's own folder for the sweep's table.
 
-    A record that is there already and holds the same results stays as it is: its provenance tells where they were
-    computed, not where they were looked up.
+    A record that is there already, undamaged, and holds the same results stays as it is: its provenance tells where
+    they were computed, not where they were looked up. Both carry a digest of their content: see :mod:`src.seal`.
     """
     path = output_dir / "records" / f"{record['fingerprint']}.json"
+    record = sealed(record)
     if not _holds(path, record):
         write_json(path, record)
     write_json(job_dir / RECORD, record)
@@ -102,11 +104,15 @@ def present(record: dict[str, Any], path: Path) -> None:
 
 
 def _holds(path: Path, record: dict[str, Any]) -> bool:
-    """Whether the file has the record's results, and the runtimes that were timed for it."""
+    """Whether the file is whole, and has what the record says of its point and the runtimes that were timed for it."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        timed = record["measured"].get("runtimes")
-        same = timed is None or held["measured"].get("runtimes") == timed
-        return same and bool(held["results"] == record["results"])
-    except (OSError, ValueError, KeyError):
+        held = read_sealed(path)
+    except FileNotFoundError:
         return False
+    except (OSError, ValueError) as error:
+        log.warning("the record %s cannot be trusted (%s): it is written again", path, error)
+        return False
+    timed = record["measured"].get("runtimes")
+    same = timed is None or held["measured"].get("runtimes") == timed
+    lasting = record.keys() - _CIRCUMSTANCES
+    return same and all(held.get(name) == record[name] for name in lasting)

@@ -10,7 +10,6 @@ else it left behind is removed first.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -26,22 +25,16 @@ from typing import Any
 from filelock import Timeout
 
 from src import processes
+from src.digest import fingerprint as fingerprint
 from src.digest import sha256_once
 from src.errors import UserError, naming
 from src.exchange import exchange
+from src.integrity import KEY, MANIFEST, damage
 from src.locks import Lock
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"  # SHA-256 of every other file
-KEY = "key.json"  # the settings that name the entry
 PROGRESS_SUFFIX = ".progress"  # files a build keeps to resume from; not part of the finished entry
-
-
-def fingerprint(key: Mapping[str, Any]) -> str:
-    """First 16 hex digits of the SHA-256 of ``key`` as canonical JSON."""
-    text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -115,6 +108,26 @@ class Entry:
                 self._build(build)
         return self.path
 
+    def discard_damaged(self) -> None:
+        """Removes the entry where it is damaged, so that it is made again once it is needed; one in use is left."""
+        if not self.path.is_dir() or damage(self.path) is None:
+            return
+        lock = Lock(self.path.with_suffix(".lock"))
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            try:
+                found = damage(self.path)
+                if found and self.path.is_dir():
+                    log.warning("%s entry %s is damaged (%s): it is removed", self.stage, self.path, found)
+                    self._remove()
+            finally:
+                lock.release()
+
+    def _remove(self) -> None:
+        aside = self.path.with_name(f"{self.fingerprint}.{secrets.token_hex(4)}.partial")
+        self.path.rename(aside)
+        shutil.rmtree(aside)
+
     def _build(self, build: Callable[[Path], None]) -> None:
         partial = self._claim()
         with naming(partial), _tidied(partial):
@@ -142,28 +155,6 @@ class Entry:
         own.mkdir(exist_ok=True)
         _clear(own, progress=False)  # what an earlier attempt left is not this one's result
         return own
-
-
-def damage(folder: Path) -> str | None:
-    """What is wrong with the entry in ``folder``, in words; None where all is as it was stored.
-
-    Every file matches its checksum, and the key is the one that the folder is named after. A file is read once in a
-    process as long as its state stays: see :func:`~src.digest.sha256_once`.
-    """
-    try:
-        digests = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if KEY not in digests:
-            return f"{MANIFEST} does not list {KEY}"
-        for name, digest in digests.items():
-            if sha256_once(folder / name) != digest:
-                return f"checksum of {name} differs"
-        if fingerprint(json.loads((folder / KEY).read_text(encoding="utf-8"))) != folder.name:
-            return f"{KEY} is of another entry"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        return f"unreadable: {error}"
-    return None
 
 
 def _modified(path: Path) -> float:

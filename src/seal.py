@@ -1,0 +1,48 @@
+"""Records carry a digest of their own content, so that one that was damaged or changed afterwards is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+SEAL: Final = "sha256"  # of the rest of the record, as canonical JSON
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the digest of its content."""
+    plain: dict[str, Any] = json.loads(json.dumps({key: value for key, value in record.items() if key != SEAL}))
+    return {**plain, SEAL: _digest(plain)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """A record as it was written.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no record, it has no digest or does not match it, or it is the record of another point.
+    """
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if (problem := distrust(record, path.stem)) is not None:
+        raise ValueError(problem)
+    return dict(record)
+
+
+def distrust(record: Any, name: str) -> str | None:
+    """Why a record that was read as ``name``, the fingerprint in its file's name, cannot be trusted, or None."""
+    if not isinstance(record, dict) or not {"results", "settings", "fingerprint"} <= record.keys():
+        return "it is no record"
+    if SEAL not in record:
+        return "it has no checksum"
+    if record[SEAL] != _digest({key: value for key, value in record.items() if key != SEAL}):
+        return "its checksum differs: it was damaged or changed"
+    if record["fingerprint"] != name:
+        return f"it is the record of {record['fingerprint']}"
+    return None
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
