@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hydra.core.hydra_config import HydraConfig
 
+from src import attempt
 from src.composite import Composite
 from src.data.folder import Layout
 from src.digest import sha256_file
@@ -117,6 +118,7 @@ def _found_again(study: Settings | Composite) -> dict[str, Any] | None:
     for member in record.get("members", ()):
         stored = json.loads((output / "records" / f"{member['fingerprint']}.json").read_text(encoding="utf-8"))
         save_record(stored, output, job / member["dataset"])
+    attempt.identify(record["fingerprint"], members(study)[0], record["provenance"])
     log.info("finished before; nothing is computed")
     present(record, save_record(record, output, job))
     return record

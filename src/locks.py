@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import socket
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +30,8 @@ class Lock:
         self._marker = path.with_suffix(".held")
         self._lock: BaseFileLock = FileLock(path, fallback_to_soft=False)
 
-    def acquire(self, timeout: float = -1) -> None:
-        """Waits for the lock, at most ``timeout`` seconds; for ever where that is negative.
+    def acquire(self, timeout: float = -1) -> AbstractContextManager[object]:
+        """Waits for the lock, at most ``timeout`` seconds; for ever where that is negative. Returns what releases it.
 
         Raises:
             filelock.Timeout: another process held it all that time.
@@ -39,13 +39,13 @@ class Lock:
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire(timeout)
+            return self._lock.acquire(timeout)
         except OSError as error:
             if isinstance(error, Timeout) or error.errno not in _NO_FLOCK:
                 raise
             _say_once(self._path.parent, error)
             self._lock = SoftFileLock(self._marker)
-            self._lock.acquire(timeout)
+            return self._lock.acquire(timeout)
 
     def release(self) -> None:
         """Gives the lock back, where it is held."""

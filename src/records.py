@@ -15,6 +15,7 @@ from hydra.types import RunMode
 
 from src import console
 from src.redaction import redact
+from src.seal import RECORD as RECORD
 from src.seal import SEAL, read_sealed, sealed
 from src.settings import BIT_WIDTHS, Settings
 from src.store import write_json
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECORD = "record.json"
-_CIRCUMSTANCES = {"times", "measured", "provenance", "settings", SEAL}  # settings also tell where results go
+# What need not be the same: settings also tell where results go, and fallbacks are of a stage that may be missing.
+_CIRCUMSTANCES = {"results", "fallbacks", "times", "measured", "provenance", "settings", SEAL}
 MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of the profile that a clock decides
 
 
@@ -115,4 +116,16 @@ def _holds(path: Path, record: dict[str, Any]) -> bool:
     timed = record["measured"].get("runtimes")
     same = timed is None or held["measured"].get("runtimes") == timed
     lasting = record.keys() - _CIRCUMSTANCES
-    return same and all(held.get(name) == record[name] for name in lasting)
+    return same and _knows(held, record) and all(held.get(name) == record[name] for name in lasting)
+
+
+def _knows(held: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Whether the record that is held has all results of another of its point; it may have more.
+
+    What a figure rests on may be gone meanwhile; then it is None, or all of its stage's result is missing.
+    """
+    results = held["results"]
+    return all(
+        stage in results and all(figure is None or results[stage].get(name) == figure for name, figure in found.items())
+        for stage, found in record["results"].items()
+    )

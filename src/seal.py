@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+RECORD: Final = "record.json"  # in a job's own folder
 SEAL: Final = "sha256"  # of the rest of the record, as canonical JSON
 
 

@@ -34,6 +34,7 @@ from src.locks import Lock
 
 log = logging.getLogger(__name__)
 
+_told: set[tuple[Path, str]] = set()  # damage that this process has logged
 PROGRESS_SUFFIX = ".progress"  # files a build keeps to resume from; not part of the finished entry
 
 
@@ -91,7 +92,8 @@ class Entry:
         found = damage(self.path)
         if found and self.path.is_dir():
             found = damage(self.path)  # another process may have put a new one into its place meanwhile
-            if found:
+            if found and (self.path, found) not in _told:
+                _told.add((self.path, found))
                 log.warning("%s entry %s is damaged (%s): it will be rebuilt", self.stage, self.path, found)
         return found is None
 
@@ -113,15 +115,11 @@ class Entry:
         if not self.path.is_dir() or damage(self.path) is None:
             return
         lock = Lock(self.path.with_suffix(".lock"))
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
-            try:
-                found = damage(self.path)
-                if found and self.path.is_dir():
-                    log.warning("%s entry %s is damaged (%s): it is removed", self.stage, self.path, found)
-                    self._remove()
-            finally:
-                lock.release()
+        with suppress(Timeout), lock.acquire(timeout=0):
+            found = damage(self.path)
+            if found and self.path.is_dir():
+                log.warning("%s entry %s is damaged (%s): it is removed", self.stage, self.path, found)
+                self._remove()
 
     def _remove(self) -> None:
         aside = self.path.with_name(f"{self.fingerprint}.{secrets.token_hex(4)}.partial")
