@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
+import secrets
 import socket
+import time
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Final
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from src.processes import ended
+
 log = logging.getLogger(__name__)
 
 _NO_FLOCK: Final = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
+_PATIENCE: Final = 1.0  # seconds between looks at who set a marker
 _said: set[int] = set()  # devices whose lack of locks has been told
 
 
@@ -39,13 +45,41 @@ class Lock:
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return self._lock.acquire(timeout)
+            if not isinstance(self._lock, SoftFileLock):
+                return self._lock.acquire(timeout)
         except OSError as error:
             if isinstance(error, Timeout) or error.errno not in _NO_FLOCK:
                 raise
             _say_once(self._path.parent, error)
             self._lock = SoftFileLock(self._marker)
-            return self._lock.acquire(timeout)
+        return self._mark(timeout)
+
+    def _mark(self, timeout: float) -> AbstractContextManager[object]:
+        """Sets the marker. The library takes over one of a process that is gone, but not of one nobody waited for."""
+        end = math.inf if timeout < 0 else time.monotonic() + timeout
+        while True:
+            try:
+                return self._lock.acquire(max(min(end - time.monotonic(), _PATIENCE), 0))
+            except Timeout:
+                if not self._take_over() and time.monotonic() >= end:
+                    raise
+
+    def _take_over(self) -> bool:
+        """Removes the marker of a process that has ended; False where there is none."""
+        try:
+            found = self._marker.read_bytes()
+            pid, host, *_ = found.decode().splitlines()
+            if host != socket.gethostname() or not ended(int(pid)):
+                return False
+            aside = self._marker.with_name(f"{self._marker.name}.{secrets.token_hex(8)}")
+            self._marker.rename(aside)
+            whole = aside.read_bytes() == found
+            if not whole:  # another process was faster, and holds it now
+                self._marker.hardlink_to(aside)
+            aside.unlink()
+        except (OSError, ValueError):
+            return False
+        return whole
 
     def release(self) -> None:
         """Gives the lock back, where it is held."""

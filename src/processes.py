@@ -22,13 +22,18 @@ def runs(name: str) -> bool | None:
     pid, _, began = rest.partition("-")
     if machine != _machine() or not pid.isdecimal():
         return None
+    return not ended(int(pid)) and _began(int(pid)) == began  # else the number was given to another process
+
+
+def ended(pid: int) -> bool:
+    """Whether no process of this machine has that number, or one that has ended and that nobody waited for."""
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except PermissionError:
         pass  # somebody else's
     except (ProcessLookupError, OverflowError):
-        return False
-    return _began(int(pid)) == began  # else the number was given to another process
+        return True
+    return _status(pid)[:1] == ["Z"]
 
 
 @cache
@@ -44,8 +49,14 @@ def _machine() -> str:
 
 def _began(pid: int) -> str:
     """Clock ticks from boot to the beginning of a process; "0" where the system does not tell."""
+    status = _status(pid)
+    return status[19] if len(status) > 19 else "0"
+
+
+def _status(pid: int) -> list[str]:
+    """What follows the name in ``/proc/<pid>/stat``: the state first; nothing where the system does not tell."""
     try:
         status = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return "0"
-    return status[status.rindex(b")") + 1 :].split()[19].decode()  # the name may hold anything, also brackets
+        return []
+    return status[status.rindex(b")") + 1 :].decode().split()  # the name may hold anything, also brackets
