@@ -26,21 +26,22 @@ def read_sealed(path: Path) -> dict[str, Any]:
         ValueError: it is no record, it has no digest or does not match it, or it is the record of another point.
     """
     record = json.loads(path.read_text(encoding="utf-8"))
-    if (problem := distrust(record, path.stem)) is not None:
-        raise ValueError(problem)
-    return dict(record)
-
-
-def distrust(record: Any, name: str) -> str | None:
-    """Why a record that was read as ``name``, the fingerprint in its file's name, cannot be trusted, or None."""
     if not isinstance(record, dict) or not {"results", "settings", "fingerprint"} <= record.keys():
-        return "it is no record"
+        raise ValueError("it is no record")
     if SEAL not in record:
-        return "it has no checksum"
-    if record[SEAL] != _digest({key: value for key, value in record.items() if key != SEAL}):
+        raise ValueError("it has no checksum")
+    if record["fingerprint"] != path.stem:
+        raise ValueError(f"it is the record of {record['fingerprint']}")
+    if (problem := distrust(record)) is not None:
+        raise ValueError(problem)
+    return record
+
+
+def distrust(record: Mapping[str, Any]) -> str | None:
+    """Why a record cannot be trusted: it is not as it was written; None where it is, or where no digest tells."""
+    content = {key: value for key, value in record.items() if key != SEAL}
+    if SEAL in record and record[SEAL] != _digest(content):
         return "its checksum differs: it was damaged or changed"
-    if record["fingerprint"] != name:
-        return f"it is the record of {record['fingerprint']}"
     return None
 
 

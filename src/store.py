@@ -34,6 +34,7 @@ from src.locks import Lock
 
 log = logging.getLogger(__name__)
 
+_SHORT = 0.2  # seconds that nobody needs to know of
 _told: set[tuple[Path, str]] = set()  # damage that this process has logged
 PROGRESS_SUFFIX = ".progress"  # files a build keeps to resume from; not part of the finished entry
 
@@ -196,7 +197,7 @@ def _locked(path: Path, stage: str) -> Iterator[None]:
     """Holds a lock, and says so when it has to wait for it."""
     lock = Lock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_SHORT)
     except Timeout:
         log.info("waiting for another process that is making the same %s entry%s", stage, lock.holder)
         lock.acquire()

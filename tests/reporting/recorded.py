@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from src.store import Store
 from tests.composed import composed
 
 
@@ -70,10 +71,10 @@ def write(folder: Path, *records: dict[str, Any]) -> Path:
 
 def write_worst(folder: Path, of: dict[str, Any], *rows: dict[str, Any]) -> None:
     """Stores ``rows`` as the evaluate stage of the record's point does."""
-    stored = folder / "cache" / "evaluate" / of["fingerprint"]
     versions = {name: of["versions"][name] for name in ("normalizer", "scorer")}
-    _save(stored / "key.json", {"transcripts": of["transcripts"], "seed": of["settings"]["seed"], **versions})
-    _save(stored / "worst.json", {"rows": rows})
+    key = {"transcripts": of["transcripts"], "seed": of["settings"]["seed"], **versions}
+    entry = Store(folder / "cache").entry("evaluate", key)
+    entry.obtain(lambda partial: _save(partial / "worst.json", {"rows": rows}), anew=True)
 
 
 def worst_row(utterance: str, reference: str, own: str, fp: str) -> dict[str, Any]:
