@@ -21,10 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from src.checksum import RECORD
 from src.errors import UserError
 from src.failures import End, Job, came_out, describe, names, save, succeed
 from src.locks import Lock
-from src.seal import RECORD
 from src.settings import Settings
 from src.store import fingerprint, write_atomic
 

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from src.errors import NOT_WRITABLE, UserError
+from src.errors import UserError, unwritable
 from src.redaction import redact_command, redact_text
 
 NAMES = ("model", "method", "bits", "dataset")
@@ -143,10 +143,10 @@ def plain_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
         sys.exit(1)
     except OSError as problem:
-        if problem.errno not in NOT_WRITABLE or problem.filename is None:
+        mistake = unwritable(problem, "choose another folder")
+        if mistake is None:
             raise
-        remedy = "Check the disk and permissions, or choose another folder."
-        error(f"files: {problem.filename} cannot be used ({problem.strerror}). {remedy}")
+        error(str(mistake))
         sys.exit(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,21 @@ def within(parent: str) -> Iterator[None]:
     except UserError as error:
         remedy = error.remedy.replace(error.field, f"{parent}.{error.field}")
         raise UserError(f"{parent}.{error.field}", error.problem, remedy) from None
+
+
+def unwritable(error: OSError, elsewhere: str) -> UserError | None:
+    """An error of the file system that the user can mend, by writing ``elsewhere`` or otherwise; None for any other."""
+    if error.errno not in NOT_WRITABLE:
+        return None
+    reason = os.strerror(error.errno)
+    if error.errno in FULL:
+        where = f"of {str(error.filename)!r} " if error.filename else ""
+        return UserError("files", f"the disk {where}is full ({reason})", f"Make room, or {elsewhere}")
+    if not error.filename:
+        return None
+    return UserError(
+        "files", f"{str(error.filename)!r} cannot be used ({reason})", f"Check the disk and permissions, or {elsewhere}"
+    )
 
 
 @contextmanager

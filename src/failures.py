@@ -21,9 +21,9 @@ from typing import Any, Final
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.errors import UserError
+from src.checksum import RECORD, read_checked
+from src.errors import FULL, UserError
 from src.redaction import redact
-from src.seal import RECORD, read_sealed
 from src.settings import BIT_WIDTHS, FULL_PRECISION
 from src.store import fingerprint, write_atomic, write_json
 
@@ -118,7 +118,8 @@ def save(point: Mapping[str, Any], job: Job, stage: str | None, end: End) -> Non
         try:
             write_json(path, {**point, "failure": redact(failure)})
         except OSError as problem:
-            log.warning("the failure could not be recorded in %s: %s", path, problem)
+            level = logging.DEBUG if problem.errno in FULL else logging.WARNING  # a full disk is the failure itself
+            log.log(level, "the failure could not be recorded in %s: %s", path, problem)
 
 
 def succeed(job: Job, names: Iterable[str], point: str) -> None:
@@ -142,7 +143,7 @@ def came_out(point: Mapping[str, Any], job: Job, since: int) -> bool:
             return True
     name = _point_of(job, point["fingerprint"])
     try:
-        record = read_sealed(job.output_dir / "records" / f"{name}.json")
+        record = read_checked(job.output_dir / "records" / f"{name}.json")
         return set(point["settings"]["stages"]) <= set(record["results"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

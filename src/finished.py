@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hydra.core.hydra_config import HydraConfig
 
 from src import attempt
+from src.checksum import read_checked
 from src.composite import Composite
 from src.data.folder import Layout
 from src.digest import sha256_file
@@ -25,7 +26,6 @@ from src.errors import UserError
 from src.integrity import holds, state
 from src.models.source import CHECKPOINT_FILES, resolve_source
 from src.records import RECORD, present, save_record
-from src.seal import read_sealed
 from src.settings import ROOT, DatasetSettings, ModelSettings, Settings
 from src.store import Entry, Store, write_json
 from src.sweepers.objectives import objectives
@@ -74,7 +74,7 @@ def stored_record(study: Settings | Composite) -> dict[str, Any] | None:
     try:
         if any(sha256_file(folder / f"{name}.json") != digest for name, digest in made["records"].items()):
             return None
-        return read_sealed(folder / f"{made['record']}.json")
+        return read_checked(folder / f"{made['record']}.json")
     except (OSError, ValueError):
         return None
 
@@ -94,7 +94,7 @@ def remember(study: Settings | Composite, points: Sequence[Point], name: str, en
     try:
         folder = note.root.parent / "records"
         names = sorted({name, *(point.fingerprint for point in points)})
-        files = [folder / f"{each}.json" for each in names if read_sealed(folder / f"{each}.json")]
+        files = [folder / f"{each}.json" for each in names if read_checked(folder / f"{each}.json")]
         records = {file.stem: sha256_file(file) for file in files}
         states = {str(entry.path.relative_to(note.root)): state(entry.path) for entry in found}
     except (OSError, ValueError):  # changed meanwhile

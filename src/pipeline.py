@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from src import attempt
+from src.checksum import read_checked
 from src.composite import Composite
 from src.composite_record import build_composite_record, composite_fingerprint, log_composite, run_id
 from src.digest import sha256_once
@@ -24,7 +25,6 @@ from src.point import Point, open_point
 from src.records import build_record, present, save_record
 from src.redaction import redact
 from src.runtime import prepare, provenance
-from src.seal import read_sealed
 from src.settings import Settings
 from src.stages import ALL_STAGES
 from src.stages.base import RESULT, Stage
@@ -72,7 +72,7 @@ def finished(study: Settings | Composite) -> dict[str, Any] | None:
     names = {name, *(point.fingerprint for point in points)}
     folder = Path(points[0].settings.output_dir) / "records"
     try:
-        record = {each: read_sealed(folder / f"{each}.json") for each in names}[name]
+        record = {each: read_checked(folder / f"{each}.json") for each in names}[name]
     except (OSError, ValueError):
         return None
     _remember(study, points, record)  # so that it is found at once from now on

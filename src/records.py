@@ -14,9 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from src import console
+from src.checksum import CHECKSUM, read_checked, with_checksum
+from src.checksum import RECORD as RECORD
 from src.redaction import redact
-from src.seal import RECORD as RECORD
-from src.seal import SEAL, read_sealed, sealed
 from src.settings import BIT_WIDTHS, Settings
 from src.store import write_json
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What need not be the same: settings also tell where results go, and fallbacks are of a stage that may be missing.
-_CIRCUMSTANCES = {"results", "fallbacks", "times", "measured", "provenance", "settings", SEAL}
+_CIRCUMSTANCES = {"results", "fallbacks", "times", "measured", "provenance", "settings", CHECKSUM}
 MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of the profile that a clock decides
 
 
@@ -86,10 +86,10 @@ def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path
     """Writes the record under its fingerprint, and into the job's own folder for the sweep's table.
 
     A record that is there already, undamaged, and holds the same results stays as it is: its provenance tells where
-    they were computed, not where they were looked up. Both carry a digest of their content: see :mod:`src.seal`.
+    they were computed, not where they were looked up. Both carry a digest of their content: see :mod:`src.checksum`.
     """
     path = output_dir / "records" / f"{record['fingerprint']}.json"
-    record = sealed(record)
+    record = with_checksum(record)
     if not _holds(path, record):
         write_json(path, record)
     write_json(job_dir / RECORD, record)
@@ -107,7 +107,7 @@ def present(record: dict[str, Any], path: Path) -> None:
 def _holds(path: Path, record: dict[str, Any]) -> bool:
     """Whether the file is whole, and has what the record says of its point and the runtimes that were timed for it."""
     try:
-        held = read_sealed(path)
+        held = read_checked(path)
     except FileNotFoundError:
         return False
     except (OSError, ValueError) as error:

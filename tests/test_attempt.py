@@ -17,8 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from src.attempt import Attempt, enter, identify, settle
+from src.checksum import with_checksum
 from src.errors import UserError
-from src.seal import sealed
 from src.settings import ROOT
 from src.store import write_json
 from tests.commands import environment
@@ -143,7 +143,7 @@ def came(output: Path, name: str, *stages: str) -> None:
     """The record that the point leaves."""
     write_json(
         output / "records" / f"{name}.json",
-        sealed({"fingerprint": name, "settings": {}, "results": {stage: {} for stage in stages}}),
+        with_checksum({"fingerprint": name, "settings": {}, "results": {stage: {} for stage in stages}}),
     )
 
 
