@@ -17,6 +17,9 @@ NOT_WRITABLE: Final = FULL | {
 }  # of an OSError that the user can mend
 
 
+_LONGEST: Final = 300  # characters of a path that are shown
+
+
 class UserError(Exception):
     """A mistake in the input. Shown as one sentence without a traceback; the process exits with code 1.
 
@@ -56,14 +59,14 @@ def unwritable(error: OSError, elsewhere: str) -> UserError | None:
     if error.errno not in NOT_WRITABLE:
         return None
     reason = os.strerror(error.errno)
+    path = str(error.filename or "")
+    path = repr(path if len(path) <= _LONGEST else f"{path[: _LONGEST // 2]} ... {path[-_LONGEST // 2 :]}")
     if error.errno in FULL:
-        where = f"of {str(error.filename)!r} " if error.filename else ""
+        where = f"of {path} " if error.filename else ""
         return UserError("files", f"the disk {where}is full ({reason})", f"Make room, or {elsewhere}")
     if not error.filename:
         return None
-    return UserError(
-        "files", f"{str(error.filename)!r} cannot be used ({reason})", f"Check the disk and permissions, or {elsewhere}"
-    )
+    return UserError("files", f"{path} cannot be used ({reason})", f"Check the disk and permissions, or {elsewhere}")
 
 
 @contextmanager

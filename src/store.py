@@ -34,6 +34,8 @@ from src.locks import Lock
 
 log = logging.getLogger(__name__)
 
+_LONGEST_PATH = 4096  # bytes, on Linux
+_LONGEST_ROOT = _LONGEST_PATH - 256  # an exported model's files have the longest names below it
 _SHORT = 0.2  # seconds that nobody needs to know of
 _told: set[tuple[Path, str]] = set()  # damage that this process has logged
 PROGRESS_SUFFIX = ".progress"  # files a build keeps to resume from; not part of the finished entry
@@ -222,9 +224,13 @@ def open_store(output_dir: Path) -> Store:
     """The store below ``output_dir``, which must be writable.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be made or written, or its name is too long.
     """
     root = output_dir / "cache"
+    length = len(os.fsencode(root.absolute()))
+    if length > _LONGEST_ROOT:
+        problem = f"its path has {length} bytes, and below it more are needed than the {_LONGEST_PATH} of a path"
+        raise UserError("output_dir", problem, f"Choose one of at most {_LONGEST_ROOT} with output_dir=/path")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
