@@ -143,10 +143,10 @@ def plain_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
         sys.exit(1)
     except OSError as problem:
-        mistake = unwritable(problem, "choose another folder")
-        if mistake is None:
+        told = unwritable(problem, "choose another folder")
+        if told is None:
             raise
-        error(str(mistake))
+        error(str(told))
         sys.exit(1)
 
 
