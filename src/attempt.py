@@ -2,6 +2,7 @@
 
 While it lasts, ``<output_dir>/failures/.running/`` holds its mark, which is the record it would leave, beside a lock
 that the system releases when the process dies. So whoever looks later, on any node, can tell what died without a word.
+A mark is none of a failure where the point came out after all: in another job, or before its own job could say so.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from src.checksum import RECORD
 from src.errors import UserError
-from src.failures import End, Job, describe, forget, save
+from src.failures import End, Job, came_out, describe, names, save, succeed
+from src.locks import Lock
 from src.settings import Settings
 from src.store import fingerprint, write_atomic
 
@@ -39,12 +42,13 @@ class Attempt:
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
         self.job = Job(Path(config.output_dir), folder, folder / f"{hydra.job.name}.log")
-        self._point = describe(config, list(hydra.overrides.task))
-        self._names = {self._point["fingerprint"]}
+        overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # a reference stays one
+        self._point = describe(config, overrides)
+        self._names = names(config)
         self._stage: str | None = None
         self._seen = hydra.mode is RunMode.RUN  # whether a person reads a mistake where it was made
         self._mark = _mark(self.job)
-        self._lock = FileLock(self._mark.with_suffix(".lock"))
+        self._lock = Lock(self._mark.with_suffix(".lock"))
 
     def __enter__(self) -> Attempt:
         self._token = _current.set(self)
@@ -61,9 +65,9 @@ class Attempt:
         if not isinstance(error, SystemExit):  # put back in the queue: the mark tells, should it never start again
             with suppress(OSError):
                 self._mark.unlink()
-                Path(self._lock.lock_file).unlink()
+                self._lock.remove()
         if error is None:
-            forget(self.job, self._names)
+            succeed(self.job, self._names, self._point["fingerprint"])
         elif isinstance(error, Exception) and not (self._seen and isinstance(error, UserError)):
             save(self._point, self.job, self._stage, End.of(error))
         self._lock.release()
@@ -72,7 +76,6 @@ class Attempt:
         """Notes the stage that comes now, and what of the record is ``known`` by now."""
         self._stage = stage
         self._point = {**self._point, **known}
-        self._names.add(self._point["fingerprint"])
         self._write()
 
     def _write(self) -> None:
@@ -103,8 +106,10 @@ def settle(output_dir: Path) -> None:
 
     A job that waits in the queue to be started again counts as one until it is; its success removes the record.
     """
-    for mark in sorted((output_dir / "failures" / ".running").glob("*.json")):
-        lock = FileLock(mark.with_suffix(".lock"))
+    folder = output_dir / "failures" / ".running"
+    for name in sorted({path.stem for suffix in ("json", "lock", "held") for path in folder.glob(f"*.{suffix}")}):
+        mark = folder / f"{name}.json"
+        lock = Lock(mark.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -113,12 +118,13 @@ def settle(output_dir: Path) -> None:
             log.warning("whether a job still runs cannot be told from %s: %s", mark, error)
             continue
         _take(mark, End("it ended without a word: killed, out of memory, or its node lost", LOST))
+        lock.remove()
         lock.release()
 
 
 def lost(job: Job, config: DictConfig, overrides: Sequence[str], end: End) -> None:
     """Records that a job is gone, whether or not it had begun what ``config``, composed of ``overrides``, asks for."""
-    if not _take(_mark(job), end):
+    if not _take(_mark(job), end) and not (job.folder / RECORD).exists():
         save(describe(config, overrides), job, None, end)
 
 
@@ -134,13 +140,15 @@ def _mark(job: Job) -> Path:
 
 
 def _take(mark: Path, end: End) -> bool:
-    """Makes a mark into the record of a failure; False where there is none to read."""
+    """Makes a mark into the record of a failure, unless its point came out; False where there is none to read."""
     try:
         begun = json.loads(mark.read_text(encoding="utf-8"))
         job = Job(**{name: Path(path) for name, path in begun["job"].items()})
+        since = mark.stat().st_mtime_ns
     except (OSError, ValueError, KeyError):
         return False
     with suppress(OSError):
         mark.unlink()
-    save(begun["point"], job, begun["stage"], end)
+    if not came_out(begun["point"], job, since):
+        save(begun["point"], job, begun["stage"], end)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src import console
-from src.errors import NOT_WRITABLE, UserError, did_you_mean
+from src.errors import UserError, did_you_mean, unwritable
 from src.interrupts import leave, obey_signals
 from src.redaction import guard_output
 from src.secret_references import without_secrets_in
@@ -29,6 +30,7 @@ GROUP_OR_KEY = "Write group=choice or key=value"
 def main(application: Callable[[], Any]) -> None:
     """Calls a ``hydra.main`` function; exits with 1 after a mistake that the user can mend."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that every error looks the same
+    logging.raiseExceptions = False  # a log that cannot be written, of a full disk, is not told line by line
     for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
         del os.environ[name]  # set to nothing, which W&B takes for a value
     obey_signals()
@@ -62,9 +64,8 @@ def _main(application: Callable[[], Any]) -> None:
 
 def explain(error: Exception) -> str | None:
     """The error in one line: field, problem and remedy; ``None`` where the user is not the one to mend it."""
-    if isinstance(error, OSError) and error.errno in NOT_WRITABLE and error.filename:
-        problem = f"{str(error.filename)!r} cannot be used ({error.strerror})"
-        error = UserError("files", problem, "Check the disk and permissions, or choose another output_dir=/path")
+    if isinstance(error, OSError):
+        error = unwritable(error, "choose another output_dir=/path") or error
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         error = _in_our_words(error)
     if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):

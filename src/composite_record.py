@@ -11,7 +11,7 @@ from src.evaluation.mean import mean_scores
 from src.point import SCHEMA, Point
 from src.stages.base import RESULT, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS
-from src.store import fingerprint
+from src.store import Entry, fingerprint
 from src.tracking import Tracker
 
 SUMS = ("utterances", "words", "audio_seconds", "tokens")
@@ -74,10 +74,15 @@ def run_id(record: Mapping[str, Any]) -> str:
     return f"{record['method']}-{record['bits']}-{record['fingerprint']}"
 
 
+def mean_entry(points: Sequence[Point]) -> Entry:
+    """Where the mean scores are stored."""
+    key = {"schema": SCHEMA, "evaluations": [point.evaluation.fingerprint for point in points]}
+    return points[0].store.entry("composite", key)
+
+
 def _mean(points: Sequence[Point]) -> dict[str, Any]:
     """The mean scores, computed once for the same evaluations."""
     settings, baselines = points[0].settings, [point.baseline for point in points]
-    key = {"schema": SCHEMA, "evaluations": [point.evaluation.fingerprint for point in points]}
 
     def build(_: Path) -> dict[str, Any]:
         own, fp = (
@@ -88,4 +93,4 @@ def _mean(points: Sequence[Point]) -> dict[str, Any]:
         samples = settings.evaluate.bootstrap_samples
         return mean_scores([each.scores for each in own], [each.scores for each in fp], labels, samples, settings.seed)
 
-    return read_json(obtain(points[0].store.entry("composite", key), build) / RESULT)
+    return read_json(obtain(mean_entry(points), build) / RESULT)

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from src.errors import NOT_WRITABLE, UserError
+from src.errors import UserError, unwritable
 from src.redaction import redact_text, without_secrets
 
 NAMES = ("model", "method", "bits", "dataset")
@@ -146,10 +146,10 @@ def plain_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
         sys.exit(1)
     except OSError as problem:
-        if problem.errno not in NOT_WRITABLE or problem.filename is None:
+        told = unwritable(problem, "choose another folder")
+        if told is None:
             raise
-        remedy = "Check the disk and permissions, or choose another folder."
-        error(f"files: {problem.filename} cannot be used ({problem.strerror}). {remedy}")
+        error(str(told))
         sys.exit(1)
 
 

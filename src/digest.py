@@ -1,10 +1,16 @@
-"""SHA-256 of files."""
+"""SHA-256 of files, and of settings."""
 
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
+
+_TICK: Final = 20_000_000  # nanoseconds; file systems tell times in steps of up to 10 ms
+_known: dict[tuple[int, ...], str] = {}  # digests of this process by the state of the file
 
 
 def sha256_file(path: Path) -> str:
@@ -14,11 +20,20 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_once(path: Path) -> str:
-    """The same, read only once as long as the file's size and modification time stay."""
+    """The same, read only once in this process as long as the file's state stays: inode, size and times.
+
+    A file that is moved keeps its state.
+    """
     state = path.stat()
-    return _remembered(path, state.st_size, state.st_mtime_ns)
+    if time.time_ns() - state.st_ctime_ns < _TICK:  # it could change and look the same
+        return sha256_file(path)
+    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    if key not in _known:
+        _known[key] = sha256_file(path)
+    return _known[key]
 
 
-@lru_cache(maxsize=1024)
-def _remembered(path: Path, _size: int, _modified: int) -> str:
-    return sha256_file(path)
+def fingerprint(key: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of ``key`` as canonical JSON."""
+    text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

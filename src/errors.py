@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
-NOT_WRITABLE: Final = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT}
-)  # of an OSError that the user can mend
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # of an OSError: there is no space left to write
+NOT_WRITABLE: Final = FULL | {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE),
+}  # of an OSError that the user can mend
+
+
+_LONGEST: Final = 300  # characters of a path that are shown
 
 
 class UserError(Exception):
@@ -45,3 +52,29 @@ def within(parent: str) -> Iterator[None]:
     except UserError as error:
         remedy = error.remedy.replace(error.field, f"{parent}.{error.field}")
         raise UserError(f"{parent}.{error.field}", error.problem, remedy) from None
+
+
+def unwritable(error: OSError, elsewhere: str) -> UserError | None:
+    """An error of the file system that the user can mend, by writing ``elsewhere`` or otherwise; None for any other."""
+    if error.errno not in NOT_WRITABLE:
+        return None
+    reason = os.strerror(error.errno)
+    path = str(error.filename or "")
+    path = repr(path if len(path) <= _LONGEST else f"{path[: _LONGEST // 2]} ... {path[-_LONGEST // 2 :]}")
+    if error.errno in FULL:
+        where = f"of {path} " if error.filename else ""
+        return UserError("files", f"the disk {where}is full ({reason})", f"Make room, or {elsewhere}")
+    if not error.filename:
+        return None
+    return UserError("files", f"{path} cannot be used ({reason})", f"Check the disk and permissions, or {elsewhere}")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives errors raised inside that name no file, as of a full disk, the one that they are of."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NOT_WRITABLE and error.filename is None:
+            error.filename = str(path)
+        raise

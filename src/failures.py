@@ -2,7 +2,8 @@
 
 ``<output_dir>/failures/<fingerprint>.json`` is there from a failure until the point succeeds. A point that dies without
 a word (killed, out of memory, its node lost) cannot write one; the mark that its :class:`~src.attempt.Attempt` left is
-made into one by the launcher or, where that died too, by :func:`src.attempt.settle`.
+made into one by the launcher or, where that died too, by :func:`src.attempt.settle`. A job that died before it knew the
+fingerprint of its point left that of its settings; ``failures/.points/`` tells the one by the other.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any, Final
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from src.errors import UserError
+from src.checksum import RECORD, read_checked
+from src.errors import FULL, UserError
 from src.redaction import redact
 from src.settings import BIT_WIDTHS, FULL_PRECISION
-from src.store import fingerprint, write_json
+from src.store import fingerprint, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,10 @@ class Job:
         """The failure record of the point with this fingerprint."""
         return self.output_dir / "failures" / f"{name}.json"
 
+    def point(self, name: str) -> Path:
+        """Holds the fingerprint of the point that settings of this name ask for (see :func:`names`), once known."""
+        return self.output_dir / "failures" / ".points" / name
+
 
 def describe(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """What a failure record says of the point that a configuration asks for, also where the settings are mistaken.
@@ -50,9 +56,8 @@ def describe(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     Its ``fingerprint`` is of the settings, until the point's own is known.
     """
     plain = _plain(config)
-    point = {key: value for key, value in plain.items() if key not in _NOT_THE_POINT}
     return {
-        "fingerprint": fingerprint(json.loads(json.dumps(point, default=str))),
+        "fingerprint": _named(plain),
         **{group: _name(plain.get(group)) for group in ("model", "method")},
         "bits": _bits(plain),
         **{width: plain.get(width) for width in BIT_WIDTHS},
@@ -63,6 +68,15 @@ def describe(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         "provenance": {},
         "overrides": redact({"all": list(overrides)})["all"],
     }
+
+
+def names(config: DictConfig) -> set[str]:
+    """Under which a failure of this configuration may be recorded before its point is known.
+
+    One is of the settings without their references to the environment resolved: they could not be where such a variable
+    was not set.
+    """
+    return {_named(_plain(config)), _named(_plain(config, resolve=False))}
 
 
 @dataclass(frozen=True)
@@ -104,14 +118,42 @@ def save(point: Mapping[str, Any], job: Job, stage: str | None, end: End) -> Non
         try:
             write_json(path, {**point, "failure": redact(failure)})
         except OSError as problem:
-            log.warning("the failure could not be recorded in %s: %s", path, problem)
+            level = logging.DEBUG if problem.errno in FULL else logging.WARNING  # a full disk is the failure itself
+            log.log(level, "the failure could not be recorded in %s: %s", path, problem)
 
 
-def forget(job: Job, names: Iterable[str]) -> None:
-    """Removes the records of earlier failures of a point that succeeded."""
-    for path in (*map(job.record, names), job.folder / FAILURE):
+def succeed(job: Job, names: Iterable[str], point: str) -> None:
+    """Removes the records of earlier failures of a ``point`` that succeeded, whose settings have these ``names``."""
+    for path in (*map(job.record, (*names, point)), job.folder / FAILURE):
         with suppress(OSError):
             path.unlink()
+    with suppress(OSError):
+        for name in names:
+            if _point_of(job, name) != point:
+                write_atomic(job.point(name), point)
+
+
+def came_out(point: Mapping[str, Any], job: Job, since: int) -> bool:
+    """Whether a point (see :func:`describe`) whose job died has its results all the same.
+
+    Its own job wrote the record after the time ``since`` (nanoseconds), or there is one of all its stages.
+    """
+    with suppress(OSError):
+        if (job.folder / RECORD).stat().st_mtime_ns >= since:
+            return True
+    name = _point_of(job, point["fingerprint"])
+    try:
+        record = read_checked(job.output_dir / "records" / f"{name}.json")
+        return set(point["settings"]["stages"]) <= set(record["results"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _point_of(job: Job, name: str) -> str:
+    """The fingerprint of the point that settings of this name ask for, where it is known; else the name."""
+    with suppress(OSError, ValueError):
+        return job.point(name).read_text(encoding="utf-8")
+    return name
 
 
 def _below(path: Path, folder: Path) -> str | None:
@@ -121,9 +163,14 @@ def _below(path: Path, folder: Path) -> str | None:
     return None
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
+def _named(plain: Mapping[str, Any]) -> str:
+    point = {key: value for key, value in plain.items() if key not in _NOT_THE_POINT}
+    return fingerprint(json.loads(json.dumps(point, default=str)))
+
+
+def _plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:
     try:
-        plain: Any = OmegaConf.to_container(config, resolve=True)
+        plain: Any = OmegaConf.to_container(config, resolve=resolve)
     except OmegaConfBaseException:
         plain = OmegaConf.to_container(config, resolve=False)
     return {str(key): value for key, value in plain.items() if key != "hydra"}

@@ -10,22 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hydra.core.hydra_config import HydraConfig
 
+from src import attempt
+from src.checksum import read_checked
 from src.composite import Composite
 from src.data.folder import Layout
 from src.digest import sha256_file
 from src.errors import UserError
+from src.integrity import holds, state
 from src.interrupts import held
 from src.models.source import CHECKPOINT_FILES, resolve_source
 from src.records import RECORD, present, save_record
 from src.settings import ROOT, DatasetSettings, ModelSettings, Settings
-from src.store import Entry, Store, damage, write_json
+from src.store import Entry, Store, write_json
 from src.sweepers.objectives import objectives
 
 if TYPE_CHECKING:
@@ -64,30 +67,43 @@ def members(study: Settings | Composite) -> tuple[Settings, ...]:
 def stored_record(study: Settings | Composite) -> dict[str, Any] | None:
     """The record of a study with a note, whose results are all intact; None where it has to be looked at closely."""
     note = _note(study)
-    if note is None or not note.path.is_dir() or not note.is_complete():
+    made = None if note is None else _vouched(note)
+    if note is None or made is None:
         return None
-    made = json.loads((note.path / NOTE).read_text(encoding="utf-8"))
-    if any(damage(note.root / entry) for entry in made["entries"]):
+    if not all(holds(note.root / name, known) for name, known in made["entries"].items()):
         return None
     folder = note.root.parent / "records"
-    for name, digest in made["records"].items():
-        file = folder / f"{name}.json"
-        if not file.exists() or sha256_file(file) != digest:
+    try:
+        if any(sha256_file(folder / f"{name}.json") != digest for name, digest in made["records"].items()):
             return None
-    record: dict[str, Any] = json.loads((folder / f"{made['record']}.json").read_text(encoding="utf-8"))
-    return record
+        return read_checked(folder / f"{made['record']}.json")
+    except (OSError, ValueError):
+        return None
 
 
-def remember(study: Settings | Composite, points: Sequence[Point], record: dict[str, Any]) -> None:
-    """Leaves the note of a study whose results are all stored and told to its tracker."""
+def remember(study: Settings | Composite, points: Sequence[Point], name: str, entries: Iterable[Entry]) -> None:
+    """Leaves the note of a study whose results are all stored and told to its tracker.
+
+    It vouches for the record ``name``, those of the points, and all ``entries`` that they stand on; there is none where
+    one of these is damaged.
+    """
     note = _note(study)
     if note is None:
         return
-    names = {record["fingerprint"], *(point.fingerprint for point in points)}
-    records = {name: sha256_file(note.root.parent / "records" / f"{name}.json") for name in sorted(names)}
-    entries = sorted({str(entry.path.relative_to(note.root)) for point in points for entry in _entries(point)})
-    made = {"record": record["fingerprint"], "records": records, "entries": entries}
-    note.obtain(lambda folder: write_json(folder / NOTE, made), anew=True)
+    found = list(entries)
+    if not all(entry.is_complete() for entry in found):
+        return
+    try:
+        folder = note.root.parent / "records"
+        names = sorted({name, *(point.fingerprint for point in points)})
+        files = [folder / f"{each}.json" for each in names if read_checked(folder / f"{each}.json")]
+        records = {file.stem: sha256_file(file) for file in files}
+        states = {str(entry.path.relative_to(note.root)): state(entry.path) for entry in found}
+    except (OSError, ValueError):  # changed meanwhile
+        return
+    made = {"record": name, "records": records, "entries": states}
+    if _vouched(note) != made:
+        note.obtain(lambda folder: write_json(folder / NOTE, made), anew=True)
 
 
 def list_finished(sweep: Path, number: int, record: dict[str, Any]) -> None:
@@ -104,20 +120,21 @@ def _found_again(study: Settings | Composite) -> dict[str, Any] | None:
     for member in record.get("members", ()):
         stored = json.loads((output / "records" / f"{member['fingerprint']}.json").read_text(encoding="utf-8"))
         save_record(stored, output, job / member["dataset"])
+    attempt.identify(record["fingerprint"], members(study)[0], record["provenance"])
     log.info("finished before; nothing is computed")
     present(record, save_record(record, output, job))
     return record
 
 
-def _entries(point: Point) -> Iterator[Entry]:
-    """All that the point's stages made or read for it."""
-    from src.stages import ALL_STAGES
-
-    for stage in ALL_STAGES:
-        if stage.wanted(point):
-            yield stage.entry(point)
-            if stage.name == "evaluate":
-                yield from (entry for entry in (point.transcripts, point.probe) if entry is not None)
+def _vouched(note: Entry) -> dict[str, Any] | None:
+    """What a note says; None where it is not there, or damaged."""
+    if not note.path.is_dir() or not note.is_complete():
+        return None
+    try:
+        made: dict[str, Any] = json.loads((note.path / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return made
 
 
 def _note(study: Settings | Composite) -> Entry | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +14,26 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from src import attempt
+from src.checksum import read_checked
 from src.composite import Composite
 from src.composite_record import build_composite_record, composite_fingerprint, log_composite, run_id
-from src.digest import sha256_file
+from src.digest import sha256_once
 from src.errors import UserError
 from src.finished import members, remember
+from src.foundation import discard_damaged, foundation
 from src.point import Point, open_point
 from src.records import build_record, present, save_record
 from src.redaction import redact
 from src.runtime import prepare, provenance
 from src.settings import Settings
 from src.stages import ALL_STAGES
-from src.stages.base import RESULT, Stage, read_json
+from src.stages.base import RESULT, Stage
 from src.store import Entry
 from src.tracking import RunInfo, Tracker, open_tracker
 
 log = logging.getLogger(__name__)
+
+_COMPOSITE = {"stage": "composite"}
 
 
 def run(study: Settings | Composite) -> dict[str, Any]:
@@ -42,14 +48,14 @@ def run(study: Settings | Composite) -> dict[str, Any]:
     points = _checked(chosen)
     name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
     attempt.identify(name, chosen[0], versions)
+    discard_damaged(points)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     if isinstance(study, Composite):
         record = _run_composite(study.name, points, versions, job_dir)
     else:
         record = _run_point(points[0], versions, job_dir)
     present(record, save_record(record, Path(chosen[0].output_dir), job_dir))
-    if _is_told(points, record):
-        remember(study, points, record)
+    _remember(study, points, record)
     return record
 
 
@@ -65,12 +71,19 @@ def finished(study: Settings | Composite) -> dict[str, Any] | None:
     name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
     names = {name, *(point.fingerprint for point in points)}
     folder = Path(points[0].settings.output_dir) / "records"
-    if not all((folder / f"{each}.json").exists() for each in names):
+    try:
+        record = {each: read_checked(folder / f"{each}.json") for each in names}[name]
+    except (OSError, ValueError):
         return None
-    record = read_json(folder / f"{name}.json")
-    if _is_told(points, record):
-        remember(study, points, record)  # so that it is found at once from now on
+    _remember(study, points, record)  # so that it is found at once from now on
     return record
+
+
+def _remember(study: Settings | Composite, points: Sequence[Point], record: dict[str, Any]) -> None:
+    """Leaves a note, where the tracker has been told of everything; else the next run of these points tries again."""
+    marks = _marks(points, record)
+    if all(mark.is_complete() for mark in marks):
+        remember(study, points, record["fingerprint"], [*foundation(points), *marks])
 
 
 def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
@@ -87,13 +100,13 @@ def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any],
 
 def _run_point(point: Point, versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
     """Runs the chosen stages of one point; returns its record."""
-    with open_tracker(point.settings.tracking, _run_info(point, job_dir, versions)) as tracker:
+    with _telling(point, _run_info(point, job_dir, versions)) as told:
         for stage in _stages(point):
             attempt.enter(stage.name)
             if not stage.entry(point).path.exists():
-                tracker.start()  # a long stage is visible before its first figure
+                told.tracker.start()  # a long stage is visible before its first figure
             stage.run(point)
-            _log_once(stage, point, tracker)
+            told.once(_mark(point, point.fingerprint, _result(stage, point)), stage.name, partial(stage.log, point))
     return build_record(point, versions)
 
 
@@ -136,62 +149,78 @@ def check(due: Sequence[Stage], point: Point) -> None:
         stage.check(point)
 
 
-def _log_once(stage: Stage, point: Point, tracker: Tracker) -> None:
-    """Logs a stored result unless this point's run has it already, so that a cached point costs no tracker start."""
-    logged = _logged(point, point.fingerprint, _result(stage, point))
-    if logged is not None:
-        _log(logged, tracker, stage.name, lambda: stage.log(point, tracker))
+@dataclass
+class _Telling:
+    """A tracker's run, and the marks of what it is told."""
+
+    tracker: Tracker
+    marks: list[Entry] = field(default_factory=list)
+
+    def once(self, mark: Entry | None, what: str, action: Callable[[Tracker], None]) -> None:
+        """Logs a stored result unless the run has it already, so that a cached point costs no tracker start.
+
+        Nothing that goes wrong here fails the job; what could not be logged is tried again when the point runs again.
+        """
+        if mark is None or mark.is_complete():
+            return
+        try:
+            action(self.tracker)
+        except Exception as error:
+            log.warning("could not prepare what %s logs (%s: %s); the job goes on", what, type(error).__name__, error)
+        else:
+            self.marks.append(mark)
+
+
+@contextmanager
+def _telling(point: Point, info: RunInfo) -> Iterator[_Telling]:
+    """A tracker's run, whose marks are set once it is finished: what it was told is on disk, or uploaded, only then."""
+    with ExitStack() as after:
+        tracker = open_tracker(point.settings.tracking, info)
+        told = _Telling(tracker)
+        after.callback(_set_marks, told)
+        with tracker:
+            yield told
+
+
+def _set_marks(told: _Telling) -> None:
+    try:
+        for mark in () if told.tracker.failed else told.marks:
+            mark.obtain(lambda _: None)
+    except OSError as error:
+        log.warning("what was logged could not be noted (%s); it is logged again when the point is run again", error)
 
 
 def _result(stage: Stage, point: Point) -> dict[str, str]:
     entry = stage.entry(point)
-    return {"stage": entry.fingerprint, "result": sha256_file(entry.path / RESULT)}
+    return {"stage": entry.fingerprint, "result": sha256_once(entry.path / RESULT)}
 
 
-def _is_told(points: Sequence[Point], record: dict[str, Any]) -> bool:
-    """Whether the tracker, where there is one, has all results; else the next run of these points tries again."""
-    single = all(
-        _logged(point, point.fingerprint, _result(stage, point)) is None for point in points for stage in _stages(point)
-    )
-    composite = "members" in record and "evaluate" in record["results"]
-    return single and not (composite and _logged(points[0], record["fingerprint"], {"stage": "composite"}) is not None)
+def _marks(points: Sequence[Point], record: dict[str, Any]) -> list[Entry]:
+    """All that the tracker has to be told of these points; nothing where there is none."""
+    marks = [_mark(point, point.fingerprint, _result(stage, point)) for point in points for stage in _stages(point)]
+    if "members" in record and "evaluate" in record["results"]:
+        marks.append(_mark(points[0], record["fingerprint"], _COMPOSITE))
+    return [mark for mark in marks if mark is not None]
 
 
 def _log_composite(record: dict[str, Any], point: Point, info: RunInfo) -> None:
     """Logs the means and one table row a member as a run of their own, once."""
-    evaluated = record["results"].get("evaluate")
-    logged = _logged(point, record["fingerprint"], {"stage": "composite"})
-    if evaluated is None or logged is None:
+    if "evaluate" not in record["results"]:
         return
     label = f"{record['model']}-{record['method']}-{record['bits']}-{record['dataset']}"
     tags = (*info.tags[:-1], record["dataset"])
     config = {**info.config, **record["settings"]}
     info = replace(info, id=run_id(record), name=label, job_type="composite", tags=tags, config=config)
-    with open_tracker(point.settings.tracking, info) as tracker:
-        _log(logged, tracker, "composite", lambda: log_composite(record, tracker))
+    with _telling(point, info) as told:
+        told.once(_mark(point, record["fingerprint"], _COMPOSITE), "composite", partial(log_composite, record))
 
 
-def _logged(point: Point, run: str, what: Mapping[str, str]) -> Entry | None:
-    """The mark that a run has been told of ``what``; None where it has it, or where nothing is tracked."""
+def _mark(point: Point, run: str, what: Mapping[str, str]) -> Entry | None:
+    """The mark that a run has been told of ``what``; None where nothing is tracked."""
     tracking = point.settings.tracking
     if tracking.mode == "none":
         return None
-    mark = point.store.entry("tracked", {"run": run, **what, **tracking.model_dump(exclude={"group"})})
-    return None if mark.is_complete() else mark
-
-
-def _log(mark: Entry, tracker: Tracker, what: str, action: Callable[[], None]) -> None:
-    """Logs and sets the mark.
-
-    Nothing that goes wrong here fails the job; what could not be logged is tried again when the point is run again.
-    """
-    try:
-        action()
-    except Exception as error:
-        log.warning("could not prepare what %s logs (%s: %s); the job goes on", what, type(error).__name__, error)
-        return
-    if not tracker.failed:
-        mark.obtain(lambda _: None)
+    return point.store.entry("tracked", {"run": run, **what, **tracking.model_dump(exclude={"group"})})
 
 
 def _run_info(point: Point, job_dir: Path, versions: dict[str, Any]) -> RunInfo:

@@ -15,7 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from src import console
-from src.redaction import redact
+from src.checksum import CHECKSUM, read_checked, with_checksum
+from src.checksum import RECORD as RECORD
+from src.redaction import redact, without_secrets
 from src.settings import BIT_WIDTHS, Settings
 from src.store import write_json
 
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RECORD = "record.json"
+# What need not be the same: settings also tell where results go, and fallbacks are of a stage that may be missing.
+_CIRCUMSTANCES = {"results", "fallbacks", "times", "measured", "provenance", "settings", CHECKSUM}
 MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of the profile that a clock decides
 
 
@@ -83,10 +86,11 @@ def protocol(settings: Settings) -> dict[str, Any]:
 def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path:
     """Writes the record under its fingerprint, and into the job's own folder for the sweep's table.
 
-    A record that is there already and holds the same results stays as it is: its provenance tells where they were
-    computed, not where they were looked up.
+    A record that is there already, undamaged, and holds the same results stays as it is: its provenance tells where
+    they were computed, not where they were looked up. Both carry a digest of their content: see :mod:`src.checksum`.
     """
     path = output_dir / "records" / f"{record['fingerprint']}.json"
+    record = with_checksum(json.loads(without_secrets(json.dumps(record))))  # of what will be written
     if not _holds(path, record):
         write_json(path, record)
     write_json(job_dir / RECORD, record)
@@ -102,11 +106,27 @@ def present(record: dict[str, Any], path: Path) -> None:
 
 
 def _holds(path: Path, record: dict[str, Any]) -> bool:
-    """Whether the file has the record's results, and the runtimes that were timed for it."""
+    """Whether the file is whole, and has what the record says of its point and the runtimes that were timed for it."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        timed = record["measured"].get("runtimes")
-        same = timed is None or held["measured"].get("runtimes") == timed
-        return same and bool(held["results"] == record["results"])
-    except (OSError, ValueError, KeyError):
+        held = read_checked(path)
+    except FileNotFoundError:
         return False
+    except (OSError, ValueError) as error:
+        log.warning("the record %s cannot be trusted (%s): it is written again", path, error)
+        return False
+    timed = record["measured"].get("runtimes")
+    same = timed is None or held["measured"].get("runtimes") == timed
+    lasting = record.keys() - _CIRCUMSTANCES
+    return same and _knows(held, record) and all(held.get(name) == record[name] for name in lasting)
+
+
+def _knows(held: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Whether the record that is held has all results of another of its point; it may have more.
+
+    What a figure rests on may be gone meanwhile; then it is None, or all of its stage's result is missing.
+    """
+    results = held["results"]
+    return all(
+        stage in results and all(figure is None or results[stage].get(name) == figure for name, figure in found.items())
+        for stage, found in record["results"].items()
+    )

@@ -17,8 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from src.attempt import Attempt, enter, identify, settle
+from src.checksum import with_checksum
 from src.errors import UserError
 from src.settings import ROOT
+from src.store import write_json
 from tests.commands import environment
 from tests.composed import composed
 
@@ -36,18 +38,18 @@ with Attempt(configuration(Path(sys.argv[1]))):
 """
 
 
-def configuration(output: Path, *overrides: str, sweep: bool = True) -> DictConfig:
-    """What Hydra composes for a job whose folder is ``output/job``; it is the current one."""
+def configuration(output: Path, *overrides: str, sweep: bool = True, folder: str = "job") -> DictConfig:
+    """What Hydra composes for a job whose folder is ``output/folder``; it is the current one."""
     mode = "MULTIRUN" if sweep else "RUN"
     given = [*POINT, *overrides, f"output_dir={output}", f"hydra.mode={mode}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", given, return_hydra_config=True)
     with open_dict(config):
-        config.hydra.runtime.output_dir = str(output / "job")
+        config.hydra.runtime.output_dir = str(output / folder)
         config.hydra.job.name = "main"
     HydraConfig.instance().set_config(config)
-    (output / "job").mkdir(exist_ok=True)
-    (output / "job" / "main.log").touch()
+    (output / folder).mkdir(exist_ok=True)
+    (output / folder / "main.log").touch()
     return config
 
 
@@ -96,8 +98,7 @@ def test_success_removes_the_records_of_earlier_failures_under_any_name(tmp_path
     attempt(configuration(tmp_path), ValueError("odd"), lambda: identify(name, composed(*POINT), {}))
     assert len(list((tmp_path / "failures").glob("*.json"))) == 2
     attempt(configuration(tmp_path), None, lambda: identify(name, composed(*POINT), {}))
-    left = [path for path in (tmp_path / "failures").rglob("*") if path.is_file()]
-    assert left == []
+    assert [*(tmp_path / "failures").glob("*.json"), *(tmp_path / "failures/.running").iterdir()] == []
     assert not (tmp_path / "job" / "failure.json").exists()
 
 
@@ -136,3 +137,51 @@ def test_a_job_put_back_in_the_queue_counts_as_lost_until_it_is_started_again(tm
     attempt(configuration(tmp_path), SystemExit(-1))
     settle(tmp_path)
     assert record(tmp_path)["failure"]["kind"] == "lost"
+
+
+def came(output: Path, name: str, *stages: str) -> None:
+    """The record that the point leaves."""
+    write_json(
+        output / "records" / f"{name}.json",
+        with_checksum({"fingerprint": name, "settings": {}, "results": {stage: {} for stage in stages}}),
+    )
+
+
+@pytest.mark.parametrize("identified", [False, True], ids=["before its point was known", "in a stage"])
+@pytest.mark.parametrize(
+    "stages", [("evaluate",), ("calibrate", "quantize", "evaluate", "profile")], ids=["part", "all"]
+)
+def test_a_job_that_died_is_no_failure_of_a_point_that_another_job_finished(
+    tmp_path: Path, identified: bool, stages: tuple[str, ...]
+) -> None:
+    name = "0123456789abcdef"
+
+    def body() -> None:
+        if identified:
+            identify(name, composed(*POINT), {})
+            enter("quantize")
+
+    attempt(configuration(tmp_path), SystemExit(-1), body)  # its mark and its lock stay behind
+    attempt(configuration(tmp_path, folder="another"), None, lambda: identify(name, composed(*POINT), {}))
+    came(tmp_path, name, *stages)
+    settle(tmp_path)
+    assert len(list((tmp_path / "failures").glob("*.json"))) == (0 if len(stages) == 4 else 1)
+    assert list((tmp_path / "failures" / ".running").iterdir()) == []
+
+
+def test_a_job_killed_once_its_record_was_written_did_not_fail(tmp_path: Path) -> None:
+    attempt(configuration(tmp_path), SystemExit(-1))
+    (tmp_path / "job" / "record.json").touch()
+    settle(tmp_path)
+    assert list((tmp_path / "failures").glob("*.json")) == []
+
+
+def test_success_removes_a_failure_of_settings_that_could_not_be_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = "dataset.root=${oc.env:EDGE_ASR_TEST_ROOT}"
+    attempt(configuration(tmp_path, folder), ValueError("odd"))
+    assert len(list((tmp_path / "failures").glob("*.json"))) == 1
+    monkeypatch.setenv("EDGE_ASR_TEST_ROOT", "/data")
+    attempt(configuration(tmp_path, folder), None, lambda: identify("0123456789abcdef", composed(*POINT), {}))
+    assert list((tmp_path / "failures").glob("*.json")) == []

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.composite import from_hydra
+from src.composite import Composite, from_hydra
 from src.finished import stored_record
-from src.settings import ROOT
+from src.settings import ROOT, Settings
 from tests import commands
 
 SMALL = (
@@ -28,9 +28,13 @@ SMALL = (
 SEARCH = ("hydra/sweeper=optuna", "sweep.objectives=[wer,disk_bytes]", "hydra.sweeper.n_trials=9", "wbits=8,6")
 
 
-def found(output: Path, *overrides: str) -> dict[str, object] | None:
+def study(output: Path, *overrides: str) -> Settings | Composite:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return stored_record(from_hydra(compose("config", [*SMALL, f"output_dir={output}", *overrides])))
+        return from_hydra(compose("config", [*SMALL, f"output_dir={output}", *overrides]))
+
+
+def found(output: Path, *overrides: str) -> dict[str, object] | None:
+    return stored_record(study(output, *overrides))
 
 
 def run(output: Path, *overrides: str, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -70,28 +74,26 @@ def test_it_is_found_only_as_it_was_asked_for(finished: Path) -> None:
     assert found(finished, *same) is None
 
 
-@pytest.mark.parametrize("what", ["model", "quantized model", "transcripts", "record"])
-def test_it_is_not_found_once_something_changed(finished: Path, tmp_path: Path, what: str) -> None:
+def test_it_is_not_found_once_any_file_that_it_rests_on_changed(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "out", tmp_path / "out")
-    same = (f"model.source={finished / 'model'}", "wbits=8")
-    assert found(tmp_path / "out", *same)
-    places = {
-        "model": (finished, "model/config.json"),
-        "quantized model": (tmp_path, "out/cache/quantize/*/model.safetensors"),
-        "transcripts": (tmp_path, "out/cache/transcripts/*/transcripts.jsonl*"),
-        "record": (tmp_path, "out/records/*.json"),
-    }
-    folder, pattern = places[what]
-    files = list(folder.glob(pattern))
-    assert files
-    states = {file: (file.read_bytes(), file.stat()) for file in files}
-    for file in files:
-        file.write_bytes(states[file][0] + b" ")
-    assert found(tmp_path / "out", *same) is None
-    for file, (content, state) in states.items():
+    asked = study(tmp_path / "out", f"model.source={finished / 'model'}", "wbits=8")
+    assert stored_record(asked), "a folder may be copied"
+    stored = [*(tmp_path / "out/records").glob("*.json"), *(tmp_path / "out/cache").glob("*/*/*")]
+    needed = "corpus calibrate quantize transcripts evaluate composite latency profile decoded_cost finished"
+    assert {file.parts[-3] for file in stored} >= set(needed.split())
+    for file in (finished / "model/config.json", *stored):
+        content, state = file.read_bytes(), file.stat()
+        flipped = bytes([*content[:-2], content[-2] ^ 1, content[-1]])
+        file.write_bytes(flipped)
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # of the same size, and as old
+        if file.parent.name != "model":  # whose size and time are looked at
+            assert stored_record(asked) is None, file
+        if file.parts[-3] != "finished":  # whose content counts
+            file.write_bytes(content + b" ")
+            assert stored_record(asked) is None, file
         file.write_bytes(content)
         os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert found(tmp_path / "out", *same)
+    assert stored_record(asked)
 
 
 def test_a_sweep_submits_what_is_missing_and_a_search_ends_with_its_front(finished: Path) -> None:

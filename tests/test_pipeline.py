@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from src.attempt import settle
 from src.settings import ROOT
 from tests import commands
 from tests.commands import environment
@@ -192,10 +193,14 @@ def test_corrupted_entry_is_said_and_rebuilt_to_the_same_record(
     for entry in entries(output, "transcripts"):
         file = output / "cache/transcripts" / entry / "transcripts.jsonl"
         file.write_bytes(file.read_bytes()[:-40])
+    for unread in ("corpus", "decoded_cost", "probe", "calibrate"):  # not needed where all that rests on it is stored
+        for entry in entries(output, unread):
+            (output / "cache" / unread / entry / "key.json").write_text("{}")
     finished = run(output, "method=gptq", "wbits=3")
     assert finished.returncode == 0, finished.stderr
     assert "checksum of transcripts.jsonl differs" in finished.stderr
     assert lasting(records(output)["gptq-w3a16"]) == lasting(before)
+    assert "finished before" in run(output, "method=gptq", "wbits=3").stderr, "nothing damaged is left"
 
 
 @pytest.fixture(scope="module")
@@ -229,18 +234,24 @@ def test_killed_and_resumed_equals_never_killed(unbroken: dict[str, Any], tmp_pa
     assert lasting(resumed) == lasting(unbroken)
 
 
-def test_two_processes_on_the_same_point_both_end_well(tmp_path: Path) -> None:
+def test_processes_on_the_same_point_end_well_though_one_is_killed(tmp_path: Path) -> None:
     jobs = [
         subprocess.Popen(
             command(tmp_path, "method=rtn"), cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
         )
-        for _ in range(2)
+        for _ in range(3)
     ]
-    for job in jobs:
+    time.sleep(6)
+    jobs[0].kill()
+    for job in jobs[1:]:
         _, errors = job.communicate(timeout=200)
         assert job.returncode == 0, errors
+    jobs[0].communicate()
     assert len(entries(tmp_path, "calibrate")) == 1
     assert len(records(tmp_path)) == 1
+    settle(tmp_path)
+    assert list((tmp_path / "failures").glob("*.json")) == []
+    assert list((tmp_path / "failures/.running").iterdir()) == []
 
 
 def test_fp_is_the_same_point_at_any_bits(tmp_path: Path) -> None:

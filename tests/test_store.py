@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.errors import UserError
+from src.errors import UserError, unwritable
+from src.integrity import KEY, MANIFEST
 from src.settings import ROOT
-from src.store import KEY, MANIFEST, PROGRESS_SUFFIX, Entry, Store, fingerprint, open_store, write_json
+from src.store import PROGRESS_SUFFIX, Entry, Store, fingerprint, open_store, write_json
 
 SETTINGS = {"model": "m", "bits": 4}
 PROGRESS = f"batches{PROGRESS_SUFFIX}"
@@ -201,6 +204,41 @@ def test_an_output_dir_that_cannot_be_written_is_the_users_to_mend(tmp_path: Pat
     assert caught.value.field == "output_dir"
     assert "file/below" in caught.value.problem
     assert "output_dir=" in caught.value.remedy
+
+
+def test_an_output_dir_whose_files_would_have_too_long_names_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["a" * 200] * 19)
+    with pytest.raises(UserError, match="Choose one of at most"):
+        open_store(folder / ("b" * 80))
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can be longer than so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_with_its_folder_and_leaves_no_space_taken(entry: Entry) -> None:
+    def build(folder: Path) -> None:
+        (folder / PROGRESS).write_text("begun")
+        (folder / "first.bin").write_bytes(bytes(900))
+        (folder / "second.bin").write_bytes(bytes(2000))
+
+    with full_disk(1000), pytest.raises(OSError, match="too large") as caught:
+        entry.obtain(build)
+    told = unwritable(caught.value, "elsewhere")
+    assert told is not None
+    assert "the disk of" in told.problem
+    assert entry.fingerprint in told.problem
+    [left] = [path for path in entry.path.parent.iterdir() if path.is_dir()]
+    assert [path.name for path in left.iterdir()] == [PROGRESS]
+    entry.obtain(build)
+    assert set(content(entry.path)) == {"first.bin", "second.bin", KEY, MANIFEST}
 
 
 def test_opening_a_store_leaves_an_empty_folder(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from src.errors import UserError
 from src.evaluation.languages import not_latin
 from src.evaluation.normalizers import Rules
 from src.settings import DatasetSettings
-from src.store import Store
+from src.store import Entry, Store
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,11 @@ class Selection:
         """
         if store is None:
             return self._inspect()
-        entry = store.entry("corpus", {"schema": _SCHEMA, "normalizer": self.rules.name, **self.key})
-        return load_inventory(entry.obtain(lambda folder: self._inspect().save(folder)))
+        return load_inventory(self.entry(store).obtain(lambda folder: self._inspect().save(folder)))
+
+    def entry(self, store: Store) -> Entry:
+        """Where the inventory is stored. Raises UserError as :attr:`key` does."""
+        return store.entry("corpus", {"schema": _SCHEMA, "normalizer": self.rules.name, **self.key})
 
     def _inspect(self) -> Inventory:
         rows = open_rows(self.dataset)

@@ -15,9 +15,11 @@ import jiwer
 import pandas as pd
 
 from src.evaluation.normalizers import Rules
+from src.integrity import damage
 from src.reporting.panels import Panel, corpus
 
 MOST_ROWS: Final = 5_000  # in one page, shared evenly by its points: about 3 MB
+_NAMED: Final = 3  # damaged folders in one sentence
 WORST: Final = "worst.json"  # what the evaluate stage stores beside its scores
 _KEY: Final = ("transcripts", "normalizer", "scorer", "seed")  # what tells one point's scores from another's
 
@@ -57,11 +59,13 @@ def changed(output_dir: Path, panels: Sequence[Panel], most: int) -> tuple[dict[
     share = min(most, max(MOST_ROWS // max(len(points), 1), 1))
     folders = _evaluations(output_dir) if most else {}
     found: dict[str, list[dict[str, Any]]] = {}
-    missing = 0
+    missing, damaged = 0, []
     for point in points.to_dict("records") if most else ():
         folder = folders.get(tuple(str(point[name]) for name in _KEY))
-        rows = _read(folder) if folder is not None else None
-        missing += rows is None
+        problem = damage(folder) if folder is not None else None
+        rows = _read(folder) if folder is not None and problem is None else None
+        damaged += [f"{folder} ({problem})"] if problem is not None else []
+        missing += rows is None and problem is None
         told = {name: str(point[name]) for name in ("clips", "normalizer")}
         differing = (row for each in rows or () if _differs(row := each | told))
         found[str(point["fingerprint"])] = list(islice(differing, share))
@@ -70,6 +74,9 @@ def changed(output_dir: Path, panels: Sequence[Panel], most: int) -> tuple[dict[
         notes.append(
             f"The transcripts of {missing} of {len(points)} points are no longer stored in {output_dir}/cache."
         )
+    if damaged:
+        told = "; ".join(damaged[:_NAMED]) + (f"; and {len(damaged) - _NAMED} more" if damaged[_NAMED:] else "")
+        notes.append(f"The transcripts of {len(damaged)} of {len(points)} points are left out, as damaged: {told}.")
     if share < most:
         notes.append(f"{share} transcripts a point are shown: a page holds {MOST_ROWS} in all. Filters make room.")
     return _aligned_rows(found), notes

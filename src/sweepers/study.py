@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from src.errors import UserError
 from src.journal import Journal
+from src.locks import Lock
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -27,7 +28,7 @@ def alone(journal: Path) -> AbstractContextManager[Any]:
         UserError: another process holds it.
     """
     try:
-        return FileLock(journal.with_suffix(".lock")).acquire(timeout=0)
+        return Lock(journal.with_suffix(".lock")).acquire(timeout=0)
     except Timeout:
         problem = "another process runs the same search"
         raise UserError("hydra/sweeper", problem, "Wait for it, or choose another output_dir") from None

@@ -12,6 +12,7 @@ import pandas as pd
 
 from src.reporting.collect import collect
 from src.reporting.reading import read_records
+from src.store import Store
 from tests.composed import composed
 
 
@@ -79,10 +80,10 @@ def points(folder: Path) -> pd.DataFrame:
 
 def write_worst(folder: Path, of: dict[str, Any], *rows: dict[str, Any]) -> None:
     """Stores ``rows`` as the evaluate stage of the record's point does."""
-    stored = folder / "cache" / "evaluate" / of["fingerprint"]
     versions = {name: of["versions"][name] for name in ("normalizer", "scorer")}
-    _save(stored / "key.json", {"transcripts": of["transcripts"], "seed": of["settings"]["seed"], **versions})
-    _save(stored / "worst.json", {"rows": rows})
+    key = {"transcripts": of["transcripts"], "seed": of["settings"]["seed"], **versions}
+    entry = Store(folder / "cache").entry("evaluate", key)
+    entry.obtain(lambda partial: _save(partial / "worst.json", {"rows": rows}), anew=True)
 
 
 def worst_row(utterance: str, reference: str, own: str, fp: str) -> dict[str, Any]:
