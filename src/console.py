@@ -50,22 +50,27 @@ def show(records: Sequence[dict[str, Any]]) -> None:
 
 
 def show_measured(records: Sequence[dict[str, Any]]) -> None:
-    """Prints one row per runtime that was timed, each once, and below what they have in common; nothing without any."""
-    timed = [record["measured"]["runtimes"] for record in records if "runtimes" in record.get("measured", {})]
+    """Prints one row per runtime that was timed, each once, and below what they have in common; nothing without any.
+
+    What was timed elsewhere, or otherwise, is in a table of its own.
+    """
+    timed = [found for record in records if (found := record.get("measured", {}).get("runtimes")) is not None]
     if not timed:
         return
-    from src.profiling.measured_table import COLUMNS, about, cells
+    from src.profiling.measured_table import COLUMNS, about, cells, place
 
-    table = Table("model", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
-    for number, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if number < TEXTS else "right", no_wrap=number >= TEXTS)
-    rows = [(each["model"], *cells(row)) for each in timed for row in each["rows"]]
-    for row in dict.fromkeys(rows):
-        table.add_row(*row)
     console = _stdout()
-    console.print(table)
-    for line in dict.fromkeys(map(about, timed)):
-        console.print(line, style="dim", highlight=False)
+    for where in dict.fromkeys(map(place, timed)):
+        here = [each for each in timed if place(each) == where]
+        table = Table("model", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+        for number, name in enumerate(COLUMNS):
+            table.add_column(name, justify="left" if number < TEXTS else "right", no_wrap=number >= TEXTS)
+        rows = [(each["model"], *cells(row)) for each in here for row in each["rows"]]
+        for row in dict.fromkeys(rows):
+            table.add_row(*row)
+        console.print(table)
+        for line in dict.fromkeys(map(about, here)):
+            console.print(line, style="dim", highlight=False)
 
 
 def show_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], about: str) -> None:

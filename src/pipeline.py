@@ -18,13 +18,14 @@ from src.digest import sha256_file
 from src.errors import UserError
 from src.finished import members, remember
 from src.point import Point, open_point
+from src.provenance import here
 from src.records import build_record, present, save_record
 from src.redaction import redact
-from src.runtime import prepare, provenance
+from src.runtime import prepare
 from src.settings import Settings
 from src.stages import ALL_STAGES
 from src.stages.base import RESULT, Stage, read_json
-from src.store import Entry
+from src.store import Entry, fingerprint
 from src.tracking import RunInfo, Tracker, open_tracker
 
 log = logging.getLogger(__name__)
@@ -38,17 +39,16 @@ def run(study: Settings | Composite) -> dict[str, Any]:
     """
     chosen = members(study)
     prepare(chosen[0].device, chosen[0].seed)
-    versions = provenance()
     points = _checked(chosen)
     name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
-    attempt.identify(name, chosen[0], versions)
+    attempt.identify(name, chosen[0], here(chosen[0].device))
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     if isinstance(study, Composite):
-        record = _run_composite(study.name, points, versions, job_dir)
+        record = _run_composite(study.name, points, job_dir)
     else:
-        record = _run_point(points[0], versions, job_dir)
+        record = _run_point(points[0], job_dir)
     present(record, save_record(record, Path(chosen[0].output_dir), job_dir))
-    if _is_told(points, record):
+    if _is_whole(points, record):
         remember(study, points, record)
     return record
 
@@ -56,11 +56,13 @@ def run(study: Settings | Composite) -> dict[str, Any]:
 def finished(study: Settings | Composite) -> dict[str, Any] | None:
     """The record of a study whose chosen stages are all stored; None where something is left to do.
 
+    Times of another machine will do: whoever asks may be where none of the points would run.
+
     Raises:
         UserError: a mistake in the settings.
     """
     points = [open_point(settings) for settings in members(study)]
-    if any(_due(point) for point in points):
+    if any(not stage.bound for point in points for stage in _due(point)):
         return None
     name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
     names = {name, *(point.fingerprint for point in points)}
@@ -68,33 +70,51 @@ def finished(study: Settings | Composite) -> dict[str, Any] | None:
     if not all((folder / f"{each}.json").exists() for each in names):
         return None
     record = read_json(folder / f"{name}.json")
-    if _is_told(points, record):
+    if points[0].settings.profile.runtimes and not _tells_runtimes(record):
+        return None
+    if _is_whole(points, record):
         remember(study, points, record)  # so that it is found at once from now on
     return record
 
 
-def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
+def _tells_runtimes(record: Mapping[str, Any]) -> bool:
+    measured = record.get("measured", {})
+    return bool(measured.get("runtimes") or measured.get("others", {}).get("runtimes"))
+
+
+def _run_composite(name: str, points: Sequence[Point], job_dir: Path) -> dict[str, Any]:
     """Runs the members one after the other and saves their records; returns the record of their mean."""
     records = []
     for point in points:
         prepare(point.settings.device, point.settings.seed)  # as if it ran alone
-        records.append(_run_point(point, versions, job_dir))
+        records.append(_run_point(point, job_dir))
         save_record(records[-1], Path(point.settings.output_dir), job_dir / point.settings.dataset.name)
     record = build_composite_record(name, points, records)
-    _log_composite(record, points[0], _run_info(points[0], job_dir, versions))
+    _log_composite(record, points[0], _run_info(points[0], job_dir))
     return record
 
 
-def _run_point(point: Point, versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
+def _run_point(point: Point, job_dir: Path) -> dict[str, Any]:
     """Runs the chosen stages of one point; returns its record."""
-    with open_tracker(point.settings.tracking, _run_info(point, job_dir, versions)) as tracker:
+    with open_tracker(point.settings.tracking, _run_info(point, job_dir)) as tracker:
         for stage in _stages(point):
             attempt.enter(stage.name)
-            if not stage.entry(point).path.exists():
+            if not stage.bound and not stage.entry(point).path.exists():
                 tracker.start()  # a long stage is visible before its first figure
             stage.run(point)
-            _log_once(stage, point, tracker)
-    return build_record(point, versions)
+            if stage.name not in point.refused:
+                _log_once(stage, point, tracker)
+        record = build_record(point)
+        _log_provenance(record, point, tracker)
+    return record
+
+
+def _log_provenance(record: Mapping[str, Any], point: Point, tracker: Tracker) -> None:
+    """Tells the run where its results were made, once."""
+    what = {"stage": "provenance", "result": fingerprint(record["provenance"])}
+    logged = _logged(point, record["fingerprint"], what)
+    if logged is not None:
+        _log(logged, tracker, "provenance", lambda: tracker.config({"provenance": record["provenance"]}))
 
 
 def _stages(point: Point) -> list[Stage]:
@@ -148,8 +168,13 @@ def _result(stage: Stage, point: Point) -> dict[str, str]:
     return {"stage": entry.fingerprint, "result": sha256_file(entry.path / RESULT)}
 
 
-def _is_told(points: Sequence[Point], record: dict[str, Any]) -> bool:
-    """Whether the tracker, where there is one, has all results; else the next run of these points tries again."""
+def _is_whole(points: Sequence[Point], record: dict[str, Any]) -> bool:
+    """Whether all times are of this machine, and the tracker, where there is one, has all results.
+
+    Else the next run of these points tries again.
+    """
+    if not all(stage.is_done(point) for point in points for stage in _stages(point) if stage.bound):
+        return False
     single = all(
         _logged(point, point.fingerprint, _result(stage, point)) is None for point in points for stage in _stages(point)
     )
@@ -165,7 +190,7 @@ def _log_composite(record: dict[str, Any], point: Point, info: RunInfo) -> None:
         return
     label = f"{record['model']}-{record['method']}-{record['bits']}-{record['dataset']}"
     tags = (*info.tags[:-1], record["dataset"])
-    config = {**info.config, **record["settings"]}
+    config = {**info.config, **record["settings"], "provenance": record["provenance"]}
     info = replace(info, id=run_id(record), name=label, job_type="composite", tags=tags, config=config)
     with open_tracker(point.settings.tracking, info) as tracker:
         _log(logged, tracker, "composite", lambda: log_composite(record, tracker))
@@ -194,7 +219,7 @@ def _log(mark: Entry, tracker: Tracker, what: str, action: Callable[[], None]) -
         mark.obtain(lambda _: None)
 
 
-def _run_info(point: Point, job_dir: Path, versions: dict[str, Any]) -> RunInfo:
+def _run_info(point: Point, job_dir: Path) -> RunInfo:
     settings = point.settings
     sweep = job_dir.parent if HydraConfig.get().mode is RunMode.MULTIRUN else None
     group = settings.tracking.group or (f"{sweep.parent.name}_{sweep.name}" if sweep else None)
@@ -205,6 +230,6 @@ def _run_info(point: Point, job_dir: Path, versions: dict[str, Any]) -> RunInfo:
         group=group,
         job_type="point",
         tags=tags,
-        config=redact({**settings.model_dump(mode="json", exclude={"sweep"}), "provenance": versions}),
+        config=redact(settings.model_dump(mode="json", exclude={"sweep"})),
         directory=Path(settings.output_dir),
     )

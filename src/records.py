@@ -1,6 +1,6 @@
 """The record of a point: what was asked for, what came out, and what stands behind the numbers.
 
-Records are the truth that tables, plots and W&B mirror. Wall-clock figures and where the point ran are kept under
+Records are the truth that tables, plots and W&B mirror. Wall-clock figures and where results were made are kept under
 ``times``, ``measured`` and ``provenance``; everything else is the same whenever the same point is run.
 """
 
@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from src import console
+from src.provenance import combined
 from src.redaction import redact
 from src.settings import BIT_WIDTHS, Settings
 from src.store import write_json
@@ -25,24 +26,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECORD = "record.json"
-MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of the profile that a clock decides
 
 
-def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
-    """The record of all stages whose results are stored."""
+def build_record(point: Point) -> dict[str, Any]:
+    """The record of all stages whose results are stored; what is no longer, it keeps of the record that is there.
+
+    ``entries`` names the stored results that it tells of, and ``provenance`` where each was made. What was not measured
+    is null under ``measured``, and ``refused`` there says why.
+    """
     from src.evaluation.normalizers import NORMALIZER
     from src.evaluation.wer import SCORER
     from src.point import SCHEMA
-    from src.stages import ALL_STAGES
-    from src.stages.decoding import speed
+    from src.record_parts import found_parts
 
     settings = point.settings
-    done = {stage.name: stage for stage in ALL_STAGES if stage.entry(point).is_complete()}
-    results = {name: stage.result(point) for name, stage in done.items()}
-    profile = results.get("profile", {})
-    measured = {name: profile.pop(name) for name in MEASURED if name in profile}
-    measured |= {"evaluate": speed(point)} if "evaluate" in done else {}
-    measured |= {"runtimes": results.pop("measure")} if "measure" in results else {}
+    parts = found_parts(point, read_record(_path(Path(settings.output_dir), point.fingerprint)))
+    results = parts.results
     layers = results.get("quantize", {}).get("layers", [])
     return {
         "fingerprint": point.fingerprint,
@@ -61,9 +60,10 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
         "transcripts": point.transcripts.fingerprint,
         "results": results,
         "fallbacks": {row["linear"]: row["notes"] for row in layers if row["notes"]},
-        "measured": measured,
-        "times": {name: stage.times(point) for name, stage in done.items()},
-        "provenance": provenance,
+        "measured": parts.measured,
+        "times": parts.times,
+        "entries": parts.entries,
+        "provenance": combined(parts.made),
         "settings": redact(settings.model_dump(mode="json", exclude={"sweep"})),  # says nothing of this point
     }
 
@@ -83,10 +83,9 @@ def protocol(settings: Settings) -> dict[str, Any]:
 def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path:
     """Writes the record under its fingerprint, and into the job's own folder for the sweep's table.
 
-    A record that is there already and holds the same results stays as it is: its provenance tells where they were
-    computed, not where they were looked up.
+    A record that is there already and holds the same stays as it is.
     """
-    path = output_dir / "records" / f"{record['fingerprint']}.json"
+    path = _path(output_dir, record["fingerprint"])
     if not _holds(path, record):
         write_json(path, record)
     write_json(job_dir / RECORD, record)
@@ -101,12 +100,23 @@ def present(record: dict[str, Any], path: Path) -> None:
     log.info("record: %s", path)
 
 
-def _holds(path: Path, record: dict[str, Any]) -> bool:
-    """Whether the file has the record's results, and the runtimes that were timed for it."""
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A stored record; None where there is none that can be read."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        timed = record["measured"].get("runtimes")
-        same = timed is None or held["measured"].get("runtimes") == timed
-        return same and bool(held["results"] == record["results"])
-    except (OSError, ValueError, KeyError):
+        held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return held if held["fingerprint"] == path.stem else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _path(output_dir: Path, name: str) -> Path:
+    return output_dir / "records" / f"{name}.json"
+
+
+def _holds(path: Path, record: dict[str, Any]) -> bool:
+    """Whether the file has the record's results, and what was measured for it."""
+    held = read_record(path)
+    if held is None:
         return False
+    timed, own = ({**each.get("measured", {}), "refused": None} for each in (held, record))  # a reason is of one run
+    return bool(held.get("results") == record["results"] and timed == own)

@@ -16,8 +16,9 @@ from src.data.sources import dataset_identity, open_rows
 from src.data.utterance import chosen
 from src.errors import UserError
 from src.evaluation.normalizers import NORMALIZER, is_scored
+from src.provenance import stamped
 from src.settings import DatasetSettings
-from src.store import Store
+from src.store import Entry, Store
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,11 @@ class Selection:
         """
         if store is None:
             return self._inspect()
-        entry = store.entry("corpus", {"schema": _SCHEMA, "normalizer": NORMALIZER, **self.key})
-        return load_inventory(entry.obtain(lambda folder: self._inspect().save(folder)))
+        return load_inventory(self.entry(store).obtain(stamped(lambda folder: self._inspect().save(folder))))
+
+    def entry(self, store: Store) -> Entry:
+        """Where the inventory is stored."""
+        return store.entry("corpus", {"schema": _SCHEMA, "normalizer": NORMALIZER, **self.key})
 
     def _inspect(self) -> Inventory:
         rows = open_rows(self.dataset)

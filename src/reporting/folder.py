@@ -103,13 +103,13 @@ def _tables(points: pd.DataFrame, layout: Layout, report: Report) -> dict[str, s
 
 
 def _versions(points: pd.DataFrame) -> list[str]:
-    """What was computed by different commits; whatever changes a figure's meaning raises the schema as well."""
-    commits = sorted(points["code"].unique()) if len(points) else []
-    return (
-        [f"The points were computed by {len(commits)} versions of the code: {', '.join(commits)}."]
-        if len(commits) > 1
-        else []
-    )
+    """What was computed by different code, with different packages or elsewhere, among the points or within one."""
+    told = []
+    for name, what in (("code", "versions of the code"), ("packages", "sets of packages"), ("machine", "machines")):
+        found = sorted({each for value in (points[name] if len(points) else ()) for each in value.split("+")})
+        if len(found) > 1:
+            told.append(f"The points were computed by {len(found)} {what}: {'; '.join(found)}.")
+    return told
 
 
 def _replace_list(folder: Path, files: Sequence[Path]) -> None:
