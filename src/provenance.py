@@ -23,11 +23,11 @@ from src.settings import ROOT
 from src.store import MANIFEST, PROGRESS_SUFFIX, write_json
 
 FILE: Final = "provenance.json"
-# What a score depends on; packages that are not installed are left out.
-PACKAGES: Final = (
+PACKAGES: Final = (  # what a score depends on
     *("torch", "transformers", "tokenizers", "datasets", "jiwer", "whisper-normalizer"),
-    *("numpy", "soundfile", "soxr", "onnx", "onnxruntime"),
+    *("numpy", "soundfile", "soxr"),
 )
+_EXPORTERS: Final = ("onnx", "onnxruntime", "pywhispercpp")  # told where they are installed
 MACHINE: Final = ("processor", "cores", "threads", "device")
 _ATTEMPTS: Final = f"provenance{PROGRESS_SUFFIX}"
 _READ: Final = f"provenance-read{PROGRESS_SUFFIX}"
@@ -42,7 +42,7 @@ def here(device: str) -> dict[str, Any]:
     ``commit`` and ``dirty`` are of the checkout, None outside one; ``source`` is a digest of the code itself, which
     stays when a commit changes no code, and tells two states of a changed checkout apart.
     """
-    packages = {name: found for name in PACKAGES if (found := installed(name)) is not None}
+    packages = {name: found for name in (*PACKAGES, *_EXPORTERS) if (found := installed(name)) is not None}
     return {**_code(), "python": platform.python_version(), "packages": packages, **machine(device)}
 
 

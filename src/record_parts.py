@@ -29,7 +29,7 @@ _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     "latency": ("measured", "latency"),
     "measure": ("measured", "runtimes"),
 }
-_ELSEWHERE: Final = "it was not measured on this machine"
+_ELSEWHERE: Final = "it was not measured on this machine with these settings"
 
 
 @dataclass

@@ -25,7 +25,7 @@ LEADERBOARD = (
 )
 MEMBERS = ("embedded_clean", "embedded_other")
 SMALL = (
-    *("dataset.limit=16", "calib.n=6", "profile.repeats=2"),
+    *("dataset.limit=16", "calib.n=6", "profile.repeats=2", "profile.max_load=1000"),
     *("evaluate.bootstrap_samples=500", "evaluate.probe_clips=1"),
 )
 
@@ -121,6 +121,9 @@ def test_each_member_has_a_record_and_the_composite_their_mean(
         found[f"gptq-{member}"]["fingerprint"] for member in MEMBERS
     ]
     assert found["gptq-embedded"]["subset"] == 16
+    made = found["gptq-embedded"]["provenance"]["stages"]
+    assert made.keys() >= {"quantize", *(f"{member}/transcripts" for member in MEMBERS)}
+    assert found["gptq-embedded"]["measured"].keys() == {"latency"}  # how fast it decoded each set is each member's
 
 
 def test_a_mean_is_not_compared_utterance_by_utterance_but_its_members_are_offered(

@@ -11,10 +11,11 @@ from typing import Any, Final
 import pandas as pd
 
 from src.errors import UserError, did_you_mean
-from src.provenance import separate
+from src.provenance import PACKAGES, separate
 
 IDENTITY: Final = ("fingerprint", "model", "method", "bits", "wbits", "abits", "kvbits", "group_size", "dataset")
 VERSIONS: Final = ("schema", "normalizer", "scorer")  # scores of different ones are never shown in one table
+BESIDE: Final = " + "  # between values of one point that was made in several places
 PACKAGE: Final = "packages."  # columns of versions of packages
 SOURCES: Final = {"data": "dataset", "weights": "model"}  # versions of what has the same name: they differ by name only
 SCORES: Final = ("wer", "wer_low", "wer_high", "cer", "fp_wer", "utterances")
@@ -117,17 +118,16 @@ def _made(record: Mapping[str, Any]) -> dict[str, str]:
         if name not in _UNSCORED and not name.startswith("measure")
     }
     places = [place for each in scored.values() for place in each]
-    packages = sorted({name for place in places for name in place.get("packages", {})})
     return {
         "code": _several(place.get("source") for place in places),
         "commit": _several(_commit(place) for place in places),
-        **{f"{PACKAGE}{name}": _several(place.get("packages", {}).get(name) for place in places) for name in packages},
+        **{f"{PACKAGE}{name}": _several(place.get("packages", {}).get(name) for place in places) for name in PACKAGES},
         "machine": _several(_machine(place) for place in places),
     }
 
 
 def _several(values: Iterable[object]) -> str:
-    return "+".join(sorted({str(value) for value in values if value is not None})) or "unknown"
+    return BESIDE.join(sorted({str(value) for value in values if value is not None})) or "unknown"
 
 
 def _commit(place: Mapping[str, Any]) -> str | None:

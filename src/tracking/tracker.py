@@ -80,7 +80,7 @@ class Tracker:
 
     def config(self, told: Mapping[str, Any]) -> None:
         """Sets what is known of the run only now, in its configuration."""
-        self._attempt("updating the configuration", lambda run: run.config.update(redact(told), allow_val_change=True))
+        self._attempt("updating the configuration", lambda run: _configure(run, told))
 
     def log(self, stage: str, metrics: Mapping[str, float | int | str]) -> None:
         """Logs ``metrics`` as ``stage/name``, each one of :data:`METRICS`, and sets them in the run's summary."""
@@ -225,6 +225,10 @@ def _cell(value: Any) -> Any:
     """``value``, a text that is too long with its end left out."""
     long = isinstance(value, str) and len(value) > MAX_CELL_CHARACTERS
     return f"{value[: MAX_CELL_CHARACTERS - 1]}…" if long else value
+
+
+def _configure(run: Run, told: Mapping[str, Any]) -> None:
+    run.config.update(redact(told), allow_val_change=True)  # type: ignore[no-untyped-call]
 
 
 def _artifact_name(name: str) -> str:

@@ -137,6 +137,7 @@ def test_the_command_ends_with_one_table_of_runtimes(tmp_path: Path) -> None:
         "profile.repeats=1",
         "profile.tokens=2",
         "profile.threads=1",
+        "profile.max_load=1000",
         "profile.whisper_cpp.weights=q4_0",
     ]
     where = ["stages=[quantize,profile]", "tracking=none", f"output_dir={tmp_path}"]
