@@ -47,6 +47,11 @@ def show(records: Sequence[dict[str, Any]]) -> None:
     console.print(table)
     if any("evaluate" in record["results"] for record in records):
         console.print(LEGEND, style="dim", highlight=False)
+    from src.provenance import differing
+
+    if fields := differing(records):
+        told = f"Not all of this was made in one place: {', '.join(fields)} differ."
+        console.print(f"{told} Each record says where its results were.", style="dim", highlight=False)
 
 
 def show_measured(records: Sequence[dict[str, Any]]) -> None:

@@ -142,12 +142,14 @@ def separate(record: Mapping[str, Any]) -> dict[str, Made]:
     return {name: [_nested({**common, **place}) for place in places] for name, places in stages.items()}
 
 
-def values(record: Mapping[str, Any], field: str, of: Iterable[str] | None = None) -> list[str]:
-    """Every value that a record's ``provenance`` has of a field, as text, of the results named in ``of`` or of all."""
-    chosen = separate(record)
-    names = chosen if of is None else [name for name in chosen if name in set(of)]
-    found = {str(flat[field]) for name in names for place in chosen[name] if field in (flat := _flat(place))}
-    return sorted(found)
+def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """In which fields of their ``provenance`` the results of these records differ, among them and within one.
+
+    A commit that changed no code is no difference.
+    """
+    told = (separate(record.get("provenance", {})) for record in records)
+    every = {f"{number} {name}": places for number, each in enumerate(told) for name, places in each.items()}
+    return [field for field in combined(every)["differ"] if field not in ("commit", "dirty")]
 
 
 def _earlier(folder: Path) -> list[dict[str, Any]]:

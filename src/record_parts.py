@@ -48,7 +48,7 @@ def found_parts(point: Point, held: Mapping[str, Any] | None) -> Parts:
 
     Times are told in their place where this machine measured them. Others that the record held are under ``others``.
     """
-    parts, kept = Parts(), _Held(held or {})
+    parts, kept = Parts(), _Held(held if held is not None and _is_sound(held) else {})
     for name, entry, read in _read(point):
         if entry.is_complete():
             _put(parts, name, read())
@@ -81,6 +81,16 @@ def _read(point: Point) -> Iterator[tuple[str, Entry, Callable[[], Any]]]:
         yield stage.name, stage.entry(point), partial(stage.result, point)
     yield DECODED, point.decoded_cost, lambda: read_json(point.decoded_cost.path / RESULT)["decoded"]
     yield "transcripts", point.transcripts, partial(speed, point)
+
+
+def _is_sound(record: Mapping[str, Any]) -> bool:
+    """Whether a record has the form of one, as far as parts of it may be kept."""
+    sections = [record.get(name) for name in ("results", "measured", "times", "entries", "provenance")]
+    if not all(isinstance(each, dict) for each in sections):
+        return False
+    parts = [*record["results"].values(), *record["times"].values()]
+    others = record["measured"].get("others", {})
+    return all(isinstance(each, dict) for each in (*parts, others, record["provenance"].get("stages")))
 
 
 def _put(parts: Parts, name: str, figures: Any) -> None:

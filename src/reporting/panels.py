@@ -20,7 +20,10 @@ from src.errors import UserError
 from src.reporting.collect import PACKAGE, SOURCES, VERSIONS
 
 _FIRST: Final = ("fp", "rtn")  # what the others are read against
-_NOT_COMPARED: Final = ("output_dir", "dataset.root", "device", "stages")  # say where a point ran, not what it is
+_NOT_COMPARED: Final = (  # settings, and groups of them, that say where a point ran or what was done besides
+    *("output_dir", "dataset.root", "device", "stages", "tracking", "export"),
+    *(f"profile.{name}" for name in ("repeats", "runtimes", "threads", "max_load", "onnx", "whisper_cpp")),
+)
 _PLAIN: Final = ("model", "dataset", "method", "bits")  # what names a point
 _MADE: Final = ("code", "commit", "packages", "machine")  # where it was made
 _APART: Final = (*VERSIONS, *SOURCES)
@@ -77,9 +80,12 @@ def _told(point: pd.Series[Any], varying: Sequence[str]) -> str:
 def differing(points: pd.DataFrame) -> list[str]:
     """Settings that are not the same for all of these points."""
     columns = [str(name) for name in points]
-    known = (*_NOT_COMPARED, *_PLAIN, *_APART, "fingerprint", *_MADE)
-    settings = [name for name in columns[: columns.index("wer")] if name not in known]
-    return [name for name in settings if not name.startswith(PACKAGE) and points[name].nunique(dropna=False) > 1]
+    known = {*_PLAIN, *_APART, "fingerprint", *_MADE}
+    groups = (PACKAGE, *(f"{name}." for name in _NOT_COMPARED))
+    settings = [
+        name for name in columns[: columns.index("wer")] if name not in known and not f"{name}.".startswith(groups)
+    ]
+    return [name for name in settings if points[name].nunique(dropna=False) > 1]
 
 
 def made_apart(points: pd.DataFrame) -> list[str]:

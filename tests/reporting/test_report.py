@@ -86,6 +86,9 @@ def test_points_that_differ_in_the_seed_alone_are_a_mean_and_its_spread(tmp_path
     ]
     table = render(collect(tmp_path), Layout("method", "bits"), "latex")
     assert r"mean $\pm$ standard deviation over 3 seeds" in table
+    drawn[1]["settings"]["tracking"]["mode"], drawn[1]["settings"]["profile"]["max_load"] = "none", 9.0
+    write(tmp_path, *drawn)
+    assert r"14.00\* ± 2.65" in render(collect(tmp_path), Layout("method", "bits"), "markdown")
     drawn[1]["settings"]["calib"]["n"] = 8
     write(tmp_path, *drawn)
     with pytest.raises(UserError, match=r"differ in calib\.n\. Choose one, e\.g\. calib\.n=64\.$"):
