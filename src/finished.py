@@ -111,12 +111,12 @@ def _found_again(study: Settings | Composite) -> dict[str, Any] | None:
 
 
 def _entries(point: Point) -> Iterator[Entry]:
-    """All that the point's stages made or read for it."""
+    """All that the point's stages made or read for it, and that is still there."""
     from src.stages import ALL_STAGES
 
     for stage in ALL_STAGES:
         if stage.wanted(point):
-            yield from (entry for entry in stage.parts(point).values() if entry.path.is_dir())
+            yield from (entry for entry in stage.parts(point).values() if entry.is_complete())
 
 
 def _note(study: Settings | Composite) -> Entry | None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from src.point import Point
 from src.provenance import Made, made, separate
 from src.stages import ALL_STAGES
-from src.stages.base import RESULT, TIMES, read_json
+from src.stages.base import RESULT, read_json
 from src.stages.decoding import speed
 from src.stages.profile import DECODED
 from src.store import Entry
@@ -29,6 +29,7 @@ _PLACES: Final[Mapping[str, tuple[str, ...]]] = {
     "latency": ("measured", "latency"),
     "measure": ("measured", "runtimes"),
 }
+_STAGES: Final = {stage.name: stage for stage in ALL_STAGES}
 _ELSEWHERE: Final = "it was not measured on this machine with these settings"
 
 
@@ -52,7 +53,7 @@ def found_parts(point: Point, held: Mapping[str, Any] | None) -> Parts:
     for name, entry, read in _read(point):
         if entry.is_complete():
             _put(parts, name, read())
-            parts.times |= {name: read_json(entry.path / TIMES)} if name in _STAGES else {}
+            parts.times |= {name: _STAGES[name].times(point)} if name in _STAGES else {}
         elif kept.has(name, entry):
             _put(parts, name, kept.figures(name))
             parts.times |= {name: kept.times.get(name, {})} if name in _STAGES else {}
@@ -70,9 +71,6 @@ def found_parts(point: Point, held: Mapping[str, Any] | None) -> Parts:
         parts.measured.pop("evaluate", None)
     _tell_measured(parts, point, kept)
     return parts
-
-
-_STAGES: Final = {stage.name for stage in ALL_STAGES}
 
 
 def _read(point: Point) -> Iterator[tuple[str, Entry, Callable[[], Any]]]:

@@ -26,7 +26,7 @@ TIMES = "times.json"
 
 
 class Stage(ABC):
-    """One of calibrate, quantize, export, evaluate, profile."""
+    """One of calibrate, quantize, export, evaluate, profile, latency, measure."""
 
     name: ClassVar[str]
     bound: ClassVar[bool] = False  # whether its figures are of one machine; a point is finished without them

@@ -143,7 +143,7 @@ def test_the_command_ends_with_one_table_of_runtimes(tmp_path: Path) -> None:
     where = ["stages=[quantize,profile]", "tracking=none", f"output_dir={tmp_path}"]
     process = commands.run("src.main", *asked, *few, *where, "profile.runtimes=[torch,onnx_float32,onnx]")
     assert process.returncode == 0, process.stderr
-    for name in (*COLUMNS, "torch", "float32", "w4a16h4g32 codes, level 4", "Memory:", "batch 1"):
+    for name in (*COLUMNS, "torch", "float32", "w4syma16h4g32 codes, level 4", "Memory:", "batch 1"):
         assert name in process.stdout
     [path] = (tmp_path / "records").glob("*.json")
     measured = json.loads(path.read_text())["measured"]["runtimes"]
