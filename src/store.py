@@ -1,10 +1,10 @@
 """Fingerprinted results on disk: written atomically, verified when read, built once.
 
 An entry is the folder ``<root>/<stage>/<fingerprint>/``. Its fingerprint hashes the settings that the result depends on
-and, unless a time was taken, nothing about where it ran. The entry's files are built in ``<fingerprint>.partial/`` under
-a lock, hashed into a manifest, flushed, and moved into place by one rename: a half-written entry is never read. A build
-that was killed finds its ``*.progress`` files again and may resume from them; whatever else it left behind is removed
-first.
+and, unless a time was taken, nothing about where it ran. The entry's files are built in ``<fingerprint>.partial/``
+under a lock, hashed into a manifest, flushed, and moved into place by one rename: a half-written entry is never read.
+A build that was killed finds its ``*.progress`` files again and may resume from them; whatever else it left behind is
+removed first.
 """
 
 from __future__ import annotations
