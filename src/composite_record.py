@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from src.errors import UserError
 from src.evaluation.comparison import scored
 from src.evaluation.mean import mean_scores
 from src.point import SCHEMA, Point
+from src.provenance import Made, combined, separate
 from src.stages.base import RESULT, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS
 from src.store import Entry, fingerprint
@@ -22,9 +24,13 @@ SHOWN = ("fingerprint", "model", "method", "bits", "dataset", "results")  # of a
 def build_composite_record(name: str, points: Sequence[Point], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A record in the form of a point's, with ``members``: what is shown of theirs.
 
-    The model is the same for all members, and so are its size, its cost and its provenance. ``evaluate`` holds the mean
-    over the members (see :func:`~src.evaluation.mean.mean_scores`), and sums of what can be added up; it is there where
-    all members were evaluated.
+    The model is the same for all members, and so are its size, its cost and what was measured of it. ``evaluate`` holds
+    the mean over the members (see :func:`~src.evaluation.mean.mean_scores`), and sums of what can be added up; it is
+    there where all members were evaluated. ``provenance`` is of all of them: what is a member's own is told as
+    ``member/result``.
+
+    Raises:
+        UserError: the members were evaluated, but transcripts that their mean needs are no longer stored.
     """
     first = records[0]
     results = {stage: first["results"][stage] for stage in ("quantize", "profile") if stage in first["results"]}
@@ -34,6 +40,7 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
         evaluated = [record["results"]["evaluate"] for record in records]
         sums = {figure: sum(each[figure] for each in evaluated) for figure in SUMS}
         results["evaluate"] = {"metric": evaluated[0]["metric"], **_mean(points), **sums}
+    own = {"evaluate", "others"}  # of a member: how fast it was decoded, and what is not of this machine
     subsets = {record["subset"] for record in records}
     return {
         **{field: value for field, value in first.items() if field != "transcripts"},  # each member has its own
@@ -42,12 +49,31 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
         "subset": subsets.pop() if len(subsets) == 1 else None,
         "results": results,
         "members": [{field: record[field] for field in SHOWN} for record in records],
+        "measured": {name: figures for name, figures in first["measured"].items() if name not in own},
         "times": {},
+        "entries": _shared([record["entries"] for record in records]),
+        "provenance": combined(_made(records)),
         "settings": {
             **first["settings"],
             "dataset": {"name": name, "members": [record["dataset"] for record in records]},
         },
     }
+
+
+def _shared(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all have, and have alike."""
+    return {name: value for name, value in each[0].items() if all(other.get(name) == value for other in each)}
+
+
+def _made(records: Sequence[Mapping[str, Any]]) -> dict[str, Made]:
+    """Where the results of all members were made: what they share once, the others by member."""
+    entries = _shared([record["entries"] for record in records])
+    found: dict[str, Made] = {}
+    for record in records:
+        for name, places in separate(record["provenance"]).items():
+            shared = name.partition(".")[0] in entries
+            found[name if shared else f"{record['dataset']}/{name}"] = places
+    return found
 
 
 def composite_fingerprint(name: str, points: Sequence[Point]) -> str:
@@ -83,6 +109,12 @@ def mean_entry(points: Sequence[Point]) -> Entry:
 def _mean(points: Sequence[Point]) -> dict[str, Any]:
     """The mean scores, computed once for the same evaluations."""
     settings, baselines = points[0].settings, [point.baseline for point in points]
+    entry = mean_entry(points)
+    if not entry.is_complete():
+        for each in (*points, *baselines):
+            if not each.transcripts.is_complete():
+                problem = f"the mean needs the transcripts of {each.label}, which {each.transcripts.path} does not hold"
+                raise UserError("stages", problem, "Add evaluate to stages, which makes them again")
 
     def build(_: Path) -> dict[str, Any]:
         own, fp = (
@@ -93,4 +125,4 @@ def _mean(points: Sequence[Point]) -> dict[str, Any]:
         samples = settings.evaluate.bootstrap_samples
         return mean_scores([each.scores for each in own], [each.scores for each in fp], labels, samples, settings.seed)
 
-    return read_json(obtain(mean_entry(points), build) / RESULT)
+    return read_json(obtain(entry, build) / RESULT)

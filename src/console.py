@@ -44,31 +44,41 @@ def show(records: Sequence[dict[str, Any]]) -> None:
     for record in sorted(records, key=lambda record: (_metric(record) == "CER", _wer(record))):
         for member in record.get("members", ()):
             table.add_row(*_row(member, [""] * len(apart), metrics))
-        told = [str(_flat(record.get("settings", {})).get(name, "-")) for name in apart]
-        table.add_row(*_row(record, told, metrics))
+        values = [str(_flat(record.get("settings", {})).get(name, "-")) for name in apart]
+        table.add_row(*_row(record, values, metrics))
     console = _stdout()
     console.print(table)
     if any("evaluate" in record["results"] for record in records):
         console.print(LEGEND, style="dim", highlight=False)
+    from src.provenance import differing
+
+    if fields := differing(records):
+        told = f"Not all of this was made in one place: {', '.join(fields)} differ."
+        console.print(f"{told} Each record says where its results were.", style="dim", highlight=False)
 
 
 def show_measured(records: Sequence[dict[str, Any]]) -> None:
-    """Prints one row per runtime that was timed, each once, and below what they have in common; nothing without any."""
-    timed = [record["measured"]["runtimes"] for record in records if "runtimes" in record.get("measured", {})]
+    """Prints one row per runtime that was timed, each once, and below what they have in common; nothing without any.
+
+    What was timed elsewhere, or otherwise, is in a table of its own.
+    """
+    timed = [found for record in records if (found := record.get("measured", {}).get("runtimes")) is not None]
     if not timed:
         return
-    from src.profiling.measured_table import COLUMNS, about, cells
+    from src.profiling.measured_table import COLUMNS, about, cells, place
 
-    table = Table("model", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
-    for number, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if number < TEXTS else "right", no_wrap=number >= TEXTS)
-    rows = [(each["model"], *cells(row)) for each in timed for row in each["rows"]]
-    for row in dict.fromkeys(rows):
-        table.add_row(*row)
     console = _stdout()
-    console.print(table)
-    for line in dict.fromkeys(map(about, timed)):
-        console.print(line, style="dim", highlight=False)
+    for where in dict.fromkeys(map(place, timed)):
+        here = [each for each in timed if place(each) == where]
+        table = Table("model", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+        for number, name in enumerate(COLUMNS):
+            table.add_column(name, justify="left" if number < TEXTS else "right", no_wrap=number >= TEXTS)
+        rows = [(each["model"], *cells(row)) for each in here for row in each["rows"]]
+        for row in dict.fromkeys(rows):
+            table.add_row(*row)
+        console.print(table)
+        for line in dict.fromkeys(map(about, here)):
+            console.print(line, style="dim", highlight=False)
 
 
 def show_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], about: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -26,8 +27,9 @@ from src.errors import UserError
 from src.integrity import holds, state
 from src.interrupts import held
 from src.models.source import CHECKPOINT_FILES, resolve_source
+from src.provenance import gpus, processor, source
 from src.records import RECORD, present, save_record
-from src.settings import ROOT, DatasetSettings, ModelSettings, Settings
+from src.settings import DatasetSettings, ModelSettings, Settings
 from src.store import Entry, Store, write_json
 from src.sweepers.objectives import objectives
 
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 NOTE = "note.json"
 # Where results and tracking go, and what of them a sweep is told: no result depends on it.
 APART: Final[dict[str, Any]] = {"output_dir": True, "sweep": True, "tracking": {"group": True}}
+_THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 SCORING = ("jiwer", "whisper-normalizer")  # packages whose versions are part of fingerprints
 
 
@@ -149,7 +152,9 @@ def _note(study: Settings | Composite) -> Entry | None:
         return None
     name = study.name if isinstance(study, Composite) else None
     asked = [name, *(each.model_dump(mode="json", exclude=APART) for each in settings)]
-    key = {"asked": _hashed(asked), "inputs": _hashed(states), "code": _code(), **_versions()}
+    key = {"asked": _hashed(asked), "inputs": _hashed(states), "code": source(), **_versions()}
+    if any("profile" in each.stages for each in settings):  # what is timed is of one machine
+        key["machine"] = _hashed([processor(), {name: os.environ.get(name) for name in _THREADS}, gpus()])
     return Store(Path(settings[0].output_dir) / "cache").entry("finished", key)
 
 
@@ -179,14 +184,6 @@ def _data_files(dataset: DatasetSettings) -> Iterator[Path]:
     folder = resolve_source(dataset.root or dataset.source)
     if folder is not None:
         yield from Layout(folder).files(dataset.config, dataset.split)
-
-
-def _code() -> str:
-    """Digest of this package's source: a result may depend on any of it."""
-    whole = hashlib.sha256()
-    for file in sorted((ROOT / "src").rglob("*.py")):
-        whole.update(f"{file.relative_to(ROOT)} {sha256_file(file)}\n".encode())
-    return whole.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from src.composite_record import mean_entry
 from src.point import Point
 from src.stages import ALL_STAGES
-from src.stages.timed import timed
 from src.store import Entry
 
 
@@ -25,12 +24,6 @@ def discard_damaged(points: Sequence[Point]) -> None:
 
 
 def _entries(point: Point) -> Iterator[Entry]:
-    systems = (point,) if point.baseline is point else (point, point.baseline)
-    for each in systems:
-        yield from (each.quantized, each.transcripts)
-        if each.probe is not None:
-            yield each.probe
-    yield from (point.latency, point.decoded_cost, point.statistics("gram"))
-    yield from (stage.entry(point) for stage in ALL_STAGES)
-    yield from (point.store.entry("measured", each.key) for each in timed(point))
-    yield from (clips.entry(point.store) for clips in (point.test_set, point.calibration_set))
+    yield point.statistics("gram")
+    for stage in ALL_STAGES:
+        yield from stage.parts(point).values()

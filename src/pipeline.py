@@ -22,13 +22,14 @@ from src.errors import UserError
 from src.finished import members, remember
 from src.foundation import discard_damaged, foundation
 from src.point import Point, open_point
+from src.provenance import here
 from src.records import build_record, present, save_record
 from src.redaction import redact
-from src.runtime import prepare, provenance
+from src.runtime import prepare
 from src.settings import Settings
 from src.stages import ALL_STAGES
 from src.stages.base import RESULT, Stage
-from src.store import Entry
+from src.store import Entry, fingerprint
 from src.tracking import RunInfo, Tracker, open_tracker
 
 log = logging.getLogger(__name__)
@@ -44,16 +45,15 @@ def run(study: Settings | Composite) -> dict[str, Any]:
     """
     chosen = members(study)
     prepare(chosen[0].device, chosen[0].seed)
-    versions = provenance()
     points = _checked(chosen)
     name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
-    attempt.identify(name, chosen[0], versions)
+    attempt.identify(name, chosen[0], here(chosen[0].device))
     discard_damaged(points)
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     if isinstance(study, Composite):
-        record = _run_composite(study.name, points, versions, job_dir)
+        record = _run_composite(study.name, points, job_dir)
     else:
-        record = _run_point(points[0], versions, job_dir)
+        record = _run_point(points[0], job_dir)
     present(record, save_record(record, Path(chosen[0].output_dir), job_dir))
     _remember(study, points, record)
     return record
@@ -62,11 +62,13 @@ def run(study: Settings | Composite) -> dict[str, Any]:
 def finished(study: Settings | Composite) -> dict[str, Any] | None:
     """The record of a study whose chosen stages are all stored; None where something is left to do.
 
+    Times of another machine will do: whoever asks may be where none of the points would run.
+
     Raises:
         UserError: a mistake in the settings.
     """
     points = [open_point(settings) for settings in members(study)]
-    if any(_due(point) for point in points):
+    if any(not stage.bound for point in points for stage in _due(point)):
         return None
     name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
     names = {name, *(point.fingerprint for point in points)}
@@ -75,39 +77,55 @@ def finished(study: Settings | Composite) -> dict[str, Any] | None:
         record = {each: read_checked(folder / f"{each}.json") for each in names}[name]
     except (OSError, ValueError):
         return None
+    if points[0].settings.profile.runtimes and not _tells_runtimes(record):
+        return None
     _remember(study, points, record)  # so that it is found at once from now on
     return record
 
 
+def _tells_runtimes(record: Mapping[str, Any]) -> bool:
+    measured = record.get("measured", {})
+    return bool(measured.get("runtimes") or measured.get("others", {}).get("runtimes"))
+
+
 def _remember(study: Settings | Composite, points: Sequence[Point], record: dict[str, Any]) -> None:
-    """Leaves a note, where the tracker has been told of everything; else the next run of these points tries again."""
+    """Leaves a note, where all times are of this machine, and the tracker has been told of everything.
+
+    Else the next run of these points tries again.
+    """
+    if not all(stage.is_done(point) for point in points for stage in _stages(point) if stage.bound):
+        return
     marks = _marks(points, record)
     if all(mark.is_complete() for mark in marks):
         remember(study, points, record["fingerprint"], [*foundation(points), *marks])
 
 
-def _run_composite(name: str, points: Sequence[Point], versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
+def _run_composite(name: str, points: Sequence[Point], job_dir: Path) -> dict[str, Any]:
     """Runs the members one after the other and saves their records; returns the record of their mean."""
     records = []
     for point in points:
         prepare(point.settings.device, point.settings.seed)  # as if it ran alone
-        records.append(_run_point(point, versions, job_dir))
+        records.append(_run_point(point, job_dir))
         save_record(records[-1], Path(point.settings.output_dir), job_dir / point.settings.dataset.name)
     record = build_composite_record(name, points, records)
-    _log_composite(record, points[0], _run_info(points[0], job_dir, versions))
+    _log_composite(record, points[0], _run_info(points[0], job_dir))
     return record
 
 
-def _run_point(point: Point, versions: dict[str, Any], job_dir: Path) -> dict[str, Any]:
+def _run_point(point: Point, job_dir: Path) -> dict[str, Any]:
     """Runs the chosen stages of one point; returns its record."""
-    with _telling(point, _run_info(point, job_dir, versions)) as told:
+    with _telling(point, _run_info(point, job_dir)) as told:
         for stage in _stages(point):
             attempt.enter(stage.name)
-            if not stage.entry(point).path.exists():
+            if not stage.bound and not stage.entry(point).path.exists():
                 told.tracker.start()  # a long stage is visible before its first figure
             stage.run(point)
-            told.once(_mark(point, point.fingerprint, _result(stage, point)), stage.name, partial(stage.log, point))
-    return build_record(point, versions)
+            if stage.name not in point.refused:
+                told.once(_mark(point, point.fingerprint, _result(stage, point)), stage.name, partial(stage.log, point))
+        record = build_record(point)
+        made = {"provenance": record["provenance"]}
+        told.once(_provenance_mark(point, record), "provenance", lambda tracker: tracker.config(made))
+    return record
 
 
 def _stages(point: Point) -> list[Stage]:
@@ -203,13 +221,17 @@ def _marks(points: Sequence[Point], record: dict[str, Any]) -> list[Entry]:
     return [mark for mark in marks if mark is not None]
 
 
+def _provenance_mark(point: Point, record: Mapping[str, Any]) -> Entry | None:
+    return _mark(point, record["fingerprint"], {"stage": "provenance", "result": fingerprint(record["provenance"])})
+
+
 def _log_composite(record: dict[str, Any], point: Point, info: RunInfo) -> None:
     """Logs the means and one table row a member as a run of their own, once."""
     if "evaluate" not in record["results"]:
         return
     label = f"{record['model']}-{record['method']}-{record['bits']}-{record['dataset']}"
     tags = (*info.tags[:-1], record["dataset"])
-    config = {**info.config, **record["settings"]}
+    config = {**info.config, **record["settings"], "provenance": record["provenance"]}
     info = replace(info, id=run_id(record), name=label, job_type="composite", tags=tags, config=config)
     with _telling(point, info) as told:
         told.once(_mark(point, record["fingerprint"], _COMPOSITE), "composite", partial(log_composite, record))
@@ -223,7 +245,7 @@ def _mark(point: Point, run: str, what: Mapping[str, str]) -> Entry | None:
     return point.store.entry("tracked", {"run": run, **what, **tracking.model_dump(exclude={"group"})})
 
 
-def _run_info(point: Point, job_dir: Path, versions: dict[str, Any]) -> RunInfo:
+def _run_info(point: Point, job_dir: Path) -> RunInfo:
     settings = point.settings
     sweep = job_dir.parent if HydraConfig.get().mode is RunMode.MULTIRUN else None
     group = settings.tracking.group or (f"{sweep.parent.name}_{sweep.name}" if sweep else None)
@@ -234,6 +256,6 @@ def _run_info(point: Point, job_dir: Path, versions: dict[str, Any]) -> RunInfo:
         group=group,
         job_type="point",
         tags=tags,
-        config=redact({**settings.model_dump(mode="json", exclude={"sweep"}), "provenance": versions}),
+        config=redact(settings.model_dump(mode="json", exclude={"sweep"})),
         directory=Path(settings.output_dir),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from src.evaluation.wer import SCORER
 from src.methods.base import Method
 from src.methods.build import build_method
 from src.models.loading import model_identity
+from src.provenance import machine
 from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
@@ -157,16 +159,22 @@ class Point:
         return self._entry("export", quantized=self.quantized.fingerprint, **files)
 
     @cached_property
+    def prompt(self) -> Entry:
+        """How many tokens every transcript of the model starts with."""
+        return self._entry("prompt", language=self.settings.model.language)
+
+    @cached_property
     def latency(self) -> Entry:
-        """Measured speed of the fp path on this kind of model; shared by all methods."""
-        measured = self.settings.profile.model_dump(include={"seconds", "tokens", "repeats"})
-        return self._entry("latency", device=self.settings.device, **measured)
+        """Measured speed of the fp path on this kind of model and on this machine; shared by all methods."""
+        measured = self.settings.profile.model_dump(include={"seconds", "tokens", "repeats", "max_load"})
+        where = {"machine": machine(self.settings.device), "torch": version("torch")}
+        return self._entry("latency", device=self.settings.device, **where, **measured)
 
     @cached_property
     def profile(self) -> Entry:
-        """Size, memory I/O, bit operations and roofline of the quantized model."""
-        key = {"quantized": self.quantized.fingerprint, "latency": self.latency.fingerprint}
+        """Size, memory I/O, bit operations and roofline of the quantized model: the same on every machine."""
         cost = self.settings.profile.model_dump(include={"seconds", "tokens", "batch", "beams"})
+        key = {"quantized": self.quantized.fingerprint, "prompt": self.prompt.fingerprint}
         return self._entry("profile", **cost, edge_device=self.settings.edge_device.model_dump(), **key)
 
     @cached_property
@@ -180,6 +188,11 @@ class Point:
         if self.settings.method_name == "fp" and self.settings.dtype == FULL_DTYPE:
             return self
         return open_point(_at_full_precision(self.settings).model_copy(update={"dtype": FULL_DTYPE}))
+
+    @cached_property
+    def refused(self) -> dict[str, str]:
+        """What this run did not measure, by the name of the stage, and why: it fills as the stages run."""
+        return {}
 
     @cached_property
     def fingerprint(self) -> str:

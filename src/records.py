@@ -1,6 +1,6 @@
 """The record of a point: what was asked for, what came out, and what stands behind the numbers.
 
-Records are the truth that tables, plots and W&B mirror. Wall-clock figures and where the point ran are kept under
+Records are the truth that tables, plots and W&B mirror. Wall-clock figures and where results were made are kept under
 ``times``, ``measured`` and ``provenance``; everything else is the same whenever the same point is run.
 """
 
@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from src import console
 from src.checksum import CHECKSUM, read_checked, with_checksum
 from src.checksum import RECORD as RECORD
+from src.provenance import combined
 from src.redaction import redact, without_secrets
 from src.settings import BIT_WIDTHS, Settings
 from src.store import write_json
@@ -26,25 +27,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What need not be the same: settings also tell where results go, and fallbacks are of a stage that may be missing.
-_CIRCUMSTANCES = {"results", "fallbacks", "times", "measured", "provenance", "settings", CHECKSUM}
-MEASURED = ("latency", "encoder_ms", "token_ms", "peak_memory_mib")  # parts of the profile that a clock decides
+# What need not be the same: settings also tell where results go.
+_CIRCUMSTANCES = {"times", "measured", "entries", "provenance", "settings", CHECKSUM}
 
 
-def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
-    """The record of all stages whose results are stored."""
+def build_record(point: Point) -> dict[str, Any]:
+    """The record of all stages whose results are stored; what is no longer, it keeps of the record that is there.
+
+    ``entries`` names the stored results that it tells of, and ``provenance`` where each was made. What was not measured
+    is null under ``measured``, and ``refused`` there says why.
+    """
     from src.evaluation.wer import SCORER
     from src.point import SCHEMA
-    from src.stages import ALL_STAGES
-    from src.stages.decoding import speed
+    from src.record_parts import found_parts
 
     settings = point.settings
-    done = {stage.name: stage for stage in ALL_STAGES if stage.entry(point).is_complete()}
-    results = {name: stage.result(point) for name, stage in done.items()}
-    profile = results.get("profile", {})
-    measured = {name: profile.pop(name) for name in MEASURED if name in profile}
-    measured |= {"evaluate": speed(point)} if "evaluate" in done else {}
-    measured |= {"runtimes": results.pop("measure")} if "measure" in results else {}
+    parts = found_parts(point, trusted_record(_path(Path(settings.output_dir), point.fingerprint)))
+    results = parts.results
     layers = results.get("quantize", {}).get("layers", [])
     return {
         "fingerprint": point.fingerprint,
@@ -63,9 +62,10 @@ def build_record(point: Point, provenance: dict[str, Any]) -> dict[str, Any]:
         "transcripts": point.transcripts.fingerprint,
         "results": results,
         "fallbacks": {row["linear"]: row["notes"] for row in layers if row["notes"]},
-        "measured": measured,
-        "times": {name: stage.times(point) for name, stage in done.items()},
-        "provenance": provenance,
+        "measured": parts.measured,
+        "times": parts.times,
+        "entries": parts.entries,
+        "provenance": combined(parts.made),
         "settings": redact(settings.model_dump(mode="json", exclude={"sweep"})),  # says nothing of this point
     }
 
@@ -86,10 +86,10 @@ def protocol(settings: Settings) -> dict[str, Any]:
 def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path:
     """Writes the record under its fingerprint, and into the job's own folder for the sweep's table.
 
-    A record that is there already, undamaged, and holds the same results stays as it is: its provenance tells where
-    they were computed, not where they were looked up. Both carry a digest of their content: see :mod:`src.checksum`.
+    A record that is there already, undamaged, and holds the same stays as it is. Both carry a digest of their content:
+    see :mod:`src.checksum`.
     """
-    path = output_dir / "records" / f"{record['fingerprint']}.json"
+    path = _path(output_dir, record["fingerprint"])
     record = with_checksum(json.loads(without_secrets(json.dumps(record))))  # of what will be written
     if not _holds(path, record):
         write_json(path, record)
@@ -105,8 +105,20 @@ def present(record: dict[str, Any], path: Path) -> None:
     log.info("record: %s", path)
 
 
+def trusted_record(path: Path) -> dict[str, Any] | None:
+    """A stored record as it was written; None where there is none that can be trusted."""
+    try:
+        return read_checked(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _path(output_dir: Path, name: str) -> Path:
+    return output_dir / "records" / f"{name}.json"
+
+
 def _holds(path: Path, record: dict[str, Any]) -> bool:
-    """Whether the file is whole, and has what the record says of its point and the runtimes that were timed for it."""
+    """Whether the file is whole, and has what the record says of its point and what was measured for it."""
     try:
         held = read_checked(path)
     except FileNotFoundError:
@@ -114,19 +126,5 @@ def _holds(path: Path, record: dict[str, Any]) -> bool:
     except (OSError, ValueError) as error:
         log.warning("the record %s cannot be trusted (%s): it is written again", path, error)
         return False
-    timed = record["measured"].get("runtimes")
-    same = timed is None or held["measured"].get("runtimes") == timed
-    lasting = record.keys() - _CIRCUMSTANCES
-    return same and _knows(held, record) and all(held.get(name) == record[name] for name in lasting)
-
-
-def _knows(held: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Whether the record that is held has all results of another of its point; it may have more.
-
-    What a figure rests on may be gone meanwhile; then it is None, or all of its stage's result is missing.
-    """
-    results = held["results"]
-    return all(
-        stage in results and all(figure is None or results[stage].get(name) == figure for name, figure in found.items())
-        for stage, found in record["results"].items()
-    )
+    timed, own = ({**each.get("measured", {}), "refused": None} for each in (held, record))  # a reason is of one run
+    return timed == own and all(held.get(name) == record[name] for name in record.keys() - _CIRCUMSTANCES)

@@ -1,25 +1,17 @@
-"""The process a job runs in: device, seeds, and what the record says about where it ran."""
+"""The process a job runs in: device, seeds and memory."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import platform
 import random
-import subprocess
 from contextlib import suppress
-from importlib.metadata import version
-from typing import Any
 
 import torch
 
 from src.errors import UserError
 from src.logs import route_libraries
-from src.profiling.processor import cpu_model
-from src.settings import ROOT
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # numbers of malloc.h
-PACKAGES = ("torch", "transformers", "datasets", "jiwer", "whisper-normalizer", "numpy")
 
 
 def prepare(device: str, seed: int) -> None:
@@ -57,28 +49,3 @@ def release_memory() -> None:
 def _glibc(function: str, *arguments: int) -> None:
     with suppress(OSError, AttributeError):  # another C library
         getattr(ctypes.CDLL("libc.so.6"), function)(*arguments)
-
-
-def provenance() -> dict[str, Any]:
-    """Code, package and hardware versions that stand behind a number."""
-    return {
-        "git": git_revision(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "hardware": hardware(),
-    }
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, threads and accelerator."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu_model(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
-
-
-def git_revision() -> str | None:
-    """Commit of the checkout, with ``-dirty`` appended where it was changed; ``None`` outside a checkout."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -207,7 +207,8 @@ class ExportSettings(Frozen):
 class ProfileSettings(Frozen):
     """The reference utterance whose cost is reported, and the runtimes that are timed on it, at batch 1 with one beam.
 
-    ``onnx`` and ``whisper_cpp`` say what is exported to be timed, with the keys of ``export``.
+    ``onnx`` and ``whisper_cpp`` say what is exported to be timed, with the keys of ``export``. ``max_load`` is in
+    processors that others keep busy meanwhile; null leaves it to :func:`src.profiling.load.limit`.
     """
 
     seconds: Annotated[float, Field(gt=0)]
@@ -217,6 +218,7 @@ class ProfileSettings(Frozen):
     beams: Count
     runtimes: tuple[Literal["torch", "onnx_float32", "onnx", "whisper_cpp"], ...]
     threads: Count | None
+    max_load: Annotated[float, Field(ge=0)] | None
     onnx: ExportSettings
     whisper_cpp: ExportSettings
 

@@ -145,8 +145,9 @@ class Settings(Frozen):
     def bits_name(self) -> str:
         """Bit-config in the field's shorthand, e.g. ``w4a16``, ``w4a8kv4``, with the group size where there is one.
 
-        Told behind the bits: other grids than the default ones (``w4a8symstatic``, ``w4a16kv4c32``), head and front-end
-        (``w4a16h8f8``) and, where not every linear of the blocks is in scope, which are: ``w4a16-encoder``.
+        Told behind the bits: other grids than the default ones (``w4syma16``, ``w4a8symstatic``, ``w4a16kv4c32``), head
+        and front-end (``w4a16h8f8``, ``w16a16h8sym`` with symmetric grids where blocks have none) and, where not every
+        linear of the blocks is in scope, which are: ``w4a16-encoder``.
         """
         group = f"g{self.group_size}" if self.group_size > 0 else ""
         kv = f"kv{self.kvbits}" if self.kvbits != FULL_PRECISION else ""
@@ -155,9 +156,12 @@ class Settings(Frozen):
         inputs = f"a{self.abits}{grid if self.abits != FULL_PRECISION else ''}"
         ends = {"h": self.head_bits, "f": self.frontend_bits}
         ends_name = "".join(f"{end}{bits}" for end, bits in ends.items() if bits != FULL_PRECISION)
+        symmetric = "sym" if self.symmetric else ""
+        weights = f"{self.wbits}{symmetric}" if self.wbits != FULL_PRECISION else f"{self.wbits}"
+        ends_name += symmetric if ends_name and self.wbits == FULL_PRECISION else ""
         whole = self.scope == BLOCKS or self.wbits == self.abits == FULL_PRECISION
         scope = "" if whole else "".join(f"-{name}" for name, included in self.scope if included)
-        return f"w{self.wbits}{inputs}{kv}{channel}{ends_name}{group}{scope}"
+        return f"w{weights}{inputs}{kv}{channel}{ends_name}{group}{scope}"
 
 
 _REMEDIES = {
@@ -195,7 +199,7 @@ def _to_user_error(error: ValidationError) -> UserError:
 def _canonical(settings: Settings) -> Settings:
     """Points that are the same have one name and one key: what is told in two ways is told in one."""
     told = settings.model_copy(update={"tracking": obeyed(settings.tracking)})
-    return _with_exports(_without_idle_bits(_with_languages(told)))
+    return _with_exports(_without_idle_grids(_without_idle_bits(_with_languages(told))))
 
 
 def _with_languages(settings: Settings) -> Settings:
@@ -236,6 +240,13 @@ def _without_idle_bits(settings: Settings) -> Settings:
     if blocks or settings.head_bits == settings.frontend_bits == FULL_PRECISION:
         return settings
     return settings.model_copy(update={"wbits": FULL_PRECISION, "abits": FULL_PRECISION, "scope": BLOCKS})
+
+
+def _without_idle_grids(settings: Settings) -> Settings:
+    """Where no weight is quantized, nothing has the grids that are set for weights."""
+    if min(settings.wbits, settings.head_bits, settings.frontend_bits) < FULL_PRECISION:
+        return settings
+    return settings.model_copy(update={"symmetric": False, "group_size": -1})
 
 
 def from_config(config: dict[str, Any]) -> Settings:

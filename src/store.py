@@ -1,10 +1,10 @@
 """Fingerprinted results on disk: written atomically, verified when read, built once.
 
 An entry is the folder ``<root>/<stage>/<fingerprint>/``. Its fingerprint hashes the settings that the result depends on
-and nothing about where it ran. The entry's files are built under a lock in ``<fingerprint>.<process>.partial/``, which
-no other process touches, hashed into a manifest, flushed, and moved into place at once: a half-written entry is never
-read. What a killed process leaves is taken over by the next, which may resume from its ``*.progress`` files; whatever
-else it left behind is removed first.
+and, unless a time was taken, nothing about where it ran. The entry's files are built under a lock in
+``<fingerprint>.<process>.partial/``, which no other process touches, hashed into a manifest, flushed, and moved into
+place at once: a half-written entry is never read. What a killed process leaves is taken over by the next, which may
+resume from its ``*.progress`` files; whatever else it left behind is removed first.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from hydra import compose, initialize_config_dir
 
 from src import compare
 from src.composite import Composite, from_hydra
+from src.composite_record import build_composite_record
 from src.errors import UserError
+from src.point import open_point
 from src.settings import ROOT, Settings
 from tests import commands
 from tests.composed import composed, composites
@@ -25,7 +28,7 @@ LEADERBOARD = (
 )
 MEMBERS = ("embedded_clean", "embedded_other")
 SMALL = (
-    *("dataset.limit=16", "calib.n=6", "profile.repeats=2"),
+    *("dataset.limit=16", "calib.n=6", "profile.repeats=2", "profile.max_load=1000"),
     *("evaluate.bootstrap_samples=500", "evaluate.probe_clips=1"),
 )
 
@@ -134,6 +137,24 @@ def test_each_member_has_a_record_and_the_composite_their_mean(
         found[f"gptq-{member}"]["fingerprint"] for member in MEMBERS
     ]
     assert found["gptq-embedded"]["subset"] == 16
+    made = found["gptq-embedded"]["provenance"]["stages"]
+    assert made.keys() >= {"quantize", *(f"{member}/transcripts" for member in MEMBERS)}
+    assert found["gptq-embedded"]["measured"].keys() == {"latency"}  # how fast it decoded each set is each member's
+
+
+def test_a_mean_that_cannot_be_made_again_is_said_and_not_left_out(
+    single: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    shutil.copytree(single[0] / "cache", tmp_path / "cache")
+    own = {name: found for name, found in records(single[0]).items() if "members" not in found}
+    chosen = members("dataset=embedded", "tracking=none", *SMALL, f"output_dir={tmp_path}").values()
+    points, found = [open_point(each) for each in chosen], [own[f"gptq-{each.dataset.name}"] for each in chosen]
+    whole = build_composite_record("embedded", points, found)
+    shutil.rmtree(points[1].transcripts.path)
+    assert build_composite_record("embedded", points, found) == whole, "the mean is stored"
+    shutil.rmtree(tmp_path / "cache" / "composite")
+    with pytest.raises(UserError, match=r"stages: the mean needs the transcripts of .*-embedded_other.*Add evaluate"):
+        build_composite_record("embedded", points, found)
 
 
 def test_a_mean_is_not_compared_utterance_by_utterance_but_its_members_are_offered(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from src import console
+from src.provenance import combined
 
 MODEL, BITS, DATASET = "whisper_large_v3_turbo", "w4a8kv4g128", "embedded_calibration"
 
@@ -130,6 +131,23 @@ def test_an_error_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str], monke
     captured = capsys.readouterr()
     assert captured.err == f"Error: {message}\n"
     assert captured.out == ""
+
+
+def test_that_points_were_not_made_in_one_place_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def made(source: str, *processors: str) -> dict[str, Any]:
+        places = [{"source": source, "commit": source * 40, "processor": each, "threads": 1} for each in processors]
+        return record("rtn", 1.0, provenance=combined({"quantize": places[:1], "evaluate": places}))
+
+    told = "Not all of this was made in one place: "
+    for points, differ in (
+        ([made("a", "A"), made("a", "A")], None),
+        ([made("a", "A"), made("b", "A")], "source"),
+        ([made("a", "A", "B")], "processor"),
+    ):
+        console.show(points)
+        out = " ".join(capsys.readouterr().out.split())
+        assert (told in out) is (differ is not None)
+        assert differ is None or f"{told}{differ} differ" in out
 
 
 def test_points_of_the_same_names_are_told_apart_by_what_was_set(capsys: pytest.CaptureFixture[str]) -> None:

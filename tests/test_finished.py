@@ -23,6 +23,7 @@ SMALL = (
     "evaluate.bootstrap_samples=100",
     "evaluate.probe_clips=0",
     "profile.repeats=1",
+    "profile.max_load=1000",  # other tests may run beside
     "tracking=none",
 )
 SEARCH = ("hydra/sweeper=optuna", "sweep.objectives=[wer,disk_bytes]", "hydra.sweeper.n_trials=9", "wbits=8,6")

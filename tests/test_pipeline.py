@@ -21,6 +21,7 @@ from tests.wandb_reader import read_runs
 
 SMALL = (
     *("dataset.limit=12", "calib.n=6", "profile.repeats=2"),
+    "profile.max_load=1000",  # other tests may run beside
     *("evaluate.bootstrap_samples=200", "evaluate.probe_clips=4"),  # one clip of each kind of sound
 )
 
@@ -180,7 +181,9 @@ def test_each_point_is_one_wandb_run_in_the_sweep_s_group(
         assert found.summary["evaluate/probe_words_per_minute"] == pytest.approx(probe["words_per_minute"])
         kinds = {artifact.type for artifact in found.artifacts.values()}
         assert kinds >= {"calibration", "model", "transcripts"}
-        assert found.config["provenance"]["packages"].keys() >= {"torch", "transformers", "jiwer"}
+        assert found.config["provenance"] == record["provenance"]
+        assert record["provenance"]["packages"].keys() >= {"torch", "transformers", "jiwer"}
+        assert record["provenance"]["differ"] == []
         assert found.exit_code == 0
 
 

@@ -177,6 +177,23 @@ def test_bit_configs_are_named_in_the_fields_shorthand(
     assert from_config(set_at(config, "group_size", group_size)).bits_name == name
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"wbits": 4}, "w4syma16"),
+        ({"wbits": 4, "abits": 8, "group_size": 32, "head_bits": 8}, "w4syma8h8g32"),
+        ({"wbits": 16, "head_bits": 4}, "w16a16h4sym"),
+        ({"wbits": 16, "abits": 8, "group_size": 32}, "w16a8"),  # no weight has the grid
+    ],
+)
+def test_symmetric_weight_grids_are_part_of_the_name_where_a_weight_has_them(
+    config: Config, changes: dict[str, int], name: str
+) -> None:
+    asymmetric, symmetric = (from_config({**config, **changes, "symmetric": each}) for each in (False, True))
+    assert symmetric.bits_name == name
+    assert (asymmetric.bits_name == name) is (asymmetric == symmetric)
+
+
 def test_settings_and_store_load_nothing_heavy() -> None:
     code = "import sys, src.settings, src.store, src.errors, src.cli, src.sweep; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -38,7 +38,7 @@ def evaluated(output: Path, *overrides: str) -> dict[str, Any]:
 
 
 def recorded(point: Point, output: Path) -> dict[str, Any]:
-    path = save_record(build_record(point, {}), output, output / "job")
+    path = save_record(build_record(point), output, output / "job")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 

@@ -19,7 +19,10 @@ from src.tracking.keys import HEADLINES, METRICS, TABLES
 HUB_TOKEN = "hf_" + "fAkEtOkEn" * 3
 PASSWORD = "correct-horse-battery"
 HOME = "home-of-the-user"
-SMALL = ("dataset=embedded_other", "dataset.limit=4", "calib.n=2", "evaluate.probe_clips=4", "profile.repeats=1")
+SMALL = (
+    *("dataset=embedded_other", "dataset.limit=4", "calib.n=2", "evaluate.probe_clips=4"),
+    *("profile.repeats=1", "profile.max_load=1000"),  # other tests may run beside
+)
 CONDITIONAL = ("evaluate/long_form_", "evaluate/versus_fp_relative", "export/")  # figures that not every point has
 
 

@@ -18,6 +18,7 @@ from src.data.utterance import chosen
 from src.errors import UserError
 from src.evaluation.languages import not_latin
 from src.evaluation.normalizers import Rules
+from src.provenance import stamped
 from src.settings import DatasetSettings
 from src.store import Entry, Store
 
@@ -80,7 +81,7 @@ class Selection:
         """
         if store is None:
             return self._inspect()
-        return load_inventory(self.entry(store).obtain(lambda folder: self._inspect().save(folder)))
+        return load_inventory(self.entry(store).obtain(stamped(lambda folder: self._inspect().save(folder))))
 
     def entry(self, store: Store) -> Entry:
         """Where the inventory is stored. Raises UserError as :attr:`key` does."""

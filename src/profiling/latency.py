@@ -38,7 +38,7 @@ class Latency:
         token_p95_ms: 95th percentile of the same.
         threads: threads torch uses within an operation.
         device: model name of the GPU or CPU.
-        peak_memory_mib: peak resident set size of the process.
+        peak_memory_mib: peak resident set size of the process, of which what earlier stages left is given back first.
         peak_device_memory_mib: peak of the CUDA allocator; ``None`` on a CPU.
         peak_since_start: whether ``peak_memory_mib`` covers the process's whole life (see ``memory_peak``).
     """

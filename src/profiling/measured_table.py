@@ -19,6 +19,7 @@ COLUMNS: Final = (
     "step MB",
     "GB/s",
     "% of memory",
+    "load",
 )
 
 
@@ -40,15 +41,23 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         f"{row['step_bytes'] / 1e6:.1f}",
         f"{row['bandwidth_gbs']:.1f}",
         f"{100 * row['bandwidth_share']:.0f}",
+        "-" if told.get("load") is None else f"{told['load']:.2f}",
     ]
+
+
+def place(timed: Mapping[str, Any]) -> str:
+    """What may stand in one table: the same utterance, on the same machine with as many threads."""
+    devices = " and ".join(dict.fromkeys(row["measurement"]["device"] for row in timed["rows"]))
+    return (
+        f"{timed['seconds']:g} s of audio, {timed['tokens']} tokens, batch 1, {timed['repeats']} runs: medians; "
+        f"{timed['rows'][0]['measurement']['threads']} threads of {devices}."
+    )
 
 
 def about(timed: Mapping[str, Any]) -> str:
     """What the rows of one stored result have in common: the utterance, the machine, and what its memory gives."""
-    first, memory = timed["rows"][0]["measurement"], timed["bandwidth"]
-    devices = " and ".join(dict.fromkeys(row["measurement"]["device"] for row in timed["rows"]))
+    memory = timed["bandwidth"]
     return (
-        f"{timed['seconds']:g} s of audio, {timed['tokens']} tokens, batch 1, {timed['repeats']} runs: medians; "
-        f"{first['threads']} threads of {devices}. step MB: what a decode step reads. "
+        f"{place(timed)} step MB: what a decode step reads. load: processors that others kept busy. "
         f"Memory: {memory['read_gbs']:.1f} GB/s read, {memory['copy_gbs']:.1f} copy ({memory['how']})."
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from src.models.graph import Linear
 from src.profiling.additions import added_biases, stored_factor_bytes
 from src.profiling.decoded import breakdowns
-from src.profiling.latency import Latency
 from src.profiling.memory_io import activation_bytes
 from src.profiling.point import FULL_BITS, FULL_BYTES, Point
 from src.profiling.roofline import Roofline, roofline
@@ -48,10 +47,6 @@ class Profile:
         bops_phases: by phase.
         steps: bytes, multiply-accumulates and bit operations of every decode step.
         roofline: what the edge device could do at best; None without one.
-        encoder_ms: measured at batch 1, as are all below: median time of the encoder.
-        token_ms: median time of one decode step.
-        peak_memory_mib: peak resident set size of the process in MiB.
-        latency: all that was measured, with percentiles, threads and device.
     """
 
     seconds: float
@@ -78,16 +73,10 @@ class Profile:
     bops_phases: dict[str, int]
     steps: Steps
     roofline: Roofline | None
-    encoder_ms: float
-    token_ms: float
-    peak_memory_mib: float
-    latency: Latency
 
 
-def profile_point(
-    point: Point, *, disk_bytes: int, latency: Latency, device: EdgeDeviceSettings | None = None
-) -> Profile:
-    """Combines the analytic costs of ``point`` with a measurement. Bits, bytes and milliseconds throughout."""
+def profile_point(point: Point, *, disk_bytes: int, device: EdgeDeviceSettings | None = None) -> Profile:
+    """Counts all costs of ``point``. Bits, bytes and milliseconds throughout."""
     costs, work = breakdowns(point), point.workload
     parameters, stored = parameter_count(point), stored_bytes(point)
     quantized = _quantized(point)
@@ -118,10 +107,6 @@ def profile_point(
         bops_phases=costs["bops_phases"],
         steps=steps(point),
         roofline=None if device is None else roofline(point, device),
-        encoder_ms=latency.encoder_ms,
-        token_ms=latency.token_ms,
-        peak_memory_mib=latency.peak_memory_mib,
-        latency=latency,
     )
 
 

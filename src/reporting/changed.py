@@ -66,8 +66,8 @@ def changed(output_dir: Path, panels: Sequence[Panel], most: int) -> tuple[dict[
         rows = _read(folder) if folder is not None and problem is None else None
         damaged += [f"{folder} ({problem})"] if problem is not None else []
         missing += rows is None and problem is None
-        told = {name: str(point[name]) for name in ("clips", "normalizer")}
-        differing = (row for each in rows or () if _differs(row := each | told))
+        own = {name: str(point[name]) for name in ("clips", "normalizer")}
+        differing = (row for each in rows or () if _differs(row := each | own))
         found[str(point["fingerprint"])] = list(islice(differing, share))
     notes = []
     if missing:

@@ -9,14 +9,19 @@ from typing import Any, Final
 import pandas as pd
 
 from src.errors import UserError, did_you_mean
+from src.provenance import PACKAGES, separate
 
 IDENTITY: Final = ("fingerprint", "model", "method", "bits", "wbits", "abits", "kvbits", "group_size", "dataset")
 VERSIONS: Final = ("schema", "normalizer", "scorer")  # scores of different ones are never shown in one table
+BESIDE: Final = " + "  # between values of one point that was made in several places
+PACKAGE: Final = "packages."  # columns of versions of packages
 SOURCES: Final = {"data": "dataset", "weights": "model"}  # versions of what has the same name: they differ by name only
 SCORES: Final = ("wer", "wer_low", "wer_high", "cer", "fp_wer", "utterances")
 EDITS: Final = ("words", "substitutions", "deletions", "insertions")
 MODES: Final = ("loops", "empty", "capped")  # see src.evaluation.failures
 COSTS: Final = ("memory_io_bytes", "bops", "bits_per_weight")
+# What a score rests on, of the results that a record tells the provenance of; the rest is cost and time.
+_UNSCORED: Final = ("prompt", "decoded_cost", "profile", "latency", "measure", "export")
 _COMMIT: Final = 12  # characters of a digest or commit that are shown
 
 
@@ -26,7 +31,8 @@ def collect(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Columns are the point's names and bits, its scores (WER and CER in percent, ``diff`` and its interval against full
     precision in points; where ``metric`` is CER, what is called WER is over characters), how it fails, its cost (bytes,
     bit operations), versions, and its settings with dots (``calib.n``). ``data`` and ``weights`` tell test sets and
-    models of the same name apart, ``code`` is the commit.
+    models of the same name apart. Where the score was made tell ``code`` (a digest of the source), ``commit``,
+    ``packages.torch`` and so on, ``machine``, and ``packages``: those that are not the same for all points.
 
     Raises:
         UserError: none was evaluated.
@@ -36,7 +42,11 @@ def collect(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     if not rows:
         problem = f"none of the {len(records)} records was evaluated"
         raise UserError("outputs", problem, "Run the same points with stages=[evaluate,profile]")
-    return pd.DataFrame(rows)
+    points = pd.DataFrame(rows)
+    names = [name for name in points if name.startswith(PACKAGE) and points[name].nunique(dropna=False) > 1]
+    packages = [" ".join(f"{name.removeprefix(PACKAGE)}-{row[name]}" for name in names) for _, row in points.iterrows()]
+    points.insert(int(points.columns.get_loc("wer")), "packages", packages)
+    return points
 
 
 def choose(points: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
@@ -72,7 +82,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         **{name: str({**record, **record["versions"]}[name]) for name in VERSIONS},
         "data": _data(record),
         "weights": _weights(record["versions"]["model"]),
-        "code": str(record.get("provenance", {}).get("git") or "unknown")[:_COMMIT],
+        **_made(record),
         "metric": scores.get("metric", "WER"),
         **{name: scores[name] for name in SCORES},
         **versus_fp,
@@ -83,6 +93,38 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "disk_bytes": quantized.get("disk_bytes"),
         **{name: profile.get(name) for name in COSTS},
     }
+
+
+def _made(record: Mapping[str, Any]) -> dict[str, str]:
+    """Where what the score rests on was made; several values stand side by side."""
+    scored = {
+        name: places
+        for name, places in separate(record.get("provenance", {})).items()
+        if name not in _UNSCORED and not name.startswith("measure")
+    }
+    places = [place for each in scored.values() for place in each]
+    return {
+        "code": _several(place.get("source") for place in places),
+        "commit": _several(_commit(place) for place in places),
+        **{f"{PACKAGE}{name}": _several(place.get("packages", {}).get(name) for place in places) for name in PACKAGES},
+        "machine": _several(_machine(place) for place in places),
+    }
+
+
+def _several(values: Iterable[object]) -> str:
+    return BESIDE.join(sorted({str(value) for value in values if value is not None})) or "unknown"
+
+
+def _commit(place: Mapping[str, Any]) -> str | None:
+    commit = place.get("commit")
+    return commit and commit[:_COMMIT] + ("-dirty" if place.get("dirty") else "")
+
+
+def _machine(place: Mapping[str, Any]) -> str | None:
+    if "processor" not in place:
+        return None
+    device = "" if place.get("device") == "cpu" else f" and {place.get('device')}"
+    return f"{place['processor']}{device}, {place.get('threads')} threads"
 
 
 def _data(record: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from src.errors import UserError
 from src.reporting.changed import by_frequency, changed
 from src.reporting.clips import encoded_clips
+from src.reporting.collect import BESIDE, PACKAGE
 from src.reporting.figures import draw
 from src.reporting.marks import marks
 from src.reporting.page import contents, html
@@ -105,13 +106,14 @@ def _tables(points: pd.DataFrame, layout: Layout, report: Report) -> dict[str, s
 
 
 def _versions(points: pd.DataFrame) -> list[str]:
-    """What was computed by different commits; whatever changes a figure's meaning raises the schema as well."""
-    commits = sorted(points["code"].unique()) if len(points) else []
-    return (
-        [f"The points were computed by {len(commits)} versions of the code: {', '.join(commits)}."]
-        if len(commits) > 1
-        else []
-    )
+    """What was computed by different code, with different packages or elsewhere, among the points or within one."""
+    told = []
+    packages = {name: f"versions of {name.removeprefix(PACKAGE)}" for name in points if name.startswith(PACKAGE)}
+    for name, what in {"code": "versions of the code", **packages, "machine": "machines"}.items():
+        found = sorted({each for value in (points[name] if len(points) else ()) for each in value.split(BESIDE)})
+        if len(found) > 1:
+            told.append(f"The points were computed by {len(found)} {what}: {'; '.join(found)}.")
+    return told
 
 
 def _replace_list(folder: Path, files: Sequence[Path]) -> None:

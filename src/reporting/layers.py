@@ -89,7 +89,7 @@ def _heat_map(title: str, errors: pd.DataFrame, error: str) -> Figure:
         image, cax=drawn.add_axes((1.4 / width, 0.28 / height, 2.6 / width, 0.09 / height)), orientation="horizontal"
     )
     bar.ax.tick_params(labelsize=6)
-    at = np.geomspace(low, high, _SCALE_TICKS)
+    at = np.geomspace(low, high, _SCALE_TICKS).tolist()
     bar.set_ticks(at, labels=[f"{value:.2g}" for value in at], minor=False)
     bar.minorticks_off()
     return drawn

@@ -30,7 +30,7 @@ FIGURES: Final = (
     *("changed_transcripts", "changed_better", "changed_worse"),
 )
 _NAMES: Final = ("fingerprint", "model", "dataset", "method", "series", "bits", "metric")
-_PROVENANCE: Final = ("normalizer", "scorer", "schema", "data", "weights", "code")
+_PROVENANCE: Final = ("normalizer", "scorer", "schema", "data", "weights", "code", "commit", "packages", "machine")
 
 
 def contents(

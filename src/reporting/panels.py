@@ -1,7 +1,15 @@
-"""What may be shown together: points of one model, test set and version; and how those of one method are told apart."""
+"""What may be shown together, what may be averaged, and how points of one method are told apart.
+
+Never side by side in a table: scores by other normalizers, scorers or schemas, of other data or weights under one name.
+Never averaged, over seeds or over test sets: scores that also differ in the code or the packages that made them, any of
+which may move a figure, so that a spread over seeds would be theirs too. Scores made on other processors or with other
+numbers of threads may be averaged, as sums in another order move a token now and then: a report says that they are.
+Times, and what was measured besides, are of one machine, and never averaged at all.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,11 +17,15 @@ from typing import Any, Final
 import pandas as pd
 
 from src.errors import UserError
-from src.reporting.collect import SOURCES, VERSIONS
+from src.reporting.collect import PACKAGE, SOURCES, VERSIONS
 
 _FIRST: Final = ("fp", "rtn")  # what the others are read against
-_NOT_COMPARED: Final = ("output_dir", "dataset.root", "device", "stages")  # say where a point ran, not what it is
+_NOT_COMPARED: Final = (  # settings, and groups of them, that say where a point ran or what was done besides
+    *("output_dir", "dataset.root", "device", "stages", "tracking", "export"),
+    *(f"profile.{name}" for name in ("repeats", "runtimes", "threads", "max_load", "onnx", "whisper_cpp")),
+)
 _PLAIN: Final = ("model", "dataset", "method", "bits")  # what names a point
+_MADE: Final = ("code", "commit", "packages", "machine")  # where it was made
 _APART: Final = (*VERSIONS, *SOURCES)
 
 
@@ -73,9 +85,18 @@ def _told(point: pd.Series[Any], varying: Sequence[str]) -> str:
 def differing(points: pd.DataFrame) -> list[str]:
     """Settings that are not the same for all of these points."""
     columns = [str(name) for name in points]
-    known = (*_NOT_COMPARED, *_PLAIN, *_APART, "fingerprint", "code", "metric")
-    settings = [name for name in columns[: columns.index("wer")] if name not in known]
+    known = {*_PLAIN, *_APART, "fingerprint", "metric", *_MADE}
+    groups = (PACKAGE, *(f"{name}." for name in _NOT_COMPARED))
+    settings = [
+        name for name in columns[: columns.index("wer")] if name not in known and not f"{name}.".startswith(groups)
+    ]
     return [name for name in settings if points[name].nunique(dropna=False) > 1]
+
+
+def made_apart(points: pd.DataFrame) -> list[str]:
+    """What keeps the scores of these points from being averaged: columns of code and packages in which they differ."""
+    columns = ["code", *(str(name) for name in points if str(name).startswith(PACKAGE))]
+    return [name for name in columns if points[name].nunique(dropna=False) > 1]
 
 
 def require_same_versions(points: pd.DataFrame) -> None:
@@ -108,6 +129,5 @@ def rank(name: Any) -> tuple[Any, ...]:
 
 def _bits(name: str) -> tuple[int, int] | None:
     """(-abits, -wbits) of a bit-config's name such as ``w4a16g32``."""
-    weights, _, rest = name.removeprefix("w").partition("a")
-    inputs = "".join(char for char in rest[:2] if char.isdigit())
-    return (-int(inputs), -int(weights)) if name.startswith("w") and weights.isdigit() and inputs else None
+    found = re.match(r"w(\d+)(?:sym)?a(\d+)", name)
+    return (-int(found[2]), -int(found[1])) if found else None

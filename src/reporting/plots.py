@@ -173,10 +173,10 @@ def _shown(panel: Panel, series: dict[str, Mark]) -> dict[str, Mark]:
 
 
 def _without_weights(bits: str) -> str:
-    """``a16`` of ``w4a16``: what lines of a plot over the weight bits have in common."""
+    """``a16`` of ``w4a16``, ``syma16`` of ``w4syma16``: what lines of a plot over the weight bits have in common."""
     return re.sub(r"^w\d+", "", bits) or bits
 
 
 def _leading(kind: str) -> int:
-    found = re.match(r"a(\d+)", kind)
+    found = re.match(r"(?:sym)?a(\d+)", kind)
     return int(found[1]) if found else 0

@@ -11,7 +11,7 @@ import pandas as pd
 from src.errors import UserError, did_you_mean
 from src.reporting.collect import IDENTITY
 from src.reporting.escape import latex, markdown, spreadsheet
-from src.reporting.panels import differing, rank, require_same_versions
+from src.reporting.panels import differing, made_apart, rank, require_same_versions
 
 Format = Literal["markdown", "latex", "csv"]
 
@@ -22,6 +22,7 @@ _ESCAPE: Final = {"markdown": markdown, "latex": latex}
 _STRONG: Final = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
 _STAR: Final = {"markdown": r"\*", "latex": "$^*$"}  # a bare one would end what is bold
 _SPREAD: Final = {"markdown": "±", "latex": r"$\pm$"}
+_DAGGER: Final = {"markdown": "†", "latex": r"$^\dagger$"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def render(points: pd.DataFrame, layout: Layout, form: Format) -> str:
     Cells hold the WER with its 95 % interval, a star where the difference to full precision is significant, the
     lowest of a column in bold. Points that differ in nothing but the seed share a cell: their mean and its sample
     standard deviation, and a star where every one's difference is significant. Tables with data sets as columns end in
-    their unweighted mean.
+    their unweighted mean. What may not be averaged (:mod:`src.reporting.panels`) stands side by side with a dagger, and
+    the title says what differs.
 
     Raises:
         UserError: points of different versions, or several points for one cell.
@@ -68,19 +70,25 @@ def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tupl
         spread = f", mean {_SPREAD[form]} standard deviation over {seeds} seeds" if seeds > 1 else ""
         metrics = set(group["metric"]) - {"WER"}
         counted = "".join(f", {metric}: characters are counted, not words" for metric in metrics)
-        title = ", ".join(_ESCAPE[form](str(name)) for name in names) + baseline + spread + counted
+        averaged = [layout.rows] if layout.columns == "dataset" else [layout.rows, layout.columns]
+        apart = sorted({name for _, same in group.groupby(averaged) for name in made_apart(same)})
+        dagger = f"; {_DAGGER[form]} not averaged: of different {', '.join(apart)}" if apart else ""
+        title = ", ".join(_ESCAPE[form](str(name)) for name in names) + baseline + spread + counted + dagger
         yield title, _cells(group, layout, form)
 
 
 def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
     """One table of text."""
     same = points.groupby([layout.rows, layout.columns])
-    wer = _ordered(same["wer"].mean().unstack())
+    averages = {names: cell["wer"].mean() if not made_apart(cell) else float("nan") for names, cell in same}
+    wer = _ordered(pd.Series(averages).unstack().rename_axis(index=layout.rows))
     text = pd.Series({names: _cell(cell, names, form) for names, cell in same}).unstack()
     cells = text.reindex(index=wer.index, columns=wer.columns).rename_axis(index=layout.rows)
     if layout.columns == "dataset" and len(wer.columns) > 1:
-        wer[_MEAN] = wer.mean(axis=1, skipna=False)
-        cells[_MEAN] = [f"{value:.2f}" if pd.notna(value) else None for value in wer[_MEAN]]
+        apart = {row for row, same in points.groupby(layout.rows) if made_apart(same)}
+        wer[_MEAN] = wer.mean(axis=1, skipna=False).mask(wer.index.isin(apart))
+        means = wer[_MEAN].map("{:.2f}".format).where(wer[_MEAN].notna(), None)
+        cells[_MEAN] = means.mask(wer.index.isin(apart), _DAGGER[form])
     for column in cells:
         best = wer[column] == wer[column].min()
         cells[column] = cells[column].mask(best, cells[column].map(_STRONG[form].format))
@@ -96,6 +104,8 @@ def _cell(points: pd.DataFrame, names: Sequence[object], form: Format) -> str:
     others = [name for name in differing(points) if name not in _SEEDS]
     if others or points.duplicated(list(_SEEDS)).any():
         raise _several(points, names, others or ["fingerprint"])
+    if made_apart(points):
+        return " / ".join(f"{wer:.2f}" for wer in points["wer"]) + _DAGGER[form]
     return f"{points['wer'].mean():.2f}{star} {_SPREAD[form]} {points['wer'].std():.2f}"
 
 

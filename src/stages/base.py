@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from src.errors import UserError
 from src.point import Point
+from src.profiling.load import BusyError
+from src.provenance import attempts, stamped
 from src.store import Entry, write_json
 from src.tracking import Tracker
+
+log = logging.getLogger(__name__)
 
 RESULT = "result.json"
 TIMES = "times.json"
 
 
 class Stage(ABC):
-    """One of calibrate, quantize, export, evaluate, profile."""
+    """One of calibrate, quantize, export, evaluate, profile, latency, measure."""
 
     name: ClassVar[str]
+    bound: ClassVar[bool] = False  # whether its figures are of one machine; a point is finished without them
 
     @abstractmethod
     def entry(self, point: Point) -> Entry:
@@ -39,6 +46,10 @@ class Stage(ABC):
     def wanted(self, point: Point) -> bool:
         """Whether the point's settings ask for this stage."""
         return self.name in point.settings.stages
+
+    def parts(self, point: Point) -> dict[str, Entry]:
+        """All entries behind the stage's result, by name, its own last: what a record tells the provenance of."""
+        return {self.name: self.entry(point)}
 
     def needs(self, point: Point) -> dict[str, Entry]:  # noqa: ARG002 - a hook that most stages leave empty
         """Entries of other stages that this one reads, by the name of the stage that makes them."""
@@ -75,27 +86,43 @@ class Stage(ABC):
         """
         if not self.is_done(point):
             self.require(point)
-            obtain(self.entry(point), lambda folder: self.build(point, folder))
+            obtain(self.entry(point), lambda folder: self.build(point, folder), point.settings.device)
 
     def result(self, point: Point) -> dict[str, Any]:
         """The stored figures."""
         return read_json(self.entry(point).path / RESULT)
 
     def times(self, point: Point) -> dict[str, Any]:
-        """How long the result took and when it was finished."""
+        """How long the result took, in how many places it was worked on, and when it was finished."""
         return read_json(self.entry(point).path / TIMES)
 
 
-def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]], *, anew: bool = False) -> Path:
-    """The entry's folder (:meth:`Entry.obtain`); ``build(folder)`` returns the figures stored beside its files."""
+def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]], device: str = "cpu", *, anew: bool = False) -> Path:
+    """The entry's folder (:meth:`Entry.obtain`); ``build(folder)`` returns the figures stored beside its files.
+
+    Beside them is also where they were made, on which ``device``, and when. ``seconds`` are those of the run that
+    finished the build: ``places`` above 1 says that it went on from what another one, elsewhere, had left.
+    """
 
     def write(folder: Path) -> None:
         start = time.perf_counter()
         write_json(folder / RESULT, build(folder))
         seconds = round(time.perf_counter() - start, 3)
-        write_json(folder / TIMES, {"seconds": seconds, "finished": datetime.now(UTC).isoformat(timespec="seconds")})
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(folder / TIMES, {"seconds": seconds, "places": len(attempts(folder)), "finished": finished})
 
-    return entry.obtain(write, anew=anew)
+    return entry.obtain(stamped(write, device), anew=anew)
+
+
+@contextmanager
+def unless_busy(stage: Stage, point: Point) -> Iterator[None]:
+    """Lets a stage go without its figures where the machine computes something else too, and notes why."""
+    try:
+        yield
+    except BusyError as error:
+        point.refused[stage.name] = str(error)
+        remedy = "run the point again when nothing else does, or set profile.max_load"
+        log.warning("%s: nothing is measured, as %s; %s", stage.name, error, remedy)
 
 
 def read_json(path: Path) -> dict[str, Any]:

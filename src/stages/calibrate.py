@@ -32,6 +32,10 @@ class Calibrate(Stage):
         """One calibration serves every method and bit-width of a model."""
         return point.calibration
 
+    def parts(self, point: Point) -> dict[str, Entry]:
+        """With the inventory of the clips."""
+        return {"calibration_corpus": point.calibration_set.entry(point.store), **super().parts(point)}
+
     def check(self, point: Point) -> None:
         """The calibration set can be read, and its text encoded where that is asked for. Raises UserError."""
         if point.settings.calib.decoder_inputs == "reference" and point.settings.model.random_weights:

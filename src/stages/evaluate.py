@@ -17,7 +17,7 @@ from src.evaluation.legibility import announce
 from src.evaluation.transcribe import Transcript, load_transcripts
 from src.point import WORST_UTTERANCES, Point
 from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
-from src.stages.decoding import TRANSCRIPTS, decode, require_decoded, speed
+from src.stages.decoding import TRANSCRIPTS, decode, decoded, require_decoded, speed
 from src.store import Entry, write_json
 from src.tracking import MAX_CLIP_SECONDS, MAX_CLIPS, Tracker
 
@@ -32,6 +32,14 @@ class Evaluate(Stage):
     def entry(self, point: Point) -> Entry:
         """Scores; the transcripts they rest on are entries of their own."""
         return point.evaluation
+
+    def parts(self, point: Point) -> dict[str, Entry]:
+        """With the transcripts, the clips they are of, and full precision's."""
+        read = {"corpus": point.test_set.entry(point.store), **decoded(point)}
+        if point.baseline is not point:
+            fp = {"quantize": point.baseline.quantized, **decoded(point.baseline)}
+            read |= {f"fp_{name}": entry for name, entry in fp.items()}
+        return {**read, **super().parts(point)}
 
     def needs(self, point: Point) -> dict[str, Entry]:
         """The quantized model, unless only stored transcripts are read. The fp baseline is made here if need be."""
@@ -91,7 +99,8 @@ class Evaluate(Stage):
         """Scores, failures by duration, the worst transcripts with audio, and the transcripts as an artifact."""
         result = self.result(point)
         times = read_json(point.transcripts.path / TIMES)
-        rtfx = {name: value for name, value in speed(point).items() if name == "rtfx"}
+        spoken = speed(point)
+        rtfx = {} if spoken.get("rtfx") is None else {"rtfx": spoken["rtfx"], **_within("rtfx", spoken["on"])}
         figures = _flat({**result, "data": _counts(result["data"])})
         beside = {"wbits": point.settings.wbits, "processing_seconds": times["seconds"]}
         tracker.log(self.name, {**beside, **figures, **rtfx})
@@ -127,6 +136,11 @@ def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, int | float | str):
             figures[name] = value
     return figures
+
+
+def _within(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures that are known, under names that begin with ``name``."""
+    return {f"{name}_{each}": figure for each, figure in figures.items() if figure is not None}
 
 
 def _counts(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from src.models.loading import load_config, load_graph
 from src.point import Point
+from src.profiling.load import alone
 from src.profiling.measured import Row, build_row, step_bytes
 from src.profiling.measured_table import COLUMNS, cells
 from src.profiling.point import Point as Cost
@@ -17,7 +18,8 @@ from src.profiling.runtimes.job import Measurement
 from src.profiling.runtimes.launch import measure, measure_bandwidth
 from src.profiling.shapes import Dimensions
 from src.progress import progress
-from src.stages.base import RESULT, Stage, obtain, read_json
+from src.stages.base import RESULT, Stage, obtain, read_json, unless_busy
+from src.stages.profile import prompt_length
 from src.stages.timed import Timed, file_bytes, timed
 from src.store import Entry
 from src.tracking import Tracker
@@ -29,17 +31,27 @@ class Measure(Stage):
     """See the module docstring. It runs where ``profile.runtimes`` names any; ``stages`` does not name it."""
 
     name = "measure"
+    bound = True
 
     def wanted(self, point: Point) -> bool:
         """Whether the point is profiled and runtimes are named."""
         return "profile" in point.settings.stages and bool(point.settings.profile.runtimes)
 
     def entry(self, point: Point) -> Entry:
-        """One entry per set of runtimes, each with what it runs; the machine is told in the result."""
+        """One entry per set of runtimes, each with what it runs, and machine."""
         return point.store.entry("measure", {"measured": [each.key for each in timed(point)]})
 
+    def parts(self, point: Point) -> dict[str, Entry]:
+        """With each runtime's."""
+        return {**{f"measured_{each.name}": each.entry for each in timed(point)}, **super().parts(point)}
+
+    def run(self, point: Point) -> None:
+        """Measures, unless it is stored or the machine is busy, of which the log and the record tell."""
+        with unless_busy(self, point):
+            super().run(point)
+
     def needs(self, point: Point) -> dict[str, Entry]:
-        """The profile, which knows the length of the prompt."""
+        """The profile, whose bytes are set against the times."""
         return {"profile": point.profile}
 
     def check(self, point: Point) -> None:
@@ -49,8 +61,9 @@ class Measure(Stage):
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
         """One row a runtime (:class:`src.profiling.measured.Row`), and the bandwidth they are compared with."""
-        runtimes = timed(point)
-        bandwidth = measure_bandwidth(runtimes[0].threads)
+        runtimes, most = timed(point), point.settings.profile.max_load
+        with alone(runtimes[0].threads, most):
+            bandwidth = measure_bandwidth(runtimes[0].threads)
         rows = [asdict(_row(each, bandwidth["read_gbs"])) for each in progress(runtimes, "measure, runtimes")]
         about = point.settings.profile.model_dump(include={"seconds", "tokens", "repeats"})
         return {**about, "model": point.settings.model.name, "bandwidth": bandwidth, "rows": rows}
@@ -63,14 +76,16 @@ class Measure(Stage):
 def _row(each: Timed, limit_gbs: float) -> Row:
     """Exports what has to be, and measures it; a measurement that is stored is not repeated."""
     settings = each.point.settings
-    prompt = read_json(each.point.latency.path / RESULT)["prompt"]
+    prompt = prompt_length(each.point)
     folder = each.export()
 
     def build(_: Path) -> dict[str, Any]:
         log.info("measure: %s, %s, %s", settings.model.name, each.engine, each.precision)
-        return asdict(measure(each.job(folder, prompt)))
+        with alone(each.threads, settings.profile.max_load) as beside:
+            measured = measure(each.job(folder, prompt))
+        return asdict(replace(measured, load=beside.others))
 
-    measured = Measurement(**read_json(obtain(each.point.store.entry("measured", each.key), build) / RESULT))
+    measured = Measurement(**read_json(obtain(each.entry, build, settings.device) / RESULT))
     dimensions = Dimensions.from_config(load_config(settings.model))
     work = Workload(settings.profile.seconds, settings.profile.tokens, prompt)
     moved = step_bytes(Cost(dimensions, load_graph(settings.model), work, {}), each.engine, each.runtime, each.specs())

@@ -1,4 +1,4 @@
-"""Profile: size, memory I/O and bit operations of a reference utterance and of those decoded; speed of the fp path."""
+"""Profile: size, memory I/O and bit operations of a reference utterance and of those decoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from src.evaluation.transcribe import load_transcripts
 from src.models.loading import load, load_config, load_graph
 from src.point import Point
 from src.profiling.decoded import average
-from src.profiling.latency import Latency, measure
 from src.profiling.point import LinearBits, Workload
 from src.profiling.point import Point as Cost
 from src.profiling.profile import profile_point
@@ -28,6 +27,7 @@ from src.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
+DECODED = "decoded_cost"
 _STATIC_GRID_BYTES = 5  # see src.quant.inputs.InputGrid
 
 
@@ -40,29 +40,25 @@ class Profile(Stage):
         """One entry per quantized model and reference utterance."""
         return point.profile
 
+    def parts(self, point: Point) -> dict[str, Entry]:
+        """With the average over the test set, and the length of the prompt."""
+        return {"prompt": point.prompt, DECODED: point.decoded_cost, **super().parts(point)}
+
     def needs(self, point: Point) -> dict[str, Entry]:
         """The quantized model: its layer table, its structural changes and its size on disk."""
         return {"quantize": point.quantized}
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
-        """See :class:`src.profiling.profile.Profile`; what was measured is under ``latency``."""
+        """See :class:`src.profiling.profile.Profile`."""
         log.info("profile: %s", point.label)
-        measured = _measured(point)
-        cost, disk_bytes = _cost(point, measured.pop("prompt")), Quantize().result(point)["disk_bytes"]
-        device = point.settings.edge_device
-        return asdict(profile_point(cost, disk_bytes=disk_bytes, latency=Latency(**measured), device=device))
+        cost, disk_bytes = _cost(point), Quantize().result(point)["disk_bytes"]
+        return asdict(profile_point(cost, disk_bytes=disk_bytes, device=point.settings.edge_device))
 
     def run(self, point: Point) -> None:
         """Also averages over the test set, once its transcripts are there."""
         super().run(point)
         if point.transcripts.is_complete():
             obtain(point.decoded_cost, lambda _: _decoded(point))
-
-    def result(self, point: Point) -> dict[str, Any]:
-        """The stored figures; under ``decoded`` those of :class:`~src.profiling.decoded.DecodedCost`, where stored."""
-        entry = point.decoded_cost
-        decoded = read_json(entry.path / RESULT)["decoded"] if entry.is_complete() else None
-        return {**super().result(point), "decoded": decoded}
 
     def log(self, point: Point, tracker: Tracker) -> None:
         """Totals, and tables with a row per component and per phase."""
@@ -80,14 +76,23 @@ class Profile(Stage):
             tracker.table(self.name, f"{table}s", [table, *columns], rows)
 
 
-def _cost(point: Point, prompt: int) -> Cost:
-    """The quantized model and the reference utterance, after a prompt of ``prompt`` tokens."""
+def prompt_length(point: Point) -> int:
+    """Tokens that every transcript of the model starts with; the model is loaded once to tell."""
+
+    def build(_: Path) -> dict[str, Any]:
+        return {"prompt": len(load(point.settings.model, point.settings.device, point.settings.seed).prompt)}
+
+    return int(read_json(obtain(point.prompt, build, point.settings.device) / RESULT)["prompt"])
+
+
+def _cost(point: Point) -> Cost:
+    """The quantized model and the reference utterance."""
     settings, quantized = point.settings, Quantize().result(point)
     graph, chosen = load_graph(settings.model), settings.profile
     return Cost(
         dimensions=Dimensions.from_config(load_config(settings.model)),
         graph=graph,
-        workload=Workload(chosen.seconds, chosen.tokens, prompt, chosen.batch, chosen.beams),
+        workload=Workload(chosen.seconds, chosen.tokens, prompt_length(point), chosen.batch, chosen.beams),
         bits=linear_bits(quantized["layers"], input_bits(graph, settings), static=settings.static_inputs),
         kv_bits=settings.kvbits,
         edits=tuple(Edit(**edit) for edit in quantized["edits"]),
@@ -98,20 +103,8 @@ def _cost(point: Point, prompt: int) -> Cost:
 def _decoded(point: Point) -> dict[str, Any]:
     """Average costs of the transcripts; None where no utterance fits the model's window."""
     transcripts = load_transcripts(point.transcripts.path / TRANSCRIPTS)
-    averaged = average(_cost(point, _measured(point)["prompt"]), transcripts)
+    averaged = average(_cost(point), transcripts)
     return {"decoded": None if averaged is None else asdict(averaged)}
-
-
-def _measured(point: Point) -> dict[str, Any]:
-    """Latency of the fp path and the length of the prompt; measured once a model and reference utterance."""
-
-    def build(_: Path) -> dict[str, Any]:
-        settings, cost = point.settings, point.settings.profile
-        speech = load(settings.model, settings.device, settings.seed)
-        latency = measure(speech, seconds=cost.seconds, tokens=cost.tokens, repeats=cost.repeats, seed=settings.seed)
-        return {**asdict(latency), "prompt": len(speech.prompt)}
-
-    return read_json(obtain(point.latency, build) / RESULT)
 
 
 def linear_bits(

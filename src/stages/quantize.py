@@ -17,6 +17,7 @@ from src.methods.base import LinkStatistics
 from src.models.loading import load, load_graph
 from src.models.speech import SpeechModel
 from src.point import Point
+from src.provenance import has_read, stamped
 from src.quant.apply import Quantizer, check_inputs, weight_plan
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.journal import BlockJournal
@@ -67,7 +68,7 @@ class Quantize(Stage):
         log.info("quantize: %s", point.label)
         speech = load(settings.model, settings.device, settings.seed)
         calibration = _calibration(point) if point.uses_calibration else None
-        at_full_precision = cache(partial(_fp_statistics, point, speech, calibration))
+        at_full_precision = cache(partial(_fp_statistics, point, speech, calibration, folder))
         # Without calibration, blocks take no time.
         journal = BlockJournal(folder, _basis(point)) if calibration is not None else None
         if journal and journal.finished is not None:
@@ -105,11 +106,11 @@ def _calibration(point: Point) -> Calibration:
 
 
 def _fp_statistics(
-    point: Point, speech: SpeechModel, calibration: Calibration | None, gram: bool
+    point: Point, speech: SpeechModel, calibration: Calibration | None, reader: Path, gram: bool
 ) -> dict[str, LinkStatistics]:
     """Statistics of the link inputs of ``speech``, the original model, measured once for all methods and widths.
 
-    Without Gram matrices, these are the calibrate stage's own.
+    Without Gram matrices, these are the calibrate stage's own. ``reader`` is the folder of what rests on them.
     """
 
     def build(folder: Path) -> None:
@@ -117,7 +118,10 @@ def _fp_statistics(
             raise ValueError("statistics need calibration clips")
         save_statistics(measure(speech, calibration, gram=True), folder / FILE)
 
-    folder = point.statistics("gram").obtain(build) if gram else point.calibration.path
+    folder = point.calibration.path
+    if gram:
+        folder = point.statistics("gram").obtain(stamped(build, point.settings.device))
+        has_read(reader, "statistics", folder)
     return load_statistics(folder / FILE, speech.device)
 
 

@@ -16,11 +16,13 @@ from src.export.base import Runtime
 from src.export.build import build_runtime
 from src.point import FP_METHOD, Point, open_point
 from src.profiling.runtimes.job import Job
+from src.provenance import installed, machine
 from src.quant.checkpoint import load_weights
 from src.quant.granularity import WeightSpec
 from src.settings import ExportSettings
 from src.stages.export import FOLDER, Export
 from src.stages.quantize import CHECKPOINT, Quantize
+from src.store import Entry
 
 FLOAT32: Final = ExportSettings(runtime="onnx", weights="float32", accuracy_level=None, cross_cache="float32")
 _PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -28,6 +30,7 @@ _PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "onnx": ("onnx", "onnxruntime"),
     "whisper_cpp": ("pywhispercpp",),
 }
+_VERSIONS: Final = {"torch": "torch", "onnx": "onnxruntime", "whisper_cpp": "pywhispercpp"}
 _WEIGHT_FILES = (".onnx", ".bin")
 
 
@@ -59,10 +62,17 @@ class Timed:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What the measurement depends on, the machine aside."""
-        what = self.point.latency if self.exported is None else self.exported.exported
-        cost = self.point.settings.profile.model_dump(include={"seconds", "tokens", "repeats"})
-        return {"engine": self.engine, "model": what.fingerprint, "threads": self.threads, **cost}
+        """What the measurement depends on, the machine and the load that is allowed on it included."""
+        what = self.point.prompt if self.exported is None else self.exported.exported  # one names the original model
+        cost = self.point.settings.profile.model_dump(include={"seconds", "tokens", "repeats", "max_load"})
+        where = {"machine": {**machine(self.point.settings.device), "threads": self.threads}}
+        engine = {"engine": self.engine, "version": installed(_VERSIONS[self.engine])}
+        return {**engine, "model": what.fingerprint, **where, **cost}
+
+    @property
+    def entry(self) -> Entry:
+        """Where the measurement is stored."""
+        return self.point.store.entry("measured", self.key)
 
     @property
     def precision(self) -> str:

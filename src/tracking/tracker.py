@@ -78,6 +78,10 @@ class Tracker:
         """Begins the run now, so that a long stage is visible before its first metric."""
         self._attempt("starting the run", lambda _run: None)
 
+    def config(self, told: Mapping[str, Any]) -> None:
+        """Sets what is known of the run only now, in its configuration."""
+        self._attempt("updating the configuration", lambda run: _configure(run, told))
+
     def log(self, stage: str, metrics: Mapping[str, float | int | str]) -> None:
         """Logs ``metrics`` as ``stage/name``, each one of :data:`METRICS`, and sets them in the run's summary."""
         named = {f"{stage}/{name}": value for name, value in metrics.items()}
@@ -223,6 +227,10 @@ def _cell(value: Any) -> Any:
         return value
     text = without_secrets(value)
     return f"{text[: MAX_CELL_CHARACTERS - 1]}…" if len(text) > MAX_CELL_CHARACTERS else text
+
+
+def _configure(run: Run, told: Mapping[str, Any]) -> None:
+    run.config.update(redact(told), allow_val_change=True)  # type: ignore[no-untyped-call]
 
 
 def _artifact_name(name: str) -> str:

@@ -22,7 +22,6 @@ from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.structure import Edit, rotation_edit
 from tests.composed import composed
 from tests.profiling.profiling_points import page_point, point_of_quantized, quantized
-from tests.profiling.test_profile_point import LATENCY
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 ENCODER, DECODER = "model.encoder.layers.0", "model.decoder.layers.0"
@@ -128,7 +127,7 @@ def test_exact_inputs_are_multiplied_and_moved_at_16_bits() -> None:
     assert total_macs(products(point)) == total_macs(products(plain))
     assert total_bops(products(point)) - total_bops(products(plain)) == 3 * 4 * ((6 * 4 * 8 + 2 * 16 * 16) - 8 * 4 * 8)
     assert activation_bytes(point) - activation_bytes(plain) == 3 * 2 * (2 - 1)
-    profiles = [profile_point(each, disk_bytes=0, latency=LATENCY) for each in (plain, point)]
+    profiles = [profile_point(each, disk_bytes=0) for each in (plain, point)]
     assert profiles[0].quantized_parameters - profiles[1].quantized_parameters == 4 * 2
 
 
@@ -138,7 +137,7 @@ def test_outliers_are_multiplied_at_16_bits_with_inputs_of_the_activations_width
     assert total_macs(products(point)) == total_macs(products(plain))
     assert total_bops(products(point)) - total_bops(products(plain)) == 3 * 3 * (16 - 4) * 8
     assert activation_bytes(point) == activation_bytes(plain)
-    profiles = [profile_point(each, disk_bytes=0, latency=LATENCY) for each in (plain, point)]
+    profiles = [profile_point(each, disk_bytes=0) for each in (plain, point)]
     assert profiles[0].quantized_parameters - profiles[1].quantized_parameters == 3
 
 
@@ -171,7 +170,7 @@ def test_the_stored_model_has_the_bytes_that_the_profile_counts(
     file = path.read_bytes()
     header = 8 + int.from_bytes(file[:8], "little")
     point = point_of_quantized(speech, settings, quantizer)
-    profile = profile_point(point, disk_bytes=len(file), latency=LATENCY)
+    profile = profile_point(point, disk_bytes=len(file))
     assert profile.parameter_bytes == len(file) - header
     assert profile.parameters == sum(parameter.numel() for parameter in speech.module.parameters())
 

@@ -137,12 +137,13 @@ def test_the_command_ends_with_one_table_of_runtimes(tmp_path: Path) -> None:
         "profile.repeats=1",
         "profile.tokens=2",
         "profile.threads=1",
+        "profile.max_load=1000",
         "profile.whisper_cpp.weights=q4_0",
     ]
     where = ["stages=[quantize,profile]", "tracking=none", f"output_dir={tmp_path}"]
     process = commands.run("src.main", *asked, *few, *where, "profile.runtimes=[torch,onnx_float32,onnx]")
     assert process.returncode == 0, process.stderr
-    for name in (*COLUMNS, "torch", "float32", "w4a16h4g32 codes, level 4", "Memory:", "batch 1"):
+    for name in (*COLUMNS, "torch", "float32", "w4syma16h4g32 codes, level 4", "Memory:", "batch 1"):
         assert name in process.stdout
     [path] = (tmp_path / "records").glob("*.json")
     measured = json.loads(path.read_text())["measured"]["runtimes"]

@@ -7,29 +7,15 @@ import json
 
 import pytest
 
-from src.profiling.latency import Latency
 from src.profiling.point import LinearBits
 from src.profiling.profile import Profile, profile_point
 from src.profiling.steps import Steps
 from tests.profiling.profiling_points import page_point, point_of, uniform_bits
 from tests.tiny import tiny_whisper
 
-LATENCY = Latency(
-    encoder_ms=7.0,
-    encoder_p95_ms=8.0,
-    prefill_ms=2.0,
-    token_ms=1.0,
-    token_p95_ms=1.5,
-    threads=1,
-    device="a CPU",
-    peak_memory_mib=300.0,
-    peak_device_memory_mib=None,
-    peak_since_start=False,
-)
-
 
 def _profile(weight_bits: int, activation_bits: int = 16) -> Profile:
-    return profile_point(page_point(weight_bits, activation_bits), disk_bytes=1234, latency=LATENCY)
+    return profile_point(page_point(weight_bits, activation_bits), disk_bytes=1234)
 
 
 def test_parameters_and_bits_by_hand() -> None:
@@ -62,7 +48,6 @@ def test_breakdowns_add_up() -> None:
 def test_what_was_given_is_reported() -> None:
     profile = _profile(4)
     assert profile.disk_bytes == 1234
-    assert (profile.encoder_ms, profile.token_ms, profile.peak_memory_mib) == (7.0, 1.0, 300.0)
     assert (profile.frames, profile.tokens) == (3, 2)
 
 
@@ -70,15 +55,15 @@ def test_profile_survives_json() -> None:
     profile = _profile(4)
     fields = json.loads(json.dumps(dataclasses.asdict(profile)))
     steps = Steps(**{name: tuple(values) for name, values in fields["steps"].items()})
-    assert Profile(**{**fields, "latency": Latency(**fields["latency"]), "steps": steps}) == profile
+    assert Profile(**{**fields, "steps": steps}) == profile
 
 
 def test_only_quantized_linears_count_towards_bits_per_weight() -> None:
     speech = tiny_whisper()
     path, bits = next(iter(uniform_bits(speech.graph, 4, 16).items()))
-    profile = profile_point(point_of(speech, bits={path: bits}), disk_bytes=0, latency=LATENCY)
+    profile = profile_point(point_of(speech, bits={path: bits}), disk_bytes=0)
     assert profile.quantized_parameters == 64 * 64
     assert profile.bits_per_weight == 4 + 8 * 3 / 64
     exact = LinearBits(64 * 64 // 2, 4, 16)
-    profile = profile_point(point_of(speech, bits={path: exact}), disk_bytes=0, latency=LATENCY)
+    profile = profile_point(point_of(speech, bits={path: exact}), disk_bytes=0)
     assert profile.bits_per_weight == 4.0

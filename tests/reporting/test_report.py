@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from src.errors import UserError
+from src.provenance import combined
 from src.reporting.collect import choose
 from src.reporting.figures import draw
+from src.reporting.folder import Limits, write_report
 from src.reporting.marks import marks
 from src.reporting.panels import panels
 from src.reporting.reading import read_records
@@ -90,10 +92,64 @@ def test_points_that_differ_in_the_seed_alone_are_a_mean_and_its_spread(tmp_path
     ]
     table = render(points(tmp_path), Layout("method", "bits"), "latex")
     assert r"mean $\pm$ standard deviation over 3 seeds" in table
+    drawn[1]["settings"]["tracking"]["mode"], drawn[1]["settings"]["profile"]["max_load"] = "none", 9.0
+    write(tmp_path, *drawn)
+    assert r"14.00\* ± 2.65" in render(points(tmp_path), Layout("method", "bits"), "markdown")
     drawn[1]["settings"]["calib"]["n"] = 8
     write(tmp_path, *drawn)
     with pytest.raises(UserError, match=r"differ in calib\.n\. Choose one, e\.g\. calib\.n=64\.$"):
         render(points(tmp_path), Layout("method", "bits"), "markdown")
+
+
+def made_by(point: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The record, with its score made by code ``a`` and torch 2, on one machine, but for the changes."""
+    here = {
+        "commit": "c" * 40,
+        "dirty": False,
+        "source": "a",
+        "packages": {"torch": "2"},
+        "processor": "P",
+        "threads": 1,
+    }
+    made = {**here, "device": "cpu"}
+    return {**point, "provenance": combined({"quantize": [made], "evaluate": [made, {**made, **changes}]})}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept_apart"),
+    [
+        ({"source": "b"}, "code"),
+        ({"packages": {"torch": "3"}}, "packages.torch"),
+        ({"commit": "d" * 40}, None),  # which changed no code
+        ({"processor": "Q"}, None),
+    ],
+)
+def test_scores_by_other_code_or_packages_are_not_averaged(
+    tmp_path: Path, changes: dict[str, Any], kept_apart: str | None
+) -> None:
+    made = [made_by(record("gptq", "clean", 12.0, fingerprint="0")), record("gptq", "clean", 14.0, fingerprint="1")]
+    made[1] = made_by(made[1], **changes)
+    made[1]["settings"] |= {"seed": 1}
+    write(tmp_path, *made)
+    layout = Layout("method", "bits")
+    text = render(points(tmp_path), layout, "markdown")
+    assert ("12.00 / 14.00†" in text) is (kept_apart is not None)
+    assert (r"13.00\* ± 1.41" in text) is (kept_apart is None)
+    if kept_apart is not None:
+        assert f"† not averaged: of different {kept_apart}" in text
+    notes = write_report(tmp_path, tmp_path / "report", points(tmp_path), [], layout, Limits(0, 0, 0)).notes
+    told = {"code": "versions of the code: a; b", "packages.torch": "versions of torch: 2; 3"}
+    other = "machines: P, 1 threads; Q, 1 threads" if "processor" in changes else "nothing"
+    assert any(told.get(str(kept_apart), other) in note for note in notes) is (other != "nothing" or bool(kept_apart))
+
+
+def test_a_mean_over_test_sets_is_not_taken_over_scores_by_other_code(tmp_path: Path) -> None:
+    made = [record(method, dataset, wer) for (method, dataset), wer in WERS.items()]
+    write(
+        tmp_path,
+        *(made_by(each, source=each["method"] + each["dataset"][: each["method"] == "rtn"]) for each in made),
+    )
+    assert [row[-1] for row in markdown(tmp_path)] == ["mean", "†", "**20.00**"]
 
 
 def test_csv_has_every_point_with_figures_and_settings(outputs: Path) -> None:

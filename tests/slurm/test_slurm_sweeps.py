@@ -32,7 +32,13 @@ pytestmark = [
 ]
 
 JOBS = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1")
-SMALL = ("calib.n=4", "evaluate.bootstrap_samples=100", "evaluate.probe_clips=0", "profile.repeats=2")
+SMALL = (
+    "calib.n=4",
+    "evaluate.bootstrap_samples=100",
+    "evaluate.probe_clips=0",
+    "profile.repeats=2",
+    "profile.max_load=1000",
+)
 WHOLE = ("method=gptq", "wbits=3", "dataset.limit=12", "evaluate.batch_size=2", "tracking=none", *SMALL)
 SHORT = ("method=rtn", "stages=[quantize]", "dataset.limit=4", *SMALL)
 UNREACHABLE = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}

@@ -56,6 +56,7 @@ class Measurement:
         threads: that the runtime computed with.
         device: name of the processor or GPU.
         version: of the runtime.
+        load: processors that others kept busy meanwhile; None where that is not known.
     """
 
     load_ms: float | None
@@ -70,6 +71,7 @@ class Measurement:
     threads: int
     device: str
     version: str
+    load: float | None = None
 
 
 def summarize(times: Times, seconds: float) -> dict[str, float]:

@@ -23,7 +23,7 @@ const COLUMNS = {
   capped: { label: "Cut off", ...count("capped") },
   changed_transcripts: { label: "Changed", ...count("changed_transcripts") },
 };
-const VERSIONS = { data: "Data", weights: "Weights", normalizer: "Normalizer", scorer: "Scorer", schema: "Schema", code: "Code" };
+const VERSIONS = { data: "Data", weights: "Weights", normalizer: "Normalizer", scorer: "Scorer", schema: "Schema", code: "Code", commit: "Commit", packages: "Packages", machine: "Machine" };
 
 // What differs among the points is told in columns of its own, so that nothing is compared unawares.
 function addVersions() {
