@@ -51,7 +51,9 @@ def machine(device: str) -> dict[str, Any]:
     """What decides how fast this process computes: processor, those of it that may be used, threads, accelerator."""
     import torch
 
-    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu"
+    name = torch.device(device).type
+    if name == "cuda":  # a sweep may be launched where there is none
+        name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else "cuda, which is not here"
     return {**processor(), "threads": torch.get_num_threads(), "device": name}
 
 

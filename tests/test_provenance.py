@@ -108,6 +108,12 @@ def test_a_latency_is_of_a_number_of_threads(
     assert Latency().is_done(opened(finished[0])) is (threads == 1)
 
 
+def test_points_for_a_gpu_can_be_looked_up_where_there_is_none(tmp_path: Path) -> None:
+    point = opened(tmp_path, "device=cuda")
+    assert not Latency().is_done(point)
+    assert point.fingerprint == opened(tmp_path).fingerprint, "the score is the same point's"
+
+
 @pytest.mark.parametrize("how", ["damaged", "absent"])
 @pytest.mark.parametrize("part", ["decoded_cost", "profile", "quantized", "calibration", "transcripts", "latency"])
 def test_a_record_keeps_what_cannot_be_read_again(

@@ -99,6 +99,8 @@ def _read_run(log: Path) -> OfflineRun:
             run.id, run.name, run.group = record.run.run_id, record.run.display_name, record.run.run_group
             run.project, run.job_type, run.tags = record.run.project, record.run.job_type, list(record.run.tags)
             run.config |= {_name(item): json.loads(item.value_json) for item in record.run.config.update}
+        elif kind == "config":
+            run.config |= {_name(item): json.loads(item.value_json) for item in record.config.update}
         elif kind == "history":
             run.history.append({_name(item): json.loads(item.value_json) for item in record.history.item})
         elif kind == "summary":
