@@ -18,6 +18,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.masking_utils import create_causal_mask
 
 from src.errors import UserError, did_you_mean
+from src.models.cache_argument import cached
 from src.models.speech import Encoded, SpeechModel
 from src.models.whisper_graph import whisper_graph
 
@@ -137,7 +138,7 @@ class WhisperSpeech(SpeechModel):
         decoder = self.module.model.decoder
         hidden = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[: tokens.shape[1]]
         causal = create_causal_mask(
-            config=self.module.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
+            config=self.module.config, inputs_embeds=hidden, attention_mask=None, **cached(create_causal_mask, None)
         )
         return hidden, {"attention_mask": causal, "encoder_hidden_states": encoded.states, "use_cache": False}
 
@@ -166,8 +167,8 @@ class WhisperSpeech(SpeechModel):
         output = self.module.model.decoder(
             input_ids=tokens,
             encoder_hidden_states=encoded.states,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **cached(type(self.module.model.decoder).forward, cache),
         )
         states: Tensor = output.last_hidden_state
         return states
