@@ -21,7 +21,8 @@ from src.composite import Composite
 from src.data.folder import Layout
 from src.digest import sha256_file
 from src.errors import UserError
-from src.models.source import CHECKPOINT_FILES, resolve_source
+from src.models.files import checkpoint_files
+from src.models.source import resolve_source
 from src.records import RECORD, present, save_record
 from src.settings import ROOT, DatasetSettings, ModelSettings, Settings
 from src.store import Entry, Store, damage, write_json
@@ -149,7 +150,7 @@ def _inputs(settings: Settings) -> Iterator[Path]:
 def _model_files(model: ModelSettings) -> Iterator[Path]:
     folder = resolve_source(model.source)
     if folder is not None:
-        yield from (file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern))
+        yield from checkpoint_files(folder)
     elif model.revision is None and not model.random_weights:
         raise LookupError(model.source)
 

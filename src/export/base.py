@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from src.errors import UserError
+from src.models.files import CONFIG, settings_files
 from src.models.graph import Linear, ModelGraph
 from src.models.loading import load, load_config, load_graph
-from src.models.source import CHECKPOINT_FILES, checkpoint_folder
+from src.models.source import checkpoint_folder
 from src.quant.checkpoint import StoredModel
 from src.quant.extras import Extra
 from src.quant.granularity import WeightSpec
@@ -52,10 +53,9 @@ class Exportable:
     def copy_processors(self, folder: Path) -> None:
         """Copies tokenizer, feature extractor and generation settings of the checkpoint; random weights have none."""
         source = checkpoint_folder(self.settings)
-        for pattern in () if source is None else CHECKPOINT_FILES:
-            if pattern != "config.json" and not pattern.startswith("model"):
-                for file in source.glob(pattern) if source else ():
-                    (folder / file.name).write_bytes(file.read_bytes())
+        for file in [] if source is None else settings_files(source):
+            if file.name != CONFIG:
+                (folder / file.name).write_bytes(file.read_bytes())
 
 
 class Runtime(ABC):

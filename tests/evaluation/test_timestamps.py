@@ -13,7 +13,7 @@ from tests.evaluation.long_audio import NO_TIMESTAMPS, POSITIONS, timed_whisper
 from tests.tiny import tiny_whisper
 
 EOS, VOCABULARY = 89, 197
-TIMES = TimeTokens(prompt=(90,), first=96, latest_start=50, cap=31)
+TIMES = TimeTokens(prompt=(90,), first=96, last=196, latest_start=50, cap=31)
 ZERO, ONE, TWO = 96, 146, 196  # tokens of the times 0, 1 and 2 s
 
 
@@ -79,7 +79,8 @@ def test_every_window_goes_on_by_a_time_token_at_least() -> None:
 
 def test_a_whisper_says_whether_it_knows_times() -> None:
     speech = timed_whisper(seed=0)
-    assert speech.time_tokens == TimeTokens(prompt=speech.prompt[:-1], first=NO_TIMESTAMPS + 1, latest_start=50, cap=31)
+    first, last = NO_TIMESTAMPS + 1, NO_TIMESTAMPS + 1 + POSITIONS
+    assert speech.time_tokens == TimeTokens(prompt=speech.prompt[:-1], first=first, last=last, latest_start=50, cap=31)
     assert speech.window_frames == POSITIONS * TIMES.frames
     del speech.module.generation_config.max_initial_timestamp_index
     assert speech.time_tokens.latest_start == 50  # 1 s, where the checkpoint does not say
