@@ -114,6 +114,12 @@ def own_head(folder: Path) -> bool:
     return head is not None and embedding is not None and not equal(head, embedding)
 
 
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors by name; none where there are no weights. Raises UserError."""
+    tensors = stored_tensors([file for file in weight_files(folder) if file.name != INDEX])
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
 def _tensors(folder: Path, files: list[Path]) -> dict[str, Stored]:
     """All tensors by name. Raises UserError."""
     weights = [file for file in files if file.suffix == ".safetensors"]

@@ -6,14 +6,13 @@ all cached never pays for them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError, did_you_mean
-from src.models.claims import check_checkpoint, check_config, own_head
+from src.models.claims import check_checkpoint, check_config, own_head, tensor_shapes
 from src.models.files import checkpoint_files, only
 from src.models.source import download, model_identity, resolve_revision, resolve_source
 from src.settings import ModelSettings
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from src.models.speech import SpeechModel
 
 __all__ = ["load", "load_config", "load_graph", "model_identity", "resolve_source"]
-
-log = logging.getLogger(__name__)
 
 # Accepted by the configuration class, though not among its fields.
 _EXTRA_FIELDS = {"whisper": frozenset[str](), "moonshine": frozenset({"partial_rotary_factor", "rope_theta"})}
@@ -80,13 +77,18 @@ def load_graph(settings: ModelSettings) -> ModelGraph:
     """The structure of a recogniser from its configuration alone; no weight is read or drawn.
 
     Raises:
-        UserError: the configuration is absent, of another family, or can not be fetched.
+        UserError: the configuration is absent, of another family, or can not be fetched; or the headers of the weights,
+            where there are some, tell of others than it describes.
     """
     import torch
+
+    from src.models.contents import check_shapes
 
     config = load_config(settings)
     with torch.device("meta"):
         module = _build(config)
+    if not settings.random_weights:
+        check_shapes(settings.source, module, tensor_shapes(_folder(settings)))
     graph = _declared_graph(settings, config)
     _check(settings, graph, module)
     return graph
@@ -204,6 +206,8 @@ def _pretrained_module(settings: ModelSettings, config: PreTrainedConfig, folder
     import torch
     from transformers import AutoModelForSpeechSeq2Seq
 
+    from src.models.contents import check_loaded
+
     with _quiet(), _reading(settings, "weights that its config.json describes", folder):
         module, report = AutoModelForSpeechSeq2Seq.from_pretrained(
             folder,
@@ -215,54 +219,8 @@ def _pretrained_module(settings: ModelSettings, config: PreTrainedConfig, folder
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported instead
         )
-    _check_report(settings, module, report)
-    _check_numbers(settings, module)
+    check_loaded(settings.source, module, report)
     return module
-
-
-def _check_report(settings: ModelSettings, module: PreTrainedModel, report: dict[str, Any]) -> None:
-    """The checkpoint has all weights of the module, of its shapes, and none inside it that it does not know."""
-    parts = {name for name, _ in module.named_children()} | {name for name, _ in module.base_model.named_children()}
-    unknown = sorted(report["unexpected_keys"])
-    inside = [name for name in unknown if name.split(".")[0] in parts or "lora_" in name]
-    other = [f"{key} {list(found)}, not {list(asked)}" for key, found, asked in sorted(report["mismatched_keys"])]
-    problems = {
-        "lacks {} weights": sorted(report["missing_keys"]),
-        "has {} weights of another shape than config.json says": other,
-        "has {} weights that the model of its config.json does not have": inside,
-    }
-    for problem, names in problems.items():
-        if names:
-            shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
-            raise UserError(
-                "model.source",
-                f"{settings.source!r} {problem.format(len(names))} ({shown})",
-                "Give the folder of a complete checkpoint; the result would be another model's",
-            )
-    if unknown:
-        log.warning(
-            "%s also holds what is not part of the model and is not read: %s", settings.source, ", ".join(unknown)
-        )
-
-
-def _check_numbers(settings: ModelSettings, module: PreTrainedModel) -> None:
-    """All weights are numbers, also in float16, in which whatever is not quantized is stored."""
-    import torch
-
-    empty = []
-    for name, weight in module.named_parameters():
-        if torch.isfinite(weight.half()).all():
-            if weight.dim() > 1 and not weight.any():
-                empty.append(name)
-            continue
-        finite = torch.isfinite(weight)
-        count, of = int((~finite).sum()), weight.numel()
-        what = f"{count} of {of} values that are NaN or infinite" if count else "values that do not fit float16"
-        raise UserError(
-            "model.source", f"{settings.source!r}: {name} has {what}", "Give a checkpoint that was saved whole"
-        )
-    if empty:
-        log.warning("%s: all weights are zero in %s", settings.source, ", ".join(empty))
 
 
 @contextmanager

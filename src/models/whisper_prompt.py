@@ -38,21 +38,22 @@ def complete_generation(generation: Any, config: Any, vocabulary: Mapping[str, i
             told = getattr(config, field, None)
         setattr(generation, field, _agreed(field, told, token, vocabulary))
     languages = dict(getattr(generation, "lang_to_id", None) or {})
-    tasks = dict(getattr(generation, "task_to_id", None) or {})
-    if languages or _is_multilingual(generation, config, vocabulary):
-        first, last = sorted((generation.decoder_start_token_id, generation.no_timestamps_token_id))
-        languages = languages or {
-            token: number
-            for token, number in vocabulary.items()
-            if _LANGUAGE.fullmatch(token) and first < number < last
-        }
-        tasks["transcribe"] = tasks.get("transcribe")
-        generation.lang_to_id = {
-            token: _agreed("lang_to_id", told, token, vocabulary) for token, told in languages.items()
-        }
-        generation.task_to_id = {
-            task: _agreed("task_to_id", told, f"<|{task}|>", vocabulary) for task, told in tasks.items()
-        }
+    if not _is_multilingual(generation, config, vocabulary, languages):
+        generation.lang_to_id = None
+        return
+    first, last = sorted((generation.decoder_start_token_id, generation.no_timestamps_token_id))
+    for token, number in {} if languages else vocabulary.items():
+        if _LANGUAGE.fullmatch(token) and first < number < last:
+            languages[token] = number
+    if not languages:
+        raise UserError(
+            "model.source", "generation_config.json lacks lang_to_id, the tokenizer has no language", _REMEDY
+        )
+    tasks = {"transcribe": None, **(getattr(generation, "task_to_id", None) or {})}
+    generation.lang_to_id = {token: _agreed("lang_to_id", told, token, vocabulary) for token, told in languages.items()}
+    generation.task_to_id = {
+        task: _agreed("task_to_id", told, f"<|{task}|>", vocabulary) for task, told in tasks.items()
+    }
 
 
 def prompt(generation: Any, language: str | None) -> tuple[int, ...]:
@@ -92,18 +93,20 @@ def _agreed(field: str, told: int | None, token: str, vocabulary: Mapping[str, i
     return int(told if told is not None else known)  # type: ignore[arg-type]
 
 
-def _is_multilingual(generation: Any, config: Any, vocabulary: Mapping[str, int]) -> bool:
+def _is_multilingual(generation: Any, config: Any, vocabulary: Mapping[str, int], languages: Mapping[str, int]) -> bool:
     """By what says so most directly: a flag, the tokens that older settings force, or the vocabulary.
 
     English-only checkpoints have the tokens of all languages too, so that these tell nothing. Raises UserError.
     """
     flag = getattr(generation, "is_multilingual", None)
-    if flag is not None:
-        return bool(flag)
+    if flag is not None or languages:
+        return bool(flag) if flag is not None else True
     forced = getattr(generation, "forced_decoder_ids", None) or getattr(config, "forced_decoder_ids", None)
     if forced:
         return any(token in (None, vocabulary.get("<|transcribe|>")) for *_, token in forced)
     if generation.decoder_start_token_id not in _MULTILINGUAL:
         problem = "generation_config.json lacks is_multilingual, and nothing else tells whether the checkpoint is"
-        raise UserError("model.source", problem, 'Add "is_multilingual": true or false, or copy the file from its origin')
+        raise UserError(
+            "model.source", problem, 'Add "is_multilingual": true or false, or copy the file from its origin'
+        )
     return _MULTILINGUAL[generation.decoder_start_token_id]
