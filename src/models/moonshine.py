@@ -118,7 +118,8 @@ class MoonshineSpeech(SpeechModel):
 
     def limits(self) -> dict[str, Any]:
         """See :meth:`SpeechModel.limits`."""
-        return {"max_tokens": self._most, "tokens_per_second": self._rate, "shortest": self._shortest}
+        most = {"max_tokens": self._most, "tokens_per_second": self._rate}
+        return {**most, "window": self.window, "shortest": self._shortest}
 
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         output = self.module.model.decoder(

@@ -38,8 +38,9 @@ def complete_generation(generation: Any, config: Any, vocabulary: Mapping[str, i
             told = getattr(config, field, None)
         setattr(generation, field, _agreed(field, told, token, vocabulary))
     languages = dict(getattr(generation, "lang_to_id", None) or {})
-    if not _is_multilingual(generation, config, vocabulary, languages):
-        generation.lang_to_id = None
+    generation.is_multilingual = _is_multilingual(generation, config, vocabulary, languages)
+    if not generation.is_multilingual:
+        vars(generation).pop("lang_to_id", None)  # transformers takes a checkpoint that has it for a multilingual one
         return
     first, last = sorted((generation.decoder_start_token_id, generation.no_timestamps_token_id))
     for token, number in {} if languages else vocabulary.items():
