@@ -85,6 +85,7 @@ def _config(model: Exportable, bits: int) -> dict[str, Any]:
         "dequantize": True,
     }
     config = {**model.config.to_dict(), "dtype": "float32", "quantization_config": quantization}
+    config.pop("_name_or_path", None)  # a path on this machine
     config["architectures"] = [f"{model.settings.family.title()}ForConditionalGeneration"]
     return config
 

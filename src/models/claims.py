@@ -25,6 +25,7 @@ from src.models.files import (
 from src.models.tensors import FLOATS, Stored, equal, stored_tensors
 from src.settings import ModelSettings
 
+_ELSEWHERE: Final = ("transformers_weights", "configuration_files", "fast_tokenizer_files")
 _QUANTIZED: Final = ("quantization_config", "compression_config")
 _SIZES: Final[Mapping[str, Mapping[str, tuple[str, int]]]] = {  # fields of config.json: whose axis they are the size of
     "whisper": {
@@ -67,7 +68,7 @@ def check_checkpoint(settings: ModelSettings, folder: Path) -> None:
     config = check_config(settings, folder)
     for file in settings_files(folder):
         if file.suffix == ".json":
-            read_object(file)
+            _refuse_elsewhere(file, read_object(file))
     _refuse_quantized(folder, config)
     tensors = _tensors(folder, files)
     _check_types(tensors)
@@ -149,6 +150,13 @@ def _formats(folder: Path) -> str:
         if found:
             return f"it has {', '.join(found[:3])}, and {words}"
     return f"it has {', '.join(names[:5]) or 'no files'}"
+
+
+def _refuse_elsewhere(file: Path, told: Mapping[str, Any]) -> None:
+    """Files of other names, which transformers would read instead, are no part of the identity."""
+    for key in _ELSEWHERE:
+        if told.get(key):
+            raise wrong(f"{file} names other files to read ({key}: {told[key]})", f"Remove {key}, and rename the files")
 
 
 def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
