@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "load_config", "load_graph", "model_identity", "resolve_source"]
 
+_PROCESSORS = "its feature extractor or tokenizer"
 # Accepted by the configuration class, though not among its fields.
 _EXTRA_FIELDS = {"whisper": frozenset[str](), "moonshine": frozenset({"partial_rotary_factor", "rope_theta"})}
 
@@ -45,7 +46,7 @@ def load(settings: ModelSettings, device: str, seed: int) -> SpeechModel:
         check_checkpoint(settings, folder)
         config = load_config(settings)
         with only(folder, checkpoint_files(folder)) as shown:
-            with _reading(settings, "its feature extractor or tokenizer", shown):
+            with _reading(settings, _PROCESSORS, shown):
                 extractor, tokenizer = load_processors(shown, config)
             module = _pretrained_module(settings, config, shown)
     speech = _wrap(settings, module.to(device), extractor, tokenizer)
@@ -65,12 +66,30 @@ def load_prompt(settings: ModelSettings) -> tuple[int, ...]:
     from src.models.whisper_prompt import complete_generation, prompt
 
     config, folder = load_config(settings), _folder(settings)
-    with only(folder, checkpoint_files(folder)) as shown, _reading(settings, "its tokenizer", shown):
+    with only(folder, checkpoint_files(folder)) as shown, _reading(settings, _PROCESSORS, shown):
         _, tokenizer = load_processors(shown, config)
         there = (shown / "generation_config.json").exists()
         generation = GenerationConfig.from_pretrained(shown) if there else GenerationConfig.from_model_config(config)
         complete_generation(generation, config, tokenizer.get_vocab())
     return prompt(generation, settings.language)
+
+
+def check_processors(settings: ModelSettings) -> None:
+    """Checks feature extractor, tokenizer and, of Whisper, generation settings and language, without reading a weight.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
+    if settings.random_weights:
+        return
+    if settings.family == "whisper":
+        load_prompt(settings)
+        return
+    from src.models.processors import load_processors
+
+    folder = _folder(settings)
+    with only(folder, checkpoint_files(folder)) as shown, _reading(settings, _PROCESSORS, shown):
+        load_processors(shown, load_config(settings))
 
 
 def load_graph(settings: ModelSettings) -> ModelGraph:

@@ -44,9 +44,29 @@ def _check_extractor(extractor: Any, config: PreTrainedConfig) -> None:
     if extractor.sampling_rate != SAMPLING_RATE:
         problem = f"the feature extractor is for {extractor.sampling_rate} Hz, and audio is read at {SAMPLING_RATE} Hz"
         raise wrong(problem, _REMEDY)
-    if config.model_type == "whisper" and (extractor.hop_length, extractor.n_fft) != (160, 400):
+    if config.model_type != "whisper":
+        return
+    check_window(extractor, config)
+    if (extractor.hop_length, extractor.n_fft) != (160, 400):
         problem = (
             f"the feature extractor's frames are {extractor.hop_length} of {extractor.n_fft} samples, not 160 of 400"
+        )
+        raise wrong(problem, _REMEDY)
+
+
+def check_window(extractor: WhisperFeatureExtractor, config: PreTrainedConfig) -> None:
+    """Whether Whisper's encoder has a position for every second frame, and a channel for every mel bin.
+
+    Raises:
+        UserError: it has not.
+    """
+    frames = 2 * config.max_source_positions
+    if extractor.nb_max_frames != frames:
+        problem = f"the feature extractor makes {extractor.nb_max_frames} frames but the encoder takes {frames}"
+        raise wrong(problem, "Set chunk_length in preprocessor_config.json to max_source_positions / 50")
+    if extractor.feature_size != config.num_mel_bins:
+        problem = (
+            f"the feature extractor makes {extractor.feature_size} mel bins, the encoder takes {config.num_mel_bins}"
         )
         raise wrong(problem, _REMEDY)
 

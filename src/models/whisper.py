@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, WhisperConfig, WhisperFeatureExtractor
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.masking_utils import create_causal_mask
 
-from src.errors import UserError
 from src.models.cache_argument import cached
+from src.models.processors import check_window
 from src.models.speech import Encoded, SpeechModel
 from src.models.whisper_graph import whisper_graph
 from src.models.whisper_prompt import complete_generation, times_are_tokens
@@ -82,7 +82,7 @@ class WhisperSpeech(SpeechModel):
             extractor=extractor or _default_extractor(config),
             tokenizer=tokenizer,
         )
-        _check_extractor(self._extractor, config)
+        check_window(self._extractor, config)
 
     @property
     def window(self) -> int:
@@ -200,22 +200,6 @@ def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:
     frames_per_second = 100
     seconds = config.max_source_positions * _FRONTEND_STRIDE // frames_per_second
     return WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=seconds)
-
-
-def _check_extractor(extractor: WhisperFeatureExtractor, config: WhisperConfig) -> None:
-    frames = config.max_source_positions * _FRONTEND_STRIDE
-    if extractor.nb_max_frames != frames:
-        raise UserError(
-            "model.source",
-            f"the feature extractor makes {extractor.nb_max_frames} frames but the encoder takes {frames}",
-            "Set chunk_length in preprocessor_config.json to max_source_positions / 50",
-        )
-    if extractor.feature_size != config.num_mel_bins:
-        raise UserError(
-            "model.source",
-            f"the feature extractor makes {extractor.feature_size} mel bins, the encoder takes {config.num_mel_bins}",
-            "Copy preprocessor_config.json or processor_config.json from the checkpoint this one was made of",
-        )
 
 
 def _prompt(module: PreTrainedModel, language: str | None, vocabulary: dict[str, int]) -> tuple[int, ...]:

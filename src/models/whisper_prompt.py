@@ -72,9 +72,12 @@ def prompt(generation: Any, language: str | None) -> tuple[int, ...]:
             )
         return (start, no_timestamps)
     known = [code.strip("<|>") for code in languages]
+    if language is None:
+        problem = "no language is set, and the checkpoint is multilingual"
+        raise UserError("model.language", problem, f"Use model.language=en, or another of {', '.join(sorted(known))}")
     if language not in known:
         problem = f"{language!r} is not a language of this multilingual checkpoint"
-        raise UserError("model.language", problem, did_you_mean(str(language), known))
+        raise UserError("model.language", problem, did_you_mean(language, known))
     return (start, languages[f"<|{language}|>"], generation.task_to_id["transcribe"], no_timestamps)
 
 

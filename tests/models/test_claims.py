@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from src.errors import UserError
-from src.models.loading import load, load_config, load_graph, model_identity
+from src.models.loading import check_processors, load, load_config, load_graph, model_identity
 from tests.models.checkpoints import INDEX, WEIGHTS, Spoil, both, bytes_of, edited, sharded, tensors
 from tests.tiny import WHISPER, model_settings
 
@@ -198,6 +198,10 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
     "not a number": (of_value(float("nan")), rf"has in {LAYER} 1 of 8192 values NaN or infinite"),
     "infinite": (of_value(float("-inf")), rf"has in {LAYER} 1 of 8192 values NaN or infinite"),
     "too large to be stored": (of_value(1e6), rf"has in {LAYER} values too large for float16"),
+    "an unknown activation": (edited("config.json", activation_function="magic"), r"'?magic"),
+}
+
+PROCESSORS: dict[str, tuple[Spoil, str]] = {
     "other mel bins in the extractor": (
         edited("preprocessor_config.json", feature_size=128),
         r"makes 128 mel bins.* takes 80",
@@ -212,7 +216,6 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
         edited("generation_config.json", no_timestamps_token_id=92),
         r"says no_timestamps_token_id 92 where the tokenizer has 93",
     ),
-    "an unknown activation": (edited("config.json", activation_function="magic"), r"'?magic"),
 }
 
 
@@ -222,6 +225,15 @@ def test_is_refused_when_it_is_loaded(name: str, copy: Path) -> None:
     spoil(copy)
     with pytest.raises(UserError, match=told):
         load(model_settings(copy), "cpu", 0)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_processors_are_refused_without_a_weight(name: str, copy: Path) -> None:
+    spoil, told = PROCESSORS[name]
+    spoil(copy)
+    for read in (check_processors, lambda settings: load(settings, "cpu", 0)):
+        with pytest.raises(UserError, match=told):
+            read(model_settings(copy))
 
 
 def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(copy: Path) -> None:
