@@ -14,9 +14,10 @@ from src.evaluation import probe
 from src.evaluation.comparison import WORST_COLUMNS, changes, difference, scored, worst
 from src.evaluation.failures import Failures, failures
 from src.evaluation.transcribe import Transcript, load_transcripts
+from src.models.loading import check_processors
 from src.point import Point
 from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
-from src.stages.decoding import TRANSCRIPTS, decode, require_decoded, speed
+from src.stages.decoding import TRANSCRIPTS, decode, decoded, require_decoded, speed
 from src.store import Entry, write_json
 from src.tracking import MAX_CLIP_SECONDS, MAX_CLIPS, Tracker
 
@@ -43,6 +44,8 @@ class Evaluate(Stage):
             require_decoded(point)
         else:
             require_dataset(point.settings.dataset)
+            if not all(entry.path.is_dir() for entry in decoded(point)):
+                check_processors(point.settings.model)
 
     def is_done(self, point: Point) -> bool:
         """Scores are stored, and not to be computed again."""
