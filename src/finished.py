@@ -26,7 +26,8 @@ from src.digest import sha256_file
 from src.errors import UserError
 from src.integrity import holds, state
 from src.interrupts import held
-from src.models.source import CHECKPOINT_FILES, resolve_source
+from src.models.files import checkpoint_files
+from src.models.source import resolve_source
 from src.provenance import gpus, processor, source
 from src.records import RECORD, present, save_record
 from src.settings import DatasetSettings, ModelSettings, Settings
@@ -173,7 +174,7 @@ def _inputs(settings: Settings) -> Iterator[Path]:
 def _model_files(model: ModelSettings) -> Iterator[Path]:
     folder = resolve_source(model.source)
     if folder is not None:
-        yield from (file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern))
+        yield from checkpoint_files(folder)
     elif model.revision is None and not model.random_weights:
         raise LookupError(model.source)
 

@@ -23,8 +23,8 @@ from src.provenance import machine
 from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
 from src.store import Entry, Store, fingerprint, open_store
 
-SCHEMA = 6  # raise when the meaning of a stored result changes
-EXPORTS = 2  # raise when exporters write other files
+SCHEMA = 7  # raise when the meaning of a stored result changes
+EXPORTS = 3  # raise when exporters write other files
 WORST_UTTERANCES = 16  # that evaluate stores beside the scores, for the report
 
 FULL_DTYPE = "float32"
@@ -155,7 +155,8 @@ class Point:
     @cached_property
     def exported(self) -> Entry:
         """The quantized model as another runtime's files."""
-        files = {"format": EXPORTS, **self.settings.export.model_dump()}
+        told = {"long_form": self.settings.evaluate.long_form, "dtype": self.settings.dtype, **self._decoding}
+        files = {"format": EXPORTS, **self.settings.export.model_dump(), **told}
         return self._entry("export", quantized=self.quantized.fingerprint, **files)
 
     @cached_property

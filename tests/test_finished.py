@@ -97,6 +97,15 @@ def test_it_is_not_found_once_any_file_that_it_rests_on_changed(finished: Path, 
     assert stored_record(asked)
 
 
+def test_it_is_not_found_once_an_adapter_lies_beside_the_model(finished: Path) -> None:
+    adapter = finished / "model/adapter_config.json"
+    adapter.write_text("{}")
+    same = (f"model.source={finished / 'model'}", "wbits=8")
+    assert found(finished / "out", *same) is None
+    adapter.unlink()
+    assert found(finished / "out", *same)
+
+
 def test_a_sweep_submits_what_is_missing_and_a_search_ends_with_its_front(finished: Path) -> None:
     arguments = ("-m", f"model.source={finished / 'model'}")
     part = run(finished / "out", *arguments, "wbits=8,6", "sweep.only_missing=true")

@@ -19,6 +19,7 @@ from src.calib.observe import observe, valid_rows
 from src.calib.stats import RunningStatistics
 from src.calib.task import BlockInput, BlockTask
 from src.methods.base import LinkStatistics
+from src.models.cache_argument import cached
 from src.models.graph import Block, Link, Rows
 from src.models.speech import Encoded, SpeechModel
 from src.progress import progress
@@ -147,7 +148,8 @@ class Walker:
             padded, valid = self._calibration.pad(tokens, self._speech.eos, self._speech.device)
             hidden, kwargs = self._speech.decoder_inputs(padded, each)
             if kv_layer is not None:
-                kwargs["past_key_values"] = ForcedCache(kv_layer, each.mask)
+                first = type(self._speech.block(self._speech.graph.decoder[0]))
+                kwargs |= cached(first.forward, ForcedCache(kv_layer, each.mask))
             stream.append(BlockInput(hidden, kwargs, valid))
         return stream
 

@@ -135,7 +135,7 @@ class Course:
 
     def decoded(self, speech: SpeechModel, times: TimeTokens) -> Decoded:
         """The text without its times."""
-        text = speech.text([token for token in self.tokens if token < times.first])
+        text = speech.text([token for token in self.tokens if not times.holds(token)])
         return Decoded(text.strip(), self.generated, self.capped)
 
 

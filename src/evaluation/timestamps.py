@@ -23,24 +23,27 @@ def time_rules(times: TimeTokens, eos: int, logits: Tensor, emitted: Tensor) -> 
 
     Args:
         times: the checkpoint's time tokens.
-        eos: the end token; ids below it are text.
+        eos: the end token; ids below it are text, and so are ids above the last time.
         logits: ``[batch, vocab]``.
         emitted: what each row has written so far, LongTensor ``[batch, steps]``.
     """
     ids = torch.arange(logits.shape[1], device=logits.device)
-    is_time = ids >= times.first
+    is_time = (ids >= times.first) & (ids <= times.last)
+    is_text = (ids < eos) | (ids > times.last)
     if emitted.shape[1] == 0:
         logits = logits.masked_fill(~is_time | (ids > times.first + times.latest_start), float("-inf"))
     else:
-        last = emitted[:, -1:] >= times.first
-        opened = emitted[:, -2:-1] >= times.first if emitted.shape[1] > 1 else torch.ones_like(last)
+        written = (emitted >= times.first) & (emitted <= times.last)
+        last = written[:, -1:]
+        opened = written[:, -2:-1] if emitted.shape[1] > 1 else torch.ones_like(last)
         closing = last & ~opened  # a time after text: another time or the end has to follow
-        latest = emitted.clamp(min=times.first - 1).amax(dim=1, keepdim=True)
+        latest = emitted.where(written, times.first - 1).amax(dim=1, keepdim=True)
         early = is_time & (ids < torch.where(closing, latest, latest + 1))
-        forbidden = early | (last & opened & is_time) | (closing & (ids < eos)) | (ids == times.first - 1)
+        forbidden = early | (last & opened & is_time) | (closing & is_text) | (ids == times.first - 1)
         logits = logits.masked_fill(forbidden, float("-inf"))
     logprobs = logits.float().log_softmax(dim=-1)
-    likelier = logprobs[:, times.first :].logsumexp(dim=-1) > logprobs[:, : times.first].amax(dim=-1)
+    total = logprobs[:, times.first : times.last + 1].logsumexp(dim=-1)
+    likelier = total > logprobs.masked_fill(is_time, float("-inf")).amax(dim=-1)
     return logits.masked_fill(likelier.unsqueeze(1) & ~is_time, float("-inf"))
 
 
@@ -56,7 +59,7 @@ def complete(tokens: Sequence[int], times: TimeTokens, frames: int) -> tuple[lis
         times: the checkpoint's time tokens.
         frames: mel frames of audio in the window.
     """
-    is_time = [token >= times.first for token in tokens]
+    is_time = [times.holds(token) for token in tokens]
     pairs = [second for second in range(1, len(tokens)) if is_time[second - 1] and is_time[second]]
     if not pairs or is_time[-2:] == [False, True]:
         return list(tokens), frames

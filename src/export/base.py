@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from src.errors import UserError
+from src.models.files import CONFIG, GENERATION, settings_files
 from src.models.graph import Linear, ModelGraph
 from src.models.loading import load, load_config, load_graph
-from src.models.source import CHECKPOINT_FILES, checkpoint_folder
+from src.models.source import checkpoint_folder
 from src.quant.checkpoint import StoredModel
 from src.quant.extras import Extra
 from src.quant.granularity import WeightSpec
@@ -27,12 +28,19 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, eq=False)
 class Exportable:
-    """A stored quantized model, the width of its linears' inputs, and the recogniser it belongs to."""
+    """A stored quantized model, the width of its linears' inputs, and the recogniser it belongs to.
+
+    What else evaluate was told: whether the checkpoint's suppressed tokens are never written, whether audio beyond the
+    window is left out, and the type it computed in.
+    """
 
     settings: ModelSettings
     stored: StoredModel
     abits: int
     seed: int
+    suppress: bool = True
+    truncate: bool = False
+    dtype: str = "float32"
 
     @cached_property
     def config(self) -> PreTrainedConfig:
@@ -49,13 +57,27 @@ class Exportable:
         """The recogniser at full precision: what it knows beside its weights."""
         return load(self.settings, "cpu", self.seed)
 
+    @property
+    def head(self) -> str:
+        """Path of the module whose weights are the head's: the embedding, unless the model has one of its own."""
+        own, stored = self.graph.head, self.stored
+        return own if own in stored.weights or f"{own}.weight" in stored.leftovers else self.graph.embedding
+
+    def suppressed(self, *, first_step: bool) -> list[int]:
+        """Token ids that are never written, as evaluate was told."""
+        return self.speech.suppressed(first_step=first_step).tolist() if self.suppress else []
+
     def copy_processors(self, folder: Path) -> None:
-        """Copies tokenizer, feature extractor and generation settings of the checkpoint; random weights have none."""
+        """Copies tokenizer and feature extractor of the checkpoint; random weights have none."""
         source = checkpoint_folder(self.settings)
-        for pattern in () if source is None else CHECKPOINT_FILES:
-            if pattern != "config.json" and not pattern.startswith("model"):
-                for file in source.glob(pattern) if source else ():
-                    (folder / file.name).write_bytes(file.read_bytes())
+        for file in [] if source is None else settings_files(source):
+            if file.name not in (CONFIG, GENERATION):
+                (folder / file.name).write_bytes(file.read_bytes())
+
+
+def decoding_notes(model: Exportable) -> list[str]:
+    """What evaluate was told and no runtime's files can be."""
+    return [] if model.dtype == "float32" else [f"evaluate computed in {model.dtype}, which the files know nothing of"]
 
 
 class Runtime(ABC):

@@ -13,6 +13,7 @@ for all weights, so mixed ones are packed at the largest.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,9 +41,13 @@ class CompressedTensors(Runtime):
             tensors |= {f"{path}.{part}": tensor for part, tensor in packed(weight, bits).items()}
         (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
         model.copy_processors(folder)
+        _generation(model).save_pretrained(folder)
         write_json(folder / "config.json", _config(model, bits))
         narrower = sum(weight.spec.bits < bits for weight in weights.values())
-        return [f"{narrower} weights of less than {bits} bits take {bits}: the format has one width"] * bool(narrower)
+        notes = [f"{narrower} weights of less than {bits} bits take {bits}: the format has one width"] * bool(narrower)
+        if model.speech.limits()["tokens_per_second"] is not None:
+            notes.append("generate() does not bound the tokens of a clip by its length: pass max_new_tokens")
+        return notes
 
 
 def packed(weight: QuantizedWeight, bits: int) -> dict[str, Tensor]:
@@ -80,8 +85,19 @@ def _config(model: Exportable, bits: int) -> dict[str, Any]:
         "dequantize": True,
     }
     config = {**model.config.to_dict(), "dtype": "float32", "quantization_config": quantization}
+    config.pop("_name_or_path", None)  # a path on this machine
     config["architectures"] = [f"{model.settings.family.title()}ForConditionalGeneration"]
     return config
+
+
+def _generation(model: Exportable) -> Any:
+    """The checkpoint's generation settings, with language and suppressed tokens as they were evaluated."""
+    generation = copy.deepcopy(model.speech.module.generation_config)
+    if model.settings.language is not None and model.settings.family == "whisper":
+        generation.language, generation.task = model.settings.language, "transcribe"
+    if not model.suppress:
+        generation.suppress_tokens = generation.begin_suppress_tokens = None
+    return generation
 
 
 def _arguments(spec: WeightSpec, bits: int) -> dict[str, Any]:

@@ -5,9 +5,8 @@ whisper.cpp's ``whisper_model_load`` reads them. All matrices have one type, amo
 also the head: it is the one tensor that is rounded here, and how much that changes it is told. Convolutions are
 float16, all else float32.
 
-whisper.cpp knows its special tokens by number, counted from OpenAI's vocabularies. A smaller vocabulary is therefore
-laid out like the English one: end, start and "no timestamps" move to their numbers there, and the rows in between,
-which no transcript may use, are zero.
+whisper.cpp knows its special tokens by number (:mod:`src.export.ggml_tokens`). A smaller vocabulary is therefore
+laid out like the English one.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from src.export.base import Exportable, Runtime
 from src.export.ggml_blocks import BLOCK, EXACT, TYPES, BlockType, encode
+from src.export.ggml_tokens import ENGLISH, Numbers, unknown_tokens
 from src.models.graph import Linear
 from src.models.loading import load_config
 from src.quant.extras import Extra
@@ -32,9 +32,9 @@ from src.settings import ExportSettings, ModelSettings
 FILE = "ggml-model.bin"
 _MAGIC = 0x67676D6C
 _FORMATS = 2000  # version 2 of the blocks, times 1000, is added to the file's type
-_ENGLISH = {"vocabulary": 51864, "end": 50256, "start": 50257, "no_timestamps": 50362}
 _FLOAT32, _FLOAT16 = 0, 1
 _PADDING = 256  # frames of the encoder whose keys flash attention fills up with zeros, without a mask
+_ONNX = "Use export=onnx"
 _PADDED = "run it with flash attention off, which pads this model's window with frames that are attended to"
 _ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 _NAMES = {  # of modules, inside a block or at the top
@@ -72,11 +72,15 @@ class Ggml(Runtime):
     def check_model(self, model: ModelSettings) -> None:
         """Whisper with the proportions that whisper.cpp takes for granted. Raises UserError."""
         if model.family != "whisper":
-            raise self.refuse(f"is whisper.cpp's file, and {model.name} is a {model.family} model", "Use export=onnx")
+            raise self.refuse(f"is whisper.cpp's file, and {model.name} is a {model.family} model", _ONNX)
         config = load_config(model)
+        if not config.tie_word_embeddings:
+            raise self.refuse("takes the token embedding for the head, and this model has a head of its own", _ONNX)
+        if reason := unknown_tokens(model, config):
+            raise self.refuse(reason, _ONNX)
         widths = {config.encoder_ffn_dim, config.decoder_ffn_dim}
         if widths != {4 * config.d_model} or config.d_model % BLOCK or config.activation_function != "gelu":
-            raise self.refuse("knows Whisper with its published proportions only", "Use export=onnx")
+            raise self.refuse("knows Whisper with its published proportions only", _ONNX)
 
     def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:
         """Groups of whole blocks on a grid that the blocks hold; see the base."""
@@ -124,26 +128,33 @@ def _notes(model: Exportable, kind: BlockType, moved: float, changed: float) -> 
     notes = [
         f"the token embedding, which is also the head, is rounded to {kind.name}: {changed:.2%} of its norm",
         "whisper.cpp itself rounds the activations that it multiplies with these blocks to 8 bits",
+        "whisper.cpp has rules of its own for tokens that are never written, for times, long audio and failed windows",
         *([_PADDED] if model.config.max_source_positions % _PADDING else []),
     ]
+    if model.settings.language is not None:
+        notes.append(
+            f"whisper.cpp is told the language when it runs, by default en: language={model.settings.language}"
+        )
     if moved:
         notes.append(f"offsets of {kind.name} blocks are rounded to float16: weights move by up to {moved:.2g} steps")
-    if _is_small(model):
-        vocabulary = model.config.vocab_size
-        notes.append(f"the {vocabulary} tokens are laid out among {_ENGLISH['vocabulary']}, as whisper.cpp counts them")
+    vocabulary = model.config.vocab_size
+    if vocabulary < ENGLISH:
+        notes.append(f"the {vocabulary} tokens are laid out among {ENGLISH}, as whisper.cpp counts them")
     return notes
-
-
-def _is_small(model: Exportable) -> bool:
-    return bool(model.config.vocab_size < _ENGLISH["vocabulary"])
 
 
 def _write_sizes(file: BinaryIO, model: Exportable, kind: BlockType) -> None:
     config = model.config
     encoder = (config.max_source_positions, config.d_model, config.encoder_attention_heads, config.encoder_layers)
     decoder = (config.max_target_positions, config.d_model, config.decoder_attention_heads, config.decoder_layers)
-    vocabulary = _ENGLISH["vocabulary"] if _is_small(model) else config.vocab_size
-    sizes = (_MAGIC, vocabulary, *encoder, *decoder, config.num_mel_bins, _FORMATS + kind.file_type)
+    sizes = (
+        _MAGIC,
+        max(config.vocab_size, ENGLISH),
+        *encoder,
+        *decoder,
+        config.num_mel_bins,
+        _FORMATS + kind.file_type,
+    )
     file.write(struct.pack(f"<{len(sizes)}i", *sizes))
 
 
@@ -185,14 +196,14 @@ def _write_embedding(file: BinaryIO, model: Exportable, kind: BlockType) -> floa
 
 
 def _laid_out(model: Exportable, W: Tensor) -> Tensor:
-    """Rows [tokens, d] where whisper.cpp looks for them."""
-    if not _is_small(model):
+    """Rows [tokens, d] where whisper.cpp looks for them; those that no transcript may use are zero."""
+    if len(W) >= ENGLISH:
         return W
-    speech, rows = model.speech, W.new_zeros(_ENGLISH["vocabulary"], W.shape[1])
+    speech, rows, numbers = model.speech, W.new_zeros(ENGLISH, W.shape[1]), Numbers.of(ENGLISH)
     rows[: speech.eos] = W[: speech.eos]
-    ours = {"end": speech.eos, "start": speech.prompt[0], "no_timestamps": speech.prompt[-1]}
-    for name, token in ours.items():
-        rows[_ENGLISH[name]] = W[token]
+    rows[numbers.end], rows[numbers.start] = W[speech.eos], W[speech.prompt[0]]
+    times = W[speech.prompt[-1] :]  # and "no timestamps" before them
+    rows[numbers.no_timestamps : numbers.no_timestamps + len(times)] = times
     return rows
 
 

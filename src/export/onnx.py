@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _FLOAT = 1  # MatMulNBits's accuracy_level of float32 products
 _BLOCK = 16  # groups have to be made of blocks of so many columns
+_WINDOW = "generate.py hears the first {:g} s of a clip, where evaluate decodes longer ones whole"
 _FOLDED = frozenset({Extra.BIASES, Extra.ORDER, Extra.REAL_ZEROS, Extra.SPARSE, Extra.DENSE})
 
 
@@ -102,7 +103,7 @@ class Onnx(Runtime):
         (folder / "generate.py").write_bytes(Path(onnx_generate.__file__).read_bytes())
         write_json(folder / "generate.json", _told(model))
         model.copy_processors(folder)
-        return []
+        return [] if model.truncate else [_WINDOW.format(model.speech.window / model.speech.sampling_rate)]
 
 
 def _is_usual(config: PreTrainedConfig) -> bool:
@@ -122,8 +123,8 @@ def _told(model: Exportable) -> dict[str, Any]:
         "family": model.settings.family,
         "prompt": list(speech.prompt),
         "eos": speech.eos,
-        "suppress": speech.suppressed(first_step=False).tolist(),
-        "suppress_first": speech.suppressed(first_step=True).tolist(),
+        "suppress": model.suppressed(first_step=False),
+        "suppress_first": model.suppressed(first_step=True),
         "sampling_rate": speech.sampling_rate,
     }
     return {**told, **speech.limits()}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,13 @@ class Recogniser:
         self._outputs = [output.name for output in self.decoder.get_outputs()]
 
     def generate(self, waveforms: Sequence[np.ndarray]) -> list[list[int]]:
-        """Token ids of each waveform, without prompt and end token."""
+        """Token ids of each waveform, without prompt and end token; what is beyond the window is left out."""
+        window = self.told["window"]
+        longer = sum(len(waveform) > window for waveform in waveforms)
+        if longer:
+            seconds = window / self.told["sampling_rate"]
+            warnings.warn(f"{longer} clips are longer than {seconds:g} s and are cut to it", stacklevel=2)
+        waveforms = [waveform[:window] for waveform in waveforms]
         return self.decode(self.encode(waveforms), [self.cap(len(waveform)) for waveform in waveforms])
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -121,27 +121,26 @@ def embedded(graph: Graph, tokens: str, form: Form) -> str:
     weight = graph.model.stored.weights.get(path)
     if weight is not None and form.holds_codes:
         return onnx_codes.embedded(graph, tokens, path, weight)
-    return graph.op("Gather", _table(graph), tokens)
+    return graph.op("Gather", _table(graph, path), tokens)
 
 
 def head(graph: Graph, hidden: str, form: Form) -> str:
-    """Logits [..., vocabulary] from the embedding's rows, which both ends of the decoder share.
+    """Logits [..., vocabulary] from the embedding's rows, which both ends of the decoder share, or the head's own.
 
     Its input is not rounded unless the accuracy level asks for it, so that integer graphs have its codes in blocks too.
     """
-    path = graph.model.graph.embedding
+    path = graph.model.head
     weight = graph.model.stored.weights.get(path)
     if weight is not None and form.holds_codes:
         return onnx_codes.product(graph, hidden, [path], [weight], form.accuracy_level)
     width, vocabulary = graph.model.config.hidden_size, graph.model.config.vocab_size
-    flat = graph.op("Gemm", graph.op("Reshape", hidden, graph.constant([-1, width])), _table(graph), transB=1)
+    flat = graph.op("Gemm", graph.op("Reshape", hidden, graph.constant([-1, width])), _table(graph, path), transB=1)
     sizes = graph.op("Shape", hidden, start=0, end=2)
     return graph.op("Reshape", flat, graph.op("Concat", sizes, graph.constant([vocabulary]), axis=0))
 
 
-def _table(graph: Graph) -> str:
-    """The embedding as float32, dequantized where it has codes."""
-    path = graph.model.graph.embedding
+def _table(graph: Graph, path: str) -> str:
+    """The embedding or the head as float32, dequantized where it has codes."""
     weight = graph.model.stored.weights.get(path)
     if weight is None:
         return graph.parameter(f"{path}.weight")

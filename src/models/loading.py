@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError, did_you_mean
-from src.models.source import download, has_safetensors, model_identity, resolve_revision, resolve_source
+from src.models.claims import check_checkpoint, check_config, own_head, tensor_shapes
+from src.models.files import checkpoint_files, only
+from src.models.source import download, model_identity, resolve_revision, resolve_source
 from src.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "load_config", "load_graph", "model_identity", "resolve_source"]
 
+_PROCESSORS = "its feature extractor or tokenizer"
 # Accepted by the configuration class, though not among its fields.
 _EXTRA_FIELDS = {"whisper": frozenset[str](), "moonshine": frozenset({"partial_rotary_factor", "rope_theta"})}
 
@@ -31,31 +34,80 @@ def load(settings: ModelSettings, device: str, seed: int) -> SpeechModel:
     """Loads a recogniser in fp32 for inference; ``seed`` draws the weights where they are random.
 
     Raises:
-        UserError: the checkpoint is absent, can not be fetched, has only pickled weights, is of another family, lacks
-            weights, or its module does not have the family's structure.
+        UserError: the checkpoint is absent, can not be fetched, is not what it seems (:mod:`src.models.claims`), has
+            other weights than its configuration says or weights that are no numbers, or lacks its processors.
     """
     if settings.random_weights:
         module, extractor, tokenizer = _random_module(settings, seed), None, None
     else:
-        folder = _checkpoint(settings)
-        module = _pretrained_module(settings, folder)
-        extractor, tokenizer = _processors(settings, folder)
+        from src.models.processors import load_processors
+
+        folder = _folder(settings)
+        check_checkpoint(settings, folder)
+        config = load_config(settings)
+        with only(folder, checkpoint_files(folder)) as shown:
+            with _reading(settings, _PROCESSORS, shown):
+                extractor, tokenizer = load_processors(shown, config)
+            module = _pretrained_module(settings, config, shown)
     speech = _wrap(settings, module.to(device), extractor, tokenizer)
     _check(settings, speech.graph, module)
     return speech
+
+
+def load_prompt(settings: ModelSettings) -> tuple[int, ...]:
+    """What a Whisper's transcripts start with, without reading a weight.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
+    from transformers import GenerationConfig
+
+    from src.models.processors import load_processors
+    from src.models.whisper_prompt import complete_generation, prompt
+
+    config, folder = load_config(settings), _folder(settings)
+    with only(folder, checkpoint_files(folder)) as shown, _reading(settings, _PROCESSORS, shown):
+        _, tokenizer = load_processors(shown, config)
+        there = (shown / "generation_config.json").exists()
+        generation = GenerationConfig.from_pretrained(shown) if there else GenerationConfig.from_model_config(config)
+        complete_generation(generation, config, tokenizer.get_vocab())
+    return prompt(generation, settings.language)
+
+
+def check_processors(settings: ModelSettings) -> None:
+    """Checks feature extractor, tokenizer and, of Whisper, generation settings and language, without reading a weight.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
+    if settings.random_weights:
+        return
+    if settings.family == "whisper":
+        load_prompt(settings)
+        return
+    from src.models.processors import load_processors
+
+    folder = _folder(settings)
+    with only(folder, checkpoint_files(folder)) as shown, _reading(settings, _PROCESSORS, shown):
+        load_processors(shown, load_config(settings))
 
 
 def load_graph(settings: ModelSettings) -> ModelGraph:
     """The structure of a recogniser from its configuration alone; no weight is read or drawn.
 
     Raises:
-        UserError: the configuration is absent, of another family, or can not be fetched.
+        UserError: the configuration is absent, of another family, or can not be fetched; or the headers of the weights,
+            where there are some, tell of others than it describes.
     """
     import torch
+
+    from src.models.contents import check_shapes
 
     config = load_config(settings)
     with torch.device("meta"):
         module = _build(config)
+    if not settings.random_weights:
+        check_shapes(settings.source, module, tensor_shapes(_folder(settings)))
     graph = _declared_graph(settings, config)
     _check(settings, graph, module)
     return graph
@@ -64,15 +116,28 @@ def load_graph(settings: ModelSettings) -> ModelGraph:
 def load_config(settings: ModelSettings) -> PreTrainedConfig:
     """The transformers configuration: from ``architecture`` for random weights, else from the checkpoint.
 
+    Whether the head is the embedding is what the weights say, where there are some: config.json is often wrong there.
+
     Raises:
         UserError: as :func:`load_graph`.
     """
     if settings.random_weights and settings.architecture:
         return _config_from_architecture(settings)
+    folder = _folder(settings)
+    config = _config_from_folder(settings, folder)
+    if not settings.random_weights and own_head(folder):
+        config.tie_word_embeddings = False
+    return config
+
+
+def _folder(settings: ModelSettings) -> Path:
+    """The folder of the checkpoint, fetched if need be."""
     folder = resolve_source(settings.source)
-    if folder is None:
-        folder = download(settings.source, resolve_revision(settings.source, settings.revision))
-    return _config_from_folder(settings, folder)
+    if folder is not None:
+        return folder
+    fetched = download(settings.source, resolve_revision(settings.source, settings.revision))
+    check_checkpoint(settings, fetched)  # as the identity does for a folder: before anything else
+    return fetched
 
 
 def _declared_graph(settings: ModelSettings, config: PreTrainedConfig) -> ModelGraph:
@@ -105,37 +170,13 @@ def _check(settings: ModelSettings, graph: ModelGraph, module: PreTrainedModel) 
         ) from error
 
 
-def _checkpoint(settings: ModelSettings) -> Path:
-    """Folder of a checkpoint that has weights in the safetensors format."""
-    folder = resolve_source(settings.source)
-    if folder is None:
-        folder = download(settings.source, resolve_revision(settings.source, settings.revision))
-    if not has_safetensors(folder):
-        raise UserError(
-            "model.source",
-            f"{settings.source!r} has no model.safetensors; pickled weights are not loaded, they can run code",
-            "Convert it once with `save_pretrained(folder)` of transformers, and pass model.source=folder",
-        )
-    return folder
-
-
 def _config_from_folder(settings: ModelSettings, folder: Path) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            "model.source",
-            f"{settings.source!r} has no readable config.json ({error})",
-            "Give the folder of a complete checkpoint",
-        ) from error
-    if config.model_type != settings.family:
-        raise UserError(
-            "model.source",
-            f"{settings.source!r} is a {config.model_type} model, but model.family is {settings.family}",
-            "Choose the model yaml of that family, e.g. model=whisper_tiny",
-        )
+    check_config(settings, folder)
+    with only(folder, [folder / "config.json"]) as shown, _reading(settings, "a readable config.json", shown):
+        config = AutoConfig.from_pretrained(shown, trust_remote_code=False)
+    config.name_or_path = settings.source
     return config
 
 
@@ -179,13 +220,14 @@ def _build(config: PreTrainedConfig) -> PreTrainedModel:
         ) from error
 
 
-def _pretrained_module(settings: ModelSettings, folder: Path) -> PreTrainedModel:
+def _pretrained_module(settings: ModelSettings, config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
     """The module with every weight read from the checkpoint."""
     import torch
     from transformers import AutoModelForSpeechSeq2Seq
 
-    config = _config_from_folder(settings, folder)
-    with _without_progress_bar():
+    from src.models.contents import check_loaded
+
+    with _quiet(), _reading(settings, "weights that its config.json describes", folder):
         module, report = AutoModelForSpeechSeq2Seq.from_pretrained(
             folder,
             config=config,
@@ -194,43 +236,39 @@ def _pretrained_module(settings: ModelSettings, folder: Path) -> PreTrainedModel
             dtype=torch.float32,
             attn_implementation="sdpa",
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported instead
         )
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:5])
-        raise UserError(
-            "model.source",
-            f"{settings.source!r} lacks {len(report['missing_keys'])} weights ({missing})",
-            "Give the folder of a complete checkpoint; missing weights would be random",
-        )
+    check_loaded(settings.source, module, report)
     return module
 
 
-def _processors(settings: ModelSettings, folder: Path) -> tuple[Any, Any]:
-    """Feature extractor and tokenizer of the checkpoint."""
-    from transformers import AutoFeatureExtractor, AutoTokenizer
-
+@contextmanager
+def _reading(settings: ModelSettings, what: str, folder: Path) -> Iterator[None]:
+    """Whatever a library says of the files that it reads in ``folder`` is the user's to know, in one sentence."""
     try:
-        if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
-            raise OSError("no tokenizer.json")  # transformers would make an empty tokenizer
-        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
-        return extractor, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).replace(f"{folder}/", "").replace(str(folder), settings.source).split())
         raise UserError(
             "model.source",
-            f"{settings.source!r} lacks its feature extractor or tokenizer ({error})",
+            f"{settings.source!r} lacks {what} ({said or type(error).__name__})",
             "Give the folder of a complete checkpoint, with preprocessor_config.json and tokenizer.json",
         ) from error
 
 
 @contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """Weights load in seconds; a bar of tensors says nothing to a user and breaks up the log."""
-    from transformers.utils import logging
+def _quiet() -> Iterator[None]:
+    """Weights load in seconds; a bar of tensors says nothing to a user, and what is wrong is an error here."""
+    from transformers.utils import logging as library
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown, level = library.is_progress_bar_enabled(), library.get_verbosity()
+    library.disable_progress_bar()
+    library.set_verbosity_error()
     try:
         yield
     finally:
+        library.set_verbosity(level)
         if shown:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()

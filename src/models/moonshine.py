@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 
+from src.models.cache_argument import cached
 from src.models.moonshine_graph import moonshine_graph
 from src.models.speech import Encoded, SpeechModel
 
@@ -77,7 +78,9 @@ class MoonshineSpeech(SpeechModel):
         config, decoder = self.module.config, self.module.model.decoder
         hidden = decoder.embed_tokens(tokens)
         positions = torch.arange(tokens.shape[1], device=self.device).unsqueeze(0)
-        causal = create_causal_mask(config=config, inputs_embeds=hidden, attention_mask=None, past_key_values=None)
+        causal = create_causal_mask(
+            config=config, inputs_embeds=hidden, attention_mask=None, **cached(create_causal_mask, None)
+        )
         cross = create_bidirectional_mask(
             config=config,
             inputs_embeds=hidden,
@@ -115,15 +118,16 @@ class MoonshineSpeech(SpeechModel):
 
     def limits(self) -> dict[str, Any]:
         """See :meth:`SpeechModel.limits`."""
-        return {"max_tokens": self._most, "tokens_per_second": self._rate, "shortest": self._shortest}
+        most = {"max_tokens": self._most, "tokens_per_second": self._rate}
+        return {**most, "window": self.window, "shortest": self._shortest}
 
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         output = self.module.model.decoder(
             input_ids=tokens,
             encoder_hidden_states=encoded.states,
             encoder_attention_mask=encoded.mask,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **cached(type(self.module.model.decoder).forward, cache),
         )
         states: Tensor = output.last_hidden_state
         return states

@@ -15,27 +15,26 @@ from pathlib import Path
 
 from src.digest import sha256_once
 from src.errors import UserError
+from src.models.claims import check_checkpoint, check_config
+from src.models.files import (
+    ADAPTER,
+    CONFIG,
+    INDEX,
+    SETTINGS,
+    WEIGHTS,
+    checkpoint_files,
+    shard_of_tensor,
+    weight_files,
+    wrong,
+)
 from src.settings import ROOT, ModelSettings
 
-# What loading reads. Pickled weights, variants and documentation are neither downloaded nor part of the identity.
-CHECKPOINT_FILES = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "normalizer.json",
-    "vocab.json",
-    "merges.txt",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-?????-of-?????.safetensors",
-)
+# Pickled weights, variants and documentation are neither fetched nor part of the identity; adapters, to be refused.
+FETCHED = (*SETTINGS, ADAPTER[0], WEIGHTS, INDEX, "model-?????-of-?????.safetensors")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FOLDER_PREFIXES = (".", "/", "~", "src/")
+_LONGEST_ID = 96
+_SOURCES = "Give the path of a checkpoint's folder, or a hub id such as openai/whisper-tiny"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -48,17 +47,29 @@ def resolve_source(source: str) -> Path | None:
     Raises:
         UserError: ``source`` can only be a folder and there is none.
     """
-    path = Path(source).expanduser()
-    for candidate in (Path.cwd() / path, ROOT / path):
-        if candidate.is_dir():
-            return candidate
-    if _HUB_ID.fullmatch(source) and not source.startswith(_FOLDER_PREFIXES):
+    try:
+        path = Path(source).expanduser()
+        for candidate in (Path.cwd() / path, ROOT / path):
+            if candidate.is_dir():
+                return candidate
+            if candidate.is_file():
+                raise wrong(f"{source!r} is a file", "Give the path of the folder that it is in")
+    except (OSError, RuntimeError, ValueError) as error:  # too long, not to be read; no such user; a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise wrong(f"there is no folder {_short(source)} ({reason})", _SOURCES) from None
+    if _is_hub_id(source):
         return None
-    raise UserError(
-        "model.source",
-        f"there is no folder {source!r}",
-        "Give the path of a checkpoint's folder, or a hub id such as openai/whisper-tiny",
-    )
+    raise wrong(f"there is no folder {source!r}", _SOURCES)
+
+
+def _is_hub_id(source: str) -> bool:
+    """``organisation/name`` as the hub allows it."""
+    named = _HUB_ID.fullmatch(source) and not source.startswith(_FOLDER_PREFIXES)
+    return bool(named) and len(source) <= _LONGEST_ID and "--" not in source and ".." not in source
+
+
+def _short(source: str) -> str:
+    return repr(source) if len(source) < 200 else f"{source[:100]!r}... of {len(source)} characters"
 
 
 def model_identity(settings: ModelSettings) -> dict[str, str]:
@@ -68,15 +79,18 @@ def model_identity(settings: ModelSettings) -> dict[str, str]:
     seed they are drawn with is the caller's to add).
 
     Raises:
-        UserError: the folder does not exist, or an unpinned hub revision can not be resolved.
+        UserError: the folder does not exist or holds another checkpoint than it seems (:mod:`src.models.claims`), or an
+            unpinned hub revision can not be resolved.
     """
     identity = {"family": settings.family, "language": settings.language or ""}
     if settings.random_weights and settings.architecture:
         return identity | {"architecture": json.dumps(settings.architecture, sort_keys=True)}
     folder = resolve_source(settings.source)
     if settings.random_weights and folder is not None:
-        return identity | {"architecture": _config_digest(folder)}
+        check_config(settings, folder)
+        return identity | {"architecture": sha256_once(folder / CONFIG)}
     if folder is not None:
+        check_checkpoint(settings, folder)
         return identity | {"sha256": _folder_digest(folder)}
     return identity | {"id": settings.source, "revision": resolve_revision(settings.source, settings.revision)}
 
@@ -122,24 +136,26 @@ def download(source: str, revision: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    patterns = list(CHECKPOINT_FILES)
+    def fetch(*, cached: bool) -> Path:
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=[*FETCHED], local_files_only=cached))
+        if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
+            shards = sorted(set(shard_of_tensor(folder).values()))
+            if not all((folder / shard).exists() for shard in shards):
+                snapshot_download(source, revision=revision, allow_patterns=shards, local_files_only=cached)
+        return folder
+
     try:
-        cached = Path(snapshot_download(source, revision=revision, allow_patterns=patterns, local_files_only=True))
-        if (cached / "config.json").exists() and has_safetensors(cached):
-            return cached
-    except OSError:
+        folder = fetch(cached=True)
+        if (folder / CONFIG).exists() and weight_files(folder):
+            return folder
+    except (OSError, UserError):
         pass  # not in the cache, or only in part
     try:
         _commit_on_hub(source, revision)  # fails at once without a network, where a download would retry for long
         with _http_errors_as_os_errors():
-            return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+            return fetch(cached=False)
     except OSError:
         raise _unreachable(source, revision) from None
-
-
-def has_safetensors(folder: Path) -> bool:
-    """Whether the folder holds weights in the one format that is loaded."""
-    return any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
 
 
 def _commit_on_hub(source: str, revision: str | None) -> str:
@@ -191,16 +207,14 @@ def _unreachable(source: str, revision: str | None) -> UserError:
     )
 
 
-def _config_digest(folder: Path) -> str:
-    if not (folder / "config.json").exists():
-        raise UserError("model.source", f"{str(folder)!r} has no config.json", "Give the folder of a checkpoint")
-    return sha256_once(folder / "config.json")
-
-
 def _folder_digest(folder: Path) -> str:
     """sha256 over names and contents of the files that loading reads."""
-    files = sorted({file for pattern in CHECKPOINT_FILES for file in folder.glob(pattern)})
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name} {sha256_once(file)}\n".encode())
+    try:
+        for file in checkpoint_files(folder):
+            digest.update(f"{file.relative_to(folder).as_posix()} {sha256_once(file)}\n".encode())
+    except OSError as error:
+        raise wrong(
+            f"{error.filename} cannot be read ({error.strerror})", "Make it readable, or copy it again"
+        ) from None
     return digest.hexdigest()

@@ -109,7 +109,7 @@ class SpeechModel(ABC):
     def limits(self) -> dict[str, Any]:
         """What :meth:`features` and :meth:`max_new_tokens` rest on, as plain data for other runtimes.
 
-        ``max_tokens``, ``tokens_per_second`` (or None); Whisper: ``window`` in samples and ``mel_filters`` as
+        ``max_tokens``, ``tokens_per_second`` (or None), ``window`` in samples; Whisper: ``mel_filters`` as
         [frequencies, mels]; Moonshine: ``shortest``, the samples that shorter clips are padded to.
         """
 

@@ -17,9 +17,12 @@ from transformers import PreTrainedModel, WhisperConfig, WhisperFeatureExtractor
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.masking_utils import create_causal_mask
 
-from src.errors import UserError, did_you_mean
+from src.models.cache_argument import cached
+from src.models.processors import check_window
 from src.models.speech import Encoded, SpeechModel
 from src.models.whisper_graph import whisper_graph
+from src.models.whisper_prompt import complete_generation, times_are_tokens
+from src.models.whisper_prompt import prompt as prompt_of
 
 _log = logging.getLogger(__name__)
 _FRONTEND_STRIDE = 2  # conv1 keeps the mel frame rate, conv2 halves it
@@ -28,11 +31,12 @@ _LATEST_START = 50  # time tokens of 0.02 s: speech begins within 1 s, the defau
 
 @dataclass(frozen=True)
 class TimeTokens:
-    """Tokens that stand for times within the window, one for each encoder position, 0.02 s apart.
+    """Tokens that stand for times within the window, from 0 to its end, an encoder position of 0.02 s apart.
 
     Attributes:
         prompt: what a transcript with times starts with: the prompt without "no timestamps".
-        first: id of the time 0; ids above it are later times. The id below it is "no timestamps".
+        first: id of the time 0. The id below it is "no timestamps".
+        last: id of the time at which the window ends. Ids above it are what a fine-tune added, words mostly.
         latest_start: the latest time that a transcript may begin with, in time tokens.
         cap: most tokens a window's transcript may have after the prompt.
         frames: mel frames that one of them stands for.
@@ -40,9 +44,14 @@ class TimeTokens:
 
     prompt: tuple[int, ...]
     first: int
+    last: int
     latest_start: int
     cap: int
     frames: int = _FRONTEND_STRIDE
+
+    def holds(self, token: int) -> bool:
+        """Whether a token is a time."""
+        return self.first <= token <= self.last
 
 
 class WhisperSpeech(SpeechModel):
@@ -63,24 +72,17 @@ class WhisperSpeech(SpeechModel):
             UserError: the language does not fit the checkpoint, or the extractor's window does not fit the encoder.
         """
         config = module.config
-        prompt = (
-            _placeholder_prompt(config, language) if tokenizer is None else _prompt(module.generation_config, language)
-        )
+        vocabulary: dict[str, int] = {} if tokenizer is None else tokenizer.get_vocab()
+        self._names = {number: token for token, number in vocabulary.items()}
         super().__init__(
             module,
             whisper_graph(config),
             name=name,
-            prompt=prompt,
+            prompt=_prompt(module, language, vocabulary),
             extractor=extractor or _default_extractor(config),
             tokenizer=tokenizer,
         )
-        expected = config.max_source_positions * _FRONTEND_STRIDE
-        if self._extractor.nb_max_frames != expected:
-            raise UserError(
-                "model.source",
-                f"the feature extractor makes {self._extractor.nb_max_frames} frames but the encoder takes {expected}",
-                "Set chunk_length in preprocessor_config.json to max_source_positions / 50",
-            )
+        check_window(self._extractor, config)
 
     @property
     def window(self) -> int:
@@ -101,11 +103,15 @@ class WhisperSpeech(SpeechModel):
         no_timestamps = getattr(generation, "no_timestamps_token_id", None)
         if no_timestamps is None or config.vocab_size <= no_timestamps + 1 + config.max_source_positions:
             return None
+        first = no_timestamps + 1
+        if not times_are_tokens(range(first, first + config.max_source_positions + 1), self._names):
+            return None
         latest_start = getattr(generation, "max_initial_timestamp_index", None)
         prompt = self.prompt[:-1]
         return TimeTokens(
             prompt=prompt,
-            first=no_timestamps + 1,
+            first=first,
+            last=first + config.max_source_positions,
             latest_start=_LATEST_START if latest_start is None else latest_start,
             cap=self._cap(prompt),
         )
@@ -137,7 +143,7 @@ class WhisperSpeech(SpeechModel):
         decoder = self.module.model.decoder
         hidden = decoder.embed_tokens(tokens) + decoder.embed_positions.weight[: tokens.shape[1]]
         causal = create_causal_mask(
-            config=self.module.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
+            config=self.module.config, inputs_embeds=hidden, attention_mask=None, **cached(create_causal_mask, None)
         )
         return hidden, {"attention_mask": causal, "encoder_hidden_states": encoded.states, "use_cache": False}
 
@@ -166,8 +172,8 @@ class WhisperSpeech(SpeechModel):
         output = self.module.model.decoder(
             input_ids=tokens,
             encoder_hidden_states=encoded.states,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **cached(type(self.module.model.decoder).forward, cache),
         )
         states: Tensor = output.last_hidden_state
         return states
@@ -196,30 +202,11 @@ def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:
     return WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=seconds)
 
 
-def _prompt(generation: Any, language: str | None) -> tuple[int, ...]:
-    """Start token, language and task where the checkpoint is multilingual, and "no timestamps"."""
-    start, no_timestamps = generation.decoder_start_token_id, getattr(generation, "no_timestamps_token_id", None)
-    if start is None or no_timestamps is None:
-        raise UserError(
-            "model.source",
-            "generation_config.json lacks decoder_start_token_id or no_timestamps_token_id",
-            "Copy generation_config.json from the checkpoint this one was made of",
-        )
-    languages: dict[str, int] = getattr(generation, "lang_to_id", None) or {}
-    if not languages:
-        if language is not None:
-            raise UserError(
-                "model.language", f"{language!r} is set but the checkpoint is English-only", "Use model.language=null"
-            )
-        return (start, no_timestamps)
-    known = [code.strip("<|>") for code in languages]
-    if language not in known:
-        raise UserError(
-            "model.language",
-            f"{language!r} is not a language of this multilingual checkpoint",
-            did_you_mean(str(language), known),
-        )
-    return (start, languages[f"<|{language}|>"], generation.task_to_id["transcribe"], no_timestamps)
+def _prompt(module: PreTrainedModel, language: str | None, vocabulary: dict[str, int]) -> tuple[int, ...]:
+    if not vocabulary:
+        return _placeholder_prompt(module.config, language)
+    complete_generation(module.generation_config, module.config, vocabulary)
+    return prompt_of(module.generation_config, language)
 
 
 def _placeholder_prompt(config: WhisperConfig, language: str | None) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
 from src.data.corpora import require_dataset
 from src.errors import UserError, within
-from src.models.loading import load
+from src.models.loading import check_processors, load
 from src.point import Point
 from src.quant.figures import Distribution, input_distribution
 from src.stages.base import Stage
@@ -41,6 +41,7 @@ class Calibrate(Stage):
         if point.settings.calib.decoder_inputs == "reference" and point.settings.model.random_weights:
             problem = "a model with random weights has no tokenizer that could encode a reference"
             raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
+        check_processors(point.settings.model)
         with within("calib"):
             require_dataset(point.settings.calib.dataset)
 

@@ -15,6 +15,7 @@ from src.evaluation.comparison import WORST_COLUMNS, changes, difference, scored
 from src.evaluation.failures import Failures, failures
 from src.evaluation.legibility import announce
 from src.evaluation.transcribe import Transcript, load_transcripts
+from src.models.loading import check_processors
 from src.point import WORST_UTTERANCES, Point
 from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS, decode, decoded, require_decoded, speed
@@ -52,6 +53,8 @@ class Evaluate(Stage):
             require_decoded(point)
         else:
             require_dataset(point.settings.dataset)
+            if not all(entry.path.is_dir() for entry in decoded(point)):
+                check_processors(point.settings.model)
 
     def is_done(self, point: Point) -> bool:
         """Scores are stored, and not to be computed again."""

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from src.export.base import Exportable
+from src.export.base import Exportable, decoding_notes
 from src.export.build import build_runtime
 from src.export.checks import check_packages, check_plan, check_settings, check_stored
 from src.models.loading import load_graph
@@ -60,11 +60,19 @@ class Export(Stage):
         runtime, entry = build_runtime(point.settings.export), self.entry(point)
         log.info("export: %s for %s", point.label, runtime.name)
         settings, stored = point.settings, load_weights(point.quantized.path / CHECKPOINT)
-        model = Exportable(settings.model, stored, settings.abits, settings.seed)
+        model = Exportable(
+            settings.model,
+            stored,
+            settings.abits,
+            settings.seed,
+            suppress=settings.evaluate.suppress_tokens,
+            truncate=settings.evaluate.long_form == "truncate",
+            dtype=settings.dtype,
+        )
         check_stored(runtime, model.graph, model.stored)
         files = folder / FOLDER
         files.mkdir()
-        notes = runtime.write(model, files)
+        notes = [*decoding_notes(model), *runtime.write(model, files)]
         for note in notes:
             log.warning("export: %s", note)
         sizes = {file.name: file.stat().st_size for file in sorted(files.iterdir())}

@@ -14,7 +14,7 @@ from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.digest import sha256_file
 from src.journal import digest
 from src.methods.base import LinkStatistics
-from src.models.loading import load, load_graph
+from src.models.loading import check_processors, load, load_graph
 from src.models.speech import SpeechModel
 from src.point import Point
 from src.provenance import has_read, stamped
@@ -58,8 +58,9 @@ class Quantize(Stage):
         return {"calibrate": point.calibration} if point.uses_calibration else {}
 
     def check(self, point: Point) -> None:
-        """Scope and group size against the layers, options against the method. Raises UserError."""
+        """The model; scope and group size against its layers, options against the method. Raises UserError."""
         check_inputs(point.method, point.settings)
+        check_processors(point.settings.model)
         weight_plan(load_graph(point.settings.model), point.settings)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:

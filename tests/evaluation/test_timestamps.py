@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
+from src.evaluation.decode import greedy
+from src.evaluation.longform import sequential
 from src.evaluation.timestamps import complete, time_rules
 from src.models.whisper import TimeTokens, WhisperSpeech
-from tests.evaluation.long_audio import NO_TIMESTAMPS, POSITIONS, timed_whisper
+from tests.evaluation.long_audio import NO_TIMESTAMPS, POSITIONS, modulated, timed_whisper
 from tests.tiny import tiny_whisper
 
 EOS, VOCABULARY = 89, 197
-TIMES = TimeTokens(prompt=(90,), first=96, latest_start=50, cap=31)
+TIMES = TimeTokens(prompt=(90,), first=96, last=196, latest_start=50, cap=31)
 ZERO, ONE, TWO = 96, 146, 196  # tokens of the times 0, 1 and 2 s
 
 
@@ -41,6 +45,43 @@ def test_rules_are_those_of_transformers_along_whole_transcripts(spread: float) 
         kinds |= {(token >= TIMES.first, token == EOS) for token in chosen.flatten().tolist()}
         emitted = torch.cat([emitted, chosen], dim=1)
     assert len(kinds) == 3  # times, text and the end were all chosen
+
+
+def test_tokens_behind_the_times_are_words() -> None:
+    """As a fine-tune adds them (transformers#33082): they may follow what text may, and end no segment."""
+    random = torch.Generator().manual_seed(1)
+    word, added = 7, TIMES.last + 1
+    emitted = torch.empty(32, 0, dtype=torch.long)
+    for _ in range(12):
+        logits = 3 * torch.randn(32, VOCABULARY, generator=random)
+        silent = torch.full((32, 1), float("-inf"))
+        plain = time_rules(TIMES, EOS, logits, torch.where(emitted == added, word, emitted))
+        torch.testing.assert_close(time_rules(TIMES, EOS, torch.cat([logits, silent], 1), emitted)[:, :-1], plain)
+        louder = torch.cat([logits.index_fill(1, torch.tensor([word]), float("-inf")), logits[:, [word]]], 1)
+        found = time_rules(TIMES, EOS, louder, emitted)
+        assert torch.equal(found[:, added], plain[:, word])
+        emitted = torch.cat([emitted, found.argmax(dim=1, keepdim=True)], dim=1)
+    assert (emitted == added).any()
+    assert complete([ZERO, 5, added, ONE, ONE, added], TIMES, 170) == ([ZERO, 5, added, ONE, ONE], 100)
+
+
+def test_a_fine_tune_with_one_more_word_writes_what_it_wrote_before() -> None:
+    """The added token, behind the times, takes the place of the word that is written most."""
+    speech, waveforms = timed_whisper(seed=1, eos=28), [modulated(5.3, 10), modulated(3.7, 12)]
+    times, tuned = speech.time_tokens, timed_whisper(seed=1, eos=28)
+    assert times is not None
+    before = [
+        course.tokens for course in sequential(speech, times, waveforms, 2, partial(greedy, speech, suppress=True))
+    ]
+    spoken = [token for tokens in before for token in tokens if not times.holds(token)]
+    word = max(set(spoken), key=spoken.count)
+    tuned.module.resize_token_embeddings(VOCABULARY + 1, mean_resizing=False)
+    weights = tuned.module.model.decoder.embed_tokens.weight
+    with torch.no_grad():
+        weights[-1], weights[word] = weights[word].clone(), weights[EOS - 1]  # another row, so that it is not written
+    assert tuned.time_tokens == times
+    found = [course.tokens for course in sequential(tuned, times, waveforms, 2, partial(greedy, tuned, suppress=True))]
+    assert [[word if token == VOCABULARY else token for token in tokens] for tokens in found] == before
 
 
 def test_the_logits_given_stay_as_they_are() -> None:
@@ -79,7 +120,8 @@ def test_every_window_goes_on_by_a_time_token_at_least() -> None:
 
 def test_a_whisper_says_whether_it_knows_times() -> None:
     speech = timed_whisper(seed=0)
-    assert speech.time_tokens == TimeTokens(prompt=speech.prompt[:-1], first=NO_TIMESTAMPS + 1, latest_start=50, cap=31)
+    first, last = NO_TIMESTAMPS + 1, NO_TIMESTAMPS + 1 + POSITIONS
+    assert speech.time_tokens == TimeTokens(prompt=speech.prompt[:-1], first=first, last=last, latest_start=50, cap=31)
     assert speech.window_frames == POSITIONS * TIMES.frames
     del speech.module.generation_config.max_initial_timestamp_index
     assert speech.time_tokens.latest_start == 50  # 1 s, where the checkpoint does not say

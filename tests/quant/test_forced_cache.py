@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from src.methods.build import build_method
+from src.models.cache_argument import cached
 from src.models.speech import Encoded, SpeechModel
 from src.quant.apply import Quantizer
 from src.quant.fake import kv_layer_factory, tell_frames
@@ -42,7 +43,8 @@ def tokens(speech: SpeechModel) -> Tensor:
 def forced(speech: SpeechModel, encoded: Encoded, layer: Callable[[], DynamicLayer] | None) -> Tensor:
     """Output of the last decoder block for all tokens at once."""
     hidden, arguments = speech.decoder_inputs(tokens(speech), encoded)
-    cache = {} if layer is None else {"past_key_values": ForcedCache(layer, encoded.mask)}
+    forward = type(speech.block(speech.graph.decoder[0])).forward
+    cache = {} if layer is None else cached(forward, ForcedCache(layer, encoded.mask))
     for block in speech.graph.decoder:
         hidden = speech.block(block)(hidden, **{**arguments, **cache})
     return speech.module.get_submodule(speech.graph.head)(
@@ -87,7 +89,7 @@ def test_a_pass_leaves_nothing_behind_and_clips_can_be_chosen(speech: SpeechMode
     hidden, arguments = speech.decoder_inputs(tokens(speech), encoded)
     block = speech.block(speech.graph.decoder[0])
     with torch.no_grad():
-        first, second = (block(hidden, **arguments, past_key_values=cache) for _ in range(2))
+        first, second = (block(hidden, **arguments, **cached(type(block).forward, cache)) for _ in range(2))
     assert torch.equal(first, second)
     cross = cache.clips(slice(1, 2)).cross_attention_cache
     states = torch.randn(1, 2, encoded.mask.shape[1], 4, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,239 @@
+"""What a checkpoint says of itself, checked against what it holds before anything is computed with it.
+
+Only headers and settings are read, and nothing heavy is imported: this runs before everything else of a run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from src.models.files import (
+    COMPLETE,
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    checkpoint_files,
+    read_object,
+    settings_files,
+    shard_of_tensor,
+    weight_files,
+    wrong,
+)
+from src.models.tensors import FLOATS, Stored, equal, stored_tensors
+from src.settings import ModelSettings
+
+_ELSEWHERE: Final = ("transformers_weights", "configuration_files", "fast_tokenizer_files")
+_QUANTIZED: Final = ("quantization_config", "compression_config")
+_SIZES: Final[Mapping[str, Mapping[str, tuple[str, int]]]] = {  # fields of config.json: whose axis they are the size of
+    "whisper": {
+        "d_model": ("decoder.embed_tokens.weight", 1),
+        "vocab_size": ("decoder.embed_tokens.weight", 0),
+        "num_mel_bins": ("encoder.conv1.weight", 1),
+        "encoder_ffn_dim": ("encoder.layers.0.fc1.weight", 0),
+        "decoder_ffn_dim": ("decoder.layers.0.fc1.weight", 0),
+        "max_source_positions": ("encoder.embed_positions.weight", 0),
+        "max_target_positions": ("decoder.embed_positions.weight", 0),
+    },
+    "moonshine": {
+        "hidden_size": ("decoder.embed_tokens.weight", 1),
+        "vocab_size": ("decoder.embed_tokens.weight", 0),
+        "intermediate_size": ("encoder.layers.0.mlp.fc1.weight", 0),
+    },
+}
+_LAYERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "whisper": {"encoder_layers": "encoder", "decoder_layers": "decoder"},
+    "moonshine": {"encoder_num_hidden_layers": "encoder", "decoder_num_hidden_layers": "decoder"},
+}
+_HEADS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {  # and the width that they share
+    "whisper": ("d_model", ("encoder_attention_heads", "decoder_attention_heads")),
+    "moonshine": ("hidden_size", ("encoder_num_attention_heads", "decoder_num_attention_heads")),
+}
+_MORE: Final = ("max_position_embeddings", "encoder_num_key_value_heads", "decoder_num_key_value_heads")
+_TOKENS: Final = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
+_FREE: Final = frozenset({"vocab_size", "max_source_positions", "max_target_positions"})  # what a fine-tune may change
+_HEAD, _EMBEDDING = "proj_out.weight", "decoder.embed_tokens.weight"
+_LAYER = re.compile(r"(?:^|\.)(encoder|decoder)\.layers\.(\d+)\.")
+
+
+def check_checkpoint(settings: ModelSettings, folder: Path) -> None:
+    """Checks everything that can be told of the checkpoint in ``folder`` without reading a weight.
+
+    Raises:
+        UserError: it is an adapter, quantized, cut off, of another family or size, or in another format.
+    """
+    files = checkpoint_files(folder)
+    config = check_config(settings, folder)
+    for file in settings_files(folder):
+        if file.suffix == ".json":
+            _refuse_elsewhere(file, read_object(file))
+    _refuse_quantized(folder, config)
+    tensors = _tensors(folder, files)
+    _check_types(tensors)
+    for field, said, held in _sizes(settings.family, config, tensors):
+        raise wrong(f"{folder / CONFIG} says {field} {said}, and the weights have {held}", COMPLETE)
+    _check_declared(settings, folder, config)
+
+
+def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
+    """What config.json holds: of the right family, with possible sizes.
+
+    Raises:
+        UserError: it is not there, or it does not.
+    """
+    if not (folder / CONFIG).exists():
+        problem = f"{str(folder)!r} has no {CONFIG}, hence no readable config.json"
+        raise wrong(problem, f"{COMPLETE}; {_formats(folder)}")
+    config = read_object(folder / CONFIG)
+    family = config.get("model_type")
+    if family != settings.family:
+        kind = f"a {family} model" if family else "of a family that its config.json does not name"
+        problem = f"{settings.source!r} is {kind}, but model.family is {settings.family}"
+        raise wrong(problem, "Choose the model yaml of that family, e.g. model=whisper_tiny")
+    width, heads = _HEADS[settings.family]
+    for field in (*_SIZES[settings.family], *_LAYERS[settings.family], *heads, *_MORE):
+        value = config.get(field, 1)
+        if field in _MORE and value is None:
+            continue
+        if type(value) is not int or value < 1:
+            raise wrong(f"{folder / CONFIG} says {field} {value!r}, which is no positive integer", COMPLETE)
+    for field in heads:
+        if config.get(width, 0) % config.get(field, 1):
+            raise wrong(
+                f"{folder / CONFIG}: {config[width]} {width} cannot be shared by {config[field]} {field}", COMPLETE
+            )
+    _check_tokens(folder, config)
+    return config
+
+
+def own_head(folder: Path) -> bool:
+    """Whether the weights hold a head that is not the token embedding, whatever config.json says of it."""
+    tensors = stored_tensors([file for file in weight_files(folder) if file.name != INDEX])
+    head, embedding = _named(tensors, _HEAD), _named(tensors, _EMBEDDING)
+    return head is not None and embedding is not None and not equal(head, embedding)
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors by name; none where there are no weights. Raises UserError."""
+    tensors = stored_tensors([file for file in weight_files(folder) if file.name != INDEX])
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _tensors(folder: Path, files: list[Path]) -> dict[str, Stored]:
+    """All tensors by name. Raises UserError."""
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    if not weights:
+        raise wrong(f"{str(folder)!r} has no {WEIGHTS}; {_formats(folder)}", _CONVERT)
+    tensors = stored_tensors(weights)
+    if (folder / INDEX) in files:
+        lost = {name: shard for name, shard in shard_of_tensor(folder).items() if name not in tensors}
+        for name, shard in lost.items():
+            raise wrong(f"{folder / INDEX} names {name} in {shard}, which does not hold it", COMPLETE)
+    return tensors
+
+
+_CONVERT: Final = "Convert it once with `save_pretrained(folder)` of transformers, and pass model.source=folder"
+
+
+def _formats(folder: Path) -> str:
+    """What is there instead of safetensors, in words."""
+    names = sorted(file.name for file in folder.iterdir() if file.is_file())
+    kinds = {
+        "pickled weights are not loaded, they can run code": (".bin", ".pt", ".pth", ".ckpt", ".index.json"),
+        "weights of other names are not loaded": (".safetensors",),
+        "other formats are not loaded": (".h5", ".msgpack", ".onnx", ".gguf", ".nemo"),
+    }
+    for words, endings in kinds.items():
+        found = [name for name in names if name.endswith(endings)]
+        if found:
+            return f"it has {', '.join(found[:3])}, and {words}"
+    return f"it has {', '.join(names[:5]) or 'no files'}"
+
+
+def _refuse_elsewhere(file: Path, told: Mapping[str, Any]) -> None:
+    """Files of other names, which transformers would read instead, are no part of the identity."""
+    for key in _ELSEWHERE:
+        if told.get(key):
+            raise wrong(f"{file} names other files to read ({key}: {told[key]})", f"Remove {key}, and rename the files")
+
+
+def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
+    for key in _QUANTIZED:
+        described = config.get(key)
+        if described is None:
+            continue
+        method, bits = (
+            (described.get("quant_method"), _bits(described)) if isinstance(described, dict) else (None, None)
+        )
+        what = f"quant_method {method!r}" + (f", {bits} bits" if bits else "")
+        problem = f"{folder / CONFIG} has a {key} ({what}): a quantized checkpoint would be taken for full precision"
+        asked = f" with method=rtn wbits={bits} or another method" if bits in range(2, 9) else ""
+        raise wrong(problem, f"Give the checkpoint that it was made of, and quantize that{asked}")
+
+
+def _bits(described: Any) -> Any:
+    """The first width that a quantization_config of any kind tells."""
+    if isinstance(described, dict):
+        for key in ("num_bits", "bits", "w_bit", "nbits"):
+            if type(described.get(key)) is int:
+                return described[key]
+        if described.get("load_in_8bit") or described.get("load_in_4bit"):
+            return 8 if described.get("load_in_8bit") else 4
+        return next(filter(None, map(_bits, described.values())), None)
+    return None
+
+
+def _check_types(tensors: Mapping[str, Stored]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS and tensor.shape:
+            problem = f"{name} in {tensor.file} is of type {tensor.dtype}, as in a quantized checkpoint"
+            raise wrong(
+                problem, "Give the checkpoint that it was made of, with weights in float16, bfloat16 or float32"
+            )
+
+
+def _sizes(family: str, config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Iterator[tuple[str, int, int]]:
+    """Fields that config.json and the weights disagree about, with what either says."""
+    for field, (name, axis) in _SIZES[family].items():
+        tensor = _named(tensors, name)
+        if field in config and tensor is not None and len(tensor.shape) > axis and tensor.shape[axis] != config[field]:
+            yield field, config[field], tensor.shape[axis]
+    layers = {match.groups() for match in map(_LAYER.search, tensors) if match}
+    for field, side in _LAYERS[family].items():
+        held = len({number for where, number in layers if where == side})
+        if field in config and held and held != config[field]:
+            yield field, config[field], held
+
+
+def _check_declared(settings: ModelSettings, folder: Path, config: Mapping[str, Any]) -> None:
+    """The model's yaml, where it declares sizes, describes this checkpoint: a name is what results are read by."""
+    known = (
+        ({*_SIZES[settings.family], *_LAYERS[settings.family]} - _FREE) & settings.architecture.keys() & config.keys()
+    )
+    for field in sorted(known):
+        said, declared = config[field], settings.architecture[field]
+        if said != declared:
+            problem = f"{folder} is of another size than model={settings.name}: {field} is {said}, not {declared}"
+            raise wrong(problem, "Choose the model yaml of that size, or write one with `architecture: {}` for it")
+
+
+def _check_tokens(folder: Path, config: Mapping[str, Any]) -> None:
+    """Token ids of config.json and generation_config.json are within the vocabulary."""
+    vocabulary = config.get("vocab_size")
+    generation = folder / "generation_config.json"
+    for file, said in ((folder / CONFIG, config), (generation, read_object(generation) if generation.exists() else {})):
+        for field in _TOKENS:
+            value = said.get(field)
+            for token in value if isinstance(value, list) else [value]:
+                if token is not None and (type(token) is not int or token < 0 or token >= (vocabulary or token + 1)):
+                    problem = f"{file} says {field} {token!r}, which is no token of {vocabulary}"
+                    raise wrong(problem, COMPLETE)
+        longest = said.get("max_length")
+        if longest is not None and (type(longest) is not int or longest < 1):
+            raise wrong(f"{file} says max_length {longest!r}, which is no positive integer", COMPLETE)
+
+
+def _named(tensors: Mapping[str, Stored], name: str) -> Stored | None:
+    return next((tensor for key, tensor in tensors.items() if key == name or key.endswith(f".{name}")), None)
