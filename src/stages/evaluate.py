@@ -53,7 +53,7 @@ class Evaluate(Stage):
             require_decoded(point)
         else:
             require_dataset(point.settings.dataset)
-            if not all(entry.path.is_dir() for entry in decoded(point)):
+            if not all(entry.path.is_dir() for entry in decoded(point).values()):
                 check_processors(point.settings.model)
 
     def is_done(self, point: Point) -> bool:
