@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import run
+from secrets_planted import KEYS, found
 from wandb_reader import OfflineRun, read_runs
 from wandb_server import API_KEY, ENTITY, Wandb, wandb_server
 
@@ -36,12 +38,30 @@ class Finished:
     run: OfflineRun
 
 
+PLANTED = {  # as arguments of a command line, each with what must not be seen of it
+    "+hydra.job.env_set.ANYTHING='not-to-be-known-7'": "not-to-be-known-7",
+    "hydra.job.env_copy=[COPIED]": "copied-from-here-8",
+    f"edge_device.name='pi {KEYS['jwt']}'": KEYS["jwt"],
+    "calib.dataset.name='calibration ${oc.env:SERVICE_TOKEN}'": "odd-value-of-a-token",
+    "dataset.columns.speaker='https://me:hunter2-x@host/?sig=s1gned&a=b'": "s1gned",
+    "tracking.entity='${oc.env:ORDINARY}'": KEYS["github"],
+    "tracking.project='of somebody@x password=short'": "=short",
+}
+ENVIRONMENT = {"COPIED": "copied-from-here-8", "SERVICE_TOKEN": "odd-value-of-a-token", "ORDINARY": KEYS["github"]}
+
+
 def secrets(home: Path) -> dict[str, str]:
-    return {"WANDB_API_KEY": API_KEY, "HF_TOKEN": HUB_TOKEN, "DATABASE_PASSWORD": PASSWORD, "HOME": str(home)}
+    return {
+        "WANDB_API_KEY": API_KEY,
+        "HF_TOKEN": HUB_TOKEN,
+        "DATABASE_PASSWORD": PASSWORD,
+        "HOME": str(home),
+        **ENVIRONMENT,
+    }
 
 
 def assert_clean(written: bytes) -> None:
-    for secret in (API_KEY, HUB_TOKEN, HUB_TOKEN[:20], PASSWORD, HOME):
+    for secret in (API_KEY, HUB_TOKEN, HUB_TOKEN[:20], PASSWORD, HOME, "hunter2-x", *PLANTED.values()):
         position = written.find(secret.encode())
         assert position < 0, written[max(0, position - 200) : position + 100]
 
@@ -60,7 +80,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     outputs = tmp_path_factory.mktemp("outputs")
     data = (f"dataset.root={home / 'data'}", f"calib.dataset.root={home / 'data'}")
     places = (f"output_dir={outputs}", f"model.source={home / 'moonshine'}", *data)
-    done = run("src.main", "-m", *SMALL, "wbits=2", "evaluate.bootstrap_samples=100", *places, **secrets(home))
+    given = (*SMALL, "wbits=2", "evaluate.bootstrap_samples=100", *places, *PLANTED)
+    done = run("src.main", "-m", *given, **secrets(home))
     assert done.returncode == 0, done.stderr
     (found,) = read_runs(outputs)
     return Finished(outputs, home, done.stdout + done.stderr, found)
@@ -80,6 +101,35 @@ def test_a_token_in_a_setting_is_not_repeated(tmp_path: Path) -> None:
     assert "model.source: there is no folder 'https://***@example.org/model'" in refused.stderr
     assert_clean(everything_in(tmp_path / "out"))
     assert_clean((refused.stdout + refused.stderr).encode())
+
+
+def test_jobs_get_references_and_leave_no_secret_in_what_is_pickled_where_one_fails(tmp_path: Path) -> None:
+    """Of two jobs, one of which fails of the secret itself: pickles, logs, failures, multirun.yaml."""
+    given = (
+        "method=rtn",
+        f"method.range=mse,{KEYS['openai']}",
+        "stages=[quantize]",
+        f"tracking.group={KEYS['github']}",
+    )
+    how = ("hydra/launcher=parallel", f"output_dir={tmp_path}/out")
+    done = run("src.main", "-m", *given, *how, *PLANTED, **{**secrets(tmp_path), "HOME": os.environ["HOME"]})
+    assert done.returncode == 1, done.stderr
+    assert "method.range: '***' is not valid" in done.stderr
+    assert len(list((tmp_path / "out/records").glob("*.json"))) == 1
+    assert len(list((tmp_path / "out/sweeps").rglob("*_result.pkl"))) == 2
+    assert read_runs(tmp_path / "out")[0].group == "***"
+    (tmp_path / "out/printed").write_text(done.stdout + done.stderr)
+    hidden = [*PLANTED.values(), "hunter2-x", KEYS["openai"], KEYS["github"], API_KEY, HUB_TOKEN, PASSWORD]
+    assert found(hidden, tmp_path / "out") == {}
+
+
+def test_a_launcher_s_own_setting_with_a_secret_is_refused(tmp_path: Path) -> None:
+    """It is a line of a script that submitit writes."""
+    setup = f"hydra.launcher.submitit_folder={tmp_path}/{KEYS['aws']}"
+    told = run("src.main", "-m", "wbits=2", "hydra/launcher=parallel", setup, f"output_dir={tmp_path}")
+    assert told.returncode == 1
+    assert "Error: hydra.launcher.submitit_folder: it holds a key or token" in told.stderr
+    assert_clean(told.stderr.encode())
 
 
 def test_a_point_logs_the_documented_figures_and_tables_and_no_others(finished: Finished) -> None:
