@@ -218,6 +218,8 @@ def _marks(points: Sequence[Point], record: dict[str, Any]) -> list[Entry]:
     marks = [_mark(point, point.fingerprint, _result(stage, point)) for point in points for stage in _stages(point)]
     if "members" in record and "evaluate" in record["results"]:
         marks.append(_mark(points[0], record["fingerprint"], _COMPOSITE))
+    if "members" not in record:
+        marks.append(_provenance_mark(points[0], record))
     return [mark for mark in marks if mark is not None]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
+from src.checksum import CHECKSUM, distrust
 from src.errors import UserError
 
 AGAIN: Final = "Remove what is damaged and run its point again"
@@ -119,12 +120,14 @@ def read_record(file: Path) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
     if "schema" not in record:
         raise ValueError("schema: Field required")
+    if (problem := distrust(record)) is not None:
+        raise ValueError(problem)
     found: dict[str, Any] = record
     return found
 
 
 def read_records(output_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """All records below ``output_dir`` in the order of the fingerprints, and at most one sentence on the unreadable.
+    """All records below ``output_dir`` in the order of the fingerprints, and sentences on those not to be trusted.
 
     Raises:
         UserError: there is none that can be read.
@@ -146,4 +149,7 @@ def read_records(output_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
     if not found:
         raise UserError("outputs", f"none of the {len(files)} records in {folder} can be read: {told}", AGAIN)
     noun = "record" if len(damaged) == 1 else "records"
-    return found, [f"Left out, as damaged: {len(damaged)} {noun} of {folder}: {told}. {AGAIN}."] if damaged else []
+    notes = [f"Left out, as damaged: {len(damaged)} {noun} of {folder}: {told}. {AGAIN}."] if damaged else []
+    if unchecked := sum(CHECKSUM not in record for record in found):
+        notes.append(f"{unchecked} of {len(found)} records have no checksum, so that damage would not be noticed.")
+    return found, notes

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from src.checksum import with_checksum
 from src.reporting.collect import collect
 from src.reporting.reading import read_records
 from src.store import Store
@@ -69,7 +70,7 @@ def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, A
 def write(folder: Path, *records: dict[str, Any]) -> Path:
     """Puts the records where points leave them; returns the folder."""
     for each in records:
-        _save(folder / "records" / f"{each['fingerprint']}.json", each)
+        _save(folder / "records" / f"{each['fingerprint']}.json", with_checksum(each))
     return folder
 
 

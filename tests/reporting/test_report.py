@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from src.checksum import with_checksum
 from src.errors import UserError
 from src.provenance import combined
 from src.reporting.collect import choose
@@ -243,6 +244,7 @@ def damaged(folder: Path) -> dict[str, str]:
         "text-results": {**good, "results": "all good"},
         "name-is-a-list": {**good, "method": ["gptq"]},
         "no-layer-name": {**good, "results": {"quantize": {"layers": [{"error": 1}]}}},
+        "edited": with_checksum({**good, "fingerprint": "edited"}) | {"method": "awq"},
         "copied": good,
     }
     for name, content in texts.items():
@@ -259,7 +261,7 @@ def test_damaged_records_are_listed_and_the_others_shown(outputs: Path) -> None:
     found, [note] = read_records(outputs)
     assert {each["fingerprint"] for each in found} == {f"{method}-{dataset}" for method, dataset in WERS}
     assert f"{len(names)} records" in note
-    assert "and 10 more" in note
+    assert "and 11 more" in note
     done = report(outputs, "--plots", "0")
     assert done.returncode == 0, done.stderr
     assert "**10.00" in done.stdout
@@ -270,7 +272,7 @@ def test_damaged_records_are_listed_and_the_others_shown(outputs: Path) -> None:
             path.unlink()
     nothing = report(outputs)
     assert nothing.returncode == 1
-    assert "none of the 15 records" in nothing.stderr
+    assert "none of the 16 records" in nothing.stderr
     assert "Traceback" not in nothing.stderr
 
 
