@@ -109,6 +109,19 @@ def test_rules_for_english_are_refused_where_letters_are_of_another_script(tmp_p
         Evaluate().check_data(calibrated)
 
 
+def test_rules_for_english_are_questioned_where_letters_have_accents(
+    tmp_path: Path, output: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They would drop them, and with them what tells words apart in Vietnamese."""
+    vietnamese = own_data(tmp_path / "data", "tôi về nhà", "cái bàn", "sách")
+    Evaluate().check_data(opened(vietnamese, output, "dataset.language=vi"))
+    Evaluate().check_data(opened(own_data(tmp_path / "english", "the café", "don\u2019t", "it \uff41"), output))
+    assert "dataset.language" not in caplog.text
+    Evaluate().check_data(opened(vietnamese, output))
+    (said,) = [each.message for each in caplog.records if "dataset.language" in each.message]
+    assert said.startswith("local: most references hold letters with accents (à á ô ề)")
+
+
 def calibration(data: Path) -> tuple[str, ...]:
     return ("dataset@calib.dataset=local", f"calib.dataset.root={data}")
 

@@ -16,7 +16,7 @@ from src.data.rows import Rows, ids, names, texts
 from src.data.sources import dataset_identity, open_rows
 from src.data.utterance import chosen
 from src.errors import UserError
-from src.evaluation.languages import not_latin
+from src.evaluation.languages import accented, not_latin
 from src.evaluation.normalizers import Rules
 from src.provenance import stamped
 from src.settings import DatasetSettings
@@ -90,6 +90,8 @@ class Selection:
     def _inspect(self) -> Inventory:
         rows = open_rows(self.dataset)
         draw = _Draw(rows, self)
+        if self.rules.english:
+            _require_english(self.dataset.name, [draw.texts[row] for row in draw.scored])
         log.info("%s: reading %d of %d clips", self.dataset.name, len(draw.rows), len(rows))
         dropped = [name for row, name in enumerate(draw.names) if row not in draw.scored]
         if dropped:
@@ -128,7 +130,6 @@ class _Draw:
         self.aside = frozenset(self._chosen(selection.aside, ()) if selection.aside is not None else ())
         self.rows = self._chosen(selection, self.aside)
         self._require_some()
-        self._require_language()
 
     def speaker(self, row: int) -> str | None:
         """Who speaks, from the speaker column or by the pattern in the id."""
@@ -157,16 +158,6 @@ class _Draw:
         left = [row for row in self.scored if row not in without]
         return [left[index] for index in chosen([self.names[row] for row in left], selection.n, selection.seed)]
 
-    def _require_language(self) -> None:
-        if not self._selection.rules.english:
-            return
-        script = not_latin(self.texts[row] for row in self.scored)
-        if script is not None:
-            name = self._selection.dataset.name
-            problem = f"most references of {name} are written in {script} letters, which rules for English take apart"
-            remedy = "Set it to the code of their language, as Whisper has it: hi, zh, ru ..."
-            raise UserError("dataset.language", problem, remedy)
-
     def _require_some(self) -> None:
         name = self._selection.dataset.name
         if not self.scored:
@@ -179,3 +170,14 @@ class _Draw:
         n = self._selection.n
         if n is not None and n > len(self.rows):
             log.info("%s: %d clips are asked for, but it has %d: all are used", name, n, len(self.rows))
+
+
+def _require_english(name: str, references: list[str]) -> None:
+    if script := not_latin(references):
+        problem = f"most references of {name} are written in {script} letters, which rules for English take apart"
+        remedy = "Set it to the code of their language, as Whisper has it: hi, zh, ru ..."
+        raise UserError("dataset.language", problem, remedy)
+    if letters := accented(references):
+        told = "%s: most references hold letters with accents (%s), which rules for English drop. "
+        remedy = "Are they in another language? Then name it in dataset.language"
+        log.warning(told + remedy, name, " ".join(letters[:5]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Literal
 
@@ -16,6 +17,7 @@ ENGLISH: Final = "en"
 # are not in it and are scored by the words that their transcripts separate.
 UNSPACED: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
+_LETTERS: Final = ("Lu", "Ll", "Lt", "Lo")  # categories
 _CODE: Final = re.compile(r"[a-z]{2,3}")
 _MISTAKEN: Final = {
     **dict.fromkeys(("eng", "us", "gb"), "en"),
@@ -54,8 +56,21 @@ def not_latin(texts: Iterable[str]) -> str | None:
     return others[0].title() if 2 * len(others) > len(scripts) else None
 
 
+def accented(texts: Iterable[str]) -> list[str]:
+    """Letters beside ASCII, the most frequent first, where most of the texts hold some, as English ones do not."""
+    held = [{char for char in _letters(text) if not char.isascii()} for text in texts]
+    found = Counter(char for chars in held for char in chars)
+    return sorted(found, key=lambda char: (-found[char], char)) if 2 * sum(map(bool, held)) > len(held) else []
+
+
+def _letters(text: str) -> list[str]:
+    """Marks that are letters to Unicode, as some apostrophes, are none here."""
+    if text.isascii():
+        return list(filter(str.isalpha, text))
+    return [char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) in _LETTERS]
+
+
 def _script(text: str) -> str:
     """The first word of the names of most letters: ``LATIN``, ``DEVANAGARI``, ``CJK`` ...; "" without letters."""
-    letters = [char for char in unicodedata.normalize("NFKC", text) if char.isalpha()]
-    names = [unicodedata.name(char, "").partition(" ")[0] for char in letters]
-    return max(set(names), key=names.count) if names else ""
+    names = Counter("LATIN" if char.isascii() else unicodedata.name(char, "?").split()[0] for char in _letters(text))
+    return names.most_common(1)[0][0] if names else ""

@@ -62,7 +62,7 @@ def _column(each: Evaluated, own: Scored, base: Scored, samples: int, seed: int)
         "prob. of improvement": f"{versus.improvement_probability:.3f}",
         "other transcripts": f"{changed.transcripts} of {utterances}",
         "better / worse": f"{changed.better} / {changed.worse} utterances",
-        "word errors changed": str(changed.words),
+        f"{'character' if own.rules.by_characters else 'word'} errors changed": str(changed.words),
         "difference is": _verdict(versus),
     }
     return cells | (dict.fromkeys(against, "-") if own is base else against)

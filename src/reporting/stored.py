@@ -81,10 +81,13 @@ def require_comparable(base: Evaluated, other: Evaluated) -> None:
     """
     rules = Rules.named(str(base.record["versions"]["normalizer"]))
     for name, installed in (("normalizer", rules.name), ("scorer", SCORER)):
-        versions = [each.record["versions"][name] for each in (base, other)]
+        versions = [str(each.record["versions"][name]) for each in (base, other)]
         if set(versions) != {installed}:
             told = f"{base.name} was scored with {versions[0]}, {other.name} with {versions[1]}; here is {installed}"
-            raise UserError(name, told, "Score both again with what is installed: stages=[evaluate]")
+            remedy = "Score both again with what is installed: stages=[evaluate]"
+            if name == "normalizer" and len({Rules.named(version) for version in versions}) > 1:
+                remedy = "Score both alike: dataset.language and evaluate.clean_text decide"
+            raise UserError(name, told, remedy)
     if base.dataset != other.dataset:
         field, (ours, theirs) = _difference(base, other)
         raise UserError(field, f"{base.name} is of {ours}, {other.name} of {theirs}", f"Use the same {field} for both")

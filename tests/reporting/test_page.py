@@ -181,9 +181,12 @@ def test_a_plot_has_one_test_set_and_is_walked_with_the_arrow_keys(opened: Any) 
 def test_versions_that_differ_are_columns_and_plots_of_their_own(browser: Any, tmp_path: Path) -> None:
     other = record("gptq", "clean", 3.0)
     other["versions"] = {**other["versions"], "normalizer": "other/2"}
+    other["results"]["evaluate"]["metric"] = "CER"
     browser.get(made(write(tmp_path, record("rtn", "clean", 2.0), other)).as_uri())
     assert "Normalizer" in texts(browser, "thead th")
     assert [len(texts(browser, "svg .point")), len(texts(browser, "tbody tr"))] == [1, 2]
+    assert "WER, CER %" in texts(browser, "thead th")
+    assert {"2.00 (1.0–3.0) WER", "3.00 (2.0–4.0) CER"} <= set(texts(browser, "tbody td"))
     assert "No table: normalizer: the records were made with different versions" in texts(browser, "#notes li")[0]
 
 
