@@ -133,7 +133,7 @@ def _aligned_rows(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[Row]
             Row(
                 (row["clips"], row["id"]),
                 row["reference"],
-                _plain(row["reference"]),
+                _plain(row["reference"], row["normalizer"]),
                 (row["errors"], row["fp errors"]),
                 *next(parts),
             )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from src.data.corpora import load_utterances
-from src.evaluation.normalizers import normalize
+from src.evaluation.normalizers import ENGLISH_RULES
 from src.report import main
 from tests.composed import composed
 from tests.reporting.recorded import record, worst_row, write, write_failure, write_worst
@@ -101,7 +101,7 @@ def focus(browser: Any, selector: str) -> None:
 def test_texts_from_records_stay_texts_and_nothing_is_fetched(opened: Any) -> None:
     assert texts(opened, "#transcript-list li:nth-child(3) code") == [HOSTILE]
     scored, published = texts(opened, "#transcript-list li:nth-child(3) dd")[:2]
-    assert (scored, published) == (normalize(f"a {HOSTILE}"), f"a {HOSTILE}")
+    assert (scored, published) == (ENGLISH_RULES.normalize(f"a {HOSTILE}"), f"a {HOSTILE}")
     assert HOSTILE in texts(opened, "#failed dd")[1]
     assert opened.execute_script("return document.querySelectorAll('img, main script').length") == 0
     assert opened.execute_script("return document.scripts.length") == 2  # the data and what shows them
