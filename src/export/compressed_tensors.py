@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from src.export.base import Exportable, Runtime
+from src.models.files import GENERATION
 from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.store import write_json
 
@@ -41,7 +42,7 @@ class CompressedTensors(Runtime):
             tensors |= {f"{path}.{part}": tensor for part, tensor in packed(weight, bits).items()}
         (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
         model.copy_processors(folder)
-        _generation(model).save_pretrained(folder)
+        (folder / GENERATION).write_text(_generation(model).to_json_string(), encoding="utf-8")
         write_json(folder / "config.json", _config(model, bits))
         narrower = sum(weight.spec.bits < bits for weight in weights.values())
         notes = [f"{narrower} weights of less than {bits} bits take {bits}: the format has one width"] * bool(narrower)

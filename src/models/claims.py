@@ -223,13 +223,27 @@ def _check_tokens(folder: Path, config: Mapping[str, Any]) -> None:
     """Token ids of config.json and generation_config.json are within the vocabulary."""
     vocabulary = config.get("vocab_size")
     generation = folder / "generation_config.json"
-    for file, said in ((folder / CONFIG, config), (generation, read_object(generation) if generation.exists() else {})):
+    told = read_object(generation) if generation.exists() else {}
+    for field in ("eos_token_id", *(["decoder_start_token_id"] if config["model_type"] == "moonshine" else [])):
+        if config.get(field, 0) is None and told.get(field) is None:
+            raise wrong(f"{folder / CONFIG} says {field} null", COMPLETE)
+    for file, said in ((folder / CONFIG, config), (generation, told)):
         for field in _TOKENS:
             value = said.get(field)
+            if isinstance(value, list) and len(set(map(str, value))) != 1:
+                raise wrong(f"{file} says {field} {value}, and a transcript has one", "Leave one of them")
             for token in value if isinstance(value, list) else [value]:
                 if token is not None and (type(token) is not int or token < 0 or token >= (vocabulary or token + 1)):
                     problem = f"{file} says {field} {token!r}, which is no token of {vocabulary}"
                     raise wrong(problem, COMPLETE)
+        for field in ("suppress_tokens", "begin_suppress_tokens"):
+            value = said.get(field)
+            if value is not None and not (isinstance(value, list) and all(type(token) is int for token in value)):
+                raise wrong(f"{file} says {field} {said[field]!r}, which is no list of tokens", COMPLETE)
+        for field, least in (("max_tokens_per_second", 0.1), ("max_initial_timestamp_index", 0)):
+            value = said.get(field)
+            if value is not None and (type(value) not in (int, float) or not value >= least):
+                raise wrong(f"{file} says {field} {value!r}, which is no number of at least {least}", COMPLETE)
         longest = said.get("max_length")
         if longest is not None and (type(longest) is not int or longest < 1):
             raise wrong(f"{file} says max_length {longest!r}, which is no positive integer", COMPLETE)

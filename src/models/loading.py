@@ -214,7 +214,7 @@ def _build(config: PreTrainedConfig) -> PreTrainedModel:
 
     try:
         return AutoModelForSpeechSeq2Seq.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    except (AssertionError, ValueError, TypeError, RuntimeError) as error:
+    except (AssertionError, LookupError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             "model.architecture", f"no model can be built from it ({error})", "Compare it with a yaml in conf/model"
         ) from error

@@ -17,7 +17,6 @@ from tests.models.checkpoints import INDEX, WEIGHTS, Spoil, both, bytes_of, edit
 from tests.tiny import WHISPER, model_settings
 
 LAYER = "model.decoder.layers.1.fc1.weight"
-HEAD, EMBEDDING = "proj_out.weight", "model.decoder.embed_tokens.weight"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
 
 
@@ -138,6 +137,14 @@ EARLY: dict[str, tuple[Spoil, str]] = {
     "an end that is no token": (
         edited("generation_config.json", eos_token_id=96),
         r"eos_token_id 96, which is no token of 96",
+    ),
+    "several ends": (
+        edited("generation_config.json", eos_token_id=[89, 90]),
+        r"eos_token_id \[89, 90\], and a transcript has one",
+    ),
+    "no end": (
+        both(edited("config.json", eos_token_id=None), edited("generation_config.json", eos_token_id=None)),
+        "eos_token_id null",
     ),
     "a negative cap": (edited("generation_config.json", max_length=-1), r"max_length -1"),
 }
