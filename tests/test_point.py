@@ -75,6 +75,16 @@ def test_a_probe_names_scores_and_no_transcripts(tmp_path: Path) -> None:
     assert without.probe is None
 
 
+def test_how_many_of_the_worst_are_stored_names_scores_and_what_a_tracker_shows_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = point(tmp_path).evaluation.fingerprint
+    monkeypatch.setattr("src.tracking.tracker.MAX_CLIPS", 1)
+    assert point(tmp_path).evaluation.fingerprint == before
+    monkeypatch.setattr("src.point.WORST_UTTERANCES", 1)
+    assert point(tmp_path).evaluation.fingerprint != before
+
+
 def test_scoring_anew_names_nothing(tmp_path: Path) -> None:
     assert point(tmp_path, "evaluate.rescore=true").fingerprint == point(tmp_path).fingerprint
 

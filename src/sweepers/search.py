@@ -25,6 +25,7 @@ from src import console
 from src.errors import UserError, did_you_mean
 from src.finished import list_finished
 from src.records import RECORD
+from src.secret_references import without_secrets_in
 from src.store import fingerprint
 from src.sweepers.space import Space, divided
 from src.sweepers.study import SAMPLERS, Figures, alone, known, open_study, point_of, tell_failure
@@ -77,7 +78,8 @@ class SearchSweeper(Sweeper):
             Exception: of the first point that failed, once the others are done.
         """
         parser = OverridesParser.create(config_loader=self._loader)
-        given: list[Override] = parser.parse_overrides([*(f"{k}={v}" for k, v in self._params.items()), *arguments])
+        own = without_secrets_in([f"{key}={value}" for key, value in self._params.items()])
+        given: list[Override] = parser.parse_overrides([*own, *arguments])
         fixed, space = divided(given)
         self._save_config()
         name = self._name(space)
