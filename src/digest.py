@@ -1,4 +1,4 @@
-"""SHA-256 of files, and of settings."""
+"""SHA-256 of files, of the code, and of settings."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
+
+from src.settings import ROOT
 
 _TICK: Final = 20_000_000  # nanoseconds; file systems tell times in steps of up to 10 ms
 _known: dict[tuple[int, ...], str] = {}  # digests of this process by the state of the file
@@ -31,6 +34,15 @@ def sha256_once(path: Path) -> str:
     if key not in _known:
         _known[key] = sha256_file(path)
     return _known[key]
+
+
+@cache
+def source() -> str:
+    """Digest of this package's source: a result may depend on any of it."""
+    whole = hashlib.sha256()
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        whole.update(f"{file.relative_to(ROOT)} {sha256_file(file)}\n".encode())
+    return whole.hexdigest()
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:

@@ -22,13 +22,13 @@ from src import attempt
 from src.checksum import read_checked
 from src.composite import Composite
 from src.data.folder import Layout
-from src.digest import sha256_file
+from src.digest import sha256_file, source
 from src.errors import UserError
 from src.integrity import holds, state
 from src.interrupts import held
 from src.models.files import checkpoint_files
 from src.models.source import resolve_source
-from src.provenance import gpus, processor, source
+from src.provenance import gpus, processor
 from src.records import RECORD, present, save_record
 from src.settings import DatasetSettings, ModelSettings, Settings
 from src.store import Entry, Store, write_json

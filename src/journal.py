@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from src.settings import ROOT
+from src.digest import source
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,4 @@ def digest(value: Any) -> str:
 @cache
 def program() -> dict[str, str]:
     """The code that runs, and the packages that compute."""
-    found = hashlib.sha256()
-    for file in sorted((ROOT / "src").rglob("*.py")):
-        found.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
-    return {"code": found.hexdigest()[:_DIGITS], **{name: version(name) for name in _PACKAGES}}
+    return {"code": source()[:_DIGITS], **{name: version(name) for name in _PACKAGES}}

@@ -6,7 +6,6 @@ results say (:func:`combined`): what all have in common once, and by result what
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -17,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from src.digest import sha256_file
+from src.digest import sha256_file, source
 from src.integrity import MANIFEST
 from src.profiling.processor import cpu_model
 from src.settings import ROOT
@@ -66,15 +65,6 @@ def gpus() -> list[str]:
     """What the driver says of the GPUs of this machine; without torch."""
     told = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return [next((line for line in file.read_text().splitlines() if "Model" in line), "") for file in told]
-
-
-@cache
-def source() -> str:
-    """Digest of this package's source: a result may depend on any of it."""
-    whole = hashlib.sha256()
-    for file in sorted((ROOT / "src").rglob("*.py")):
-        whole.update(f"{file.relative_to(ROOT)} {sha256_file(file)}\n".encode())
-    return whole.hexdigest()
 
 
 def stamped(build: Callable[[Path], None], device: str = "cpu") -> Callable[[Path], None]:
