@@ -29,7 +29,7 @@ from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
 from src.quant.journal import BlockJournal
 from src.quant.linear import install
-from src.quant.plan import in_scope, uniform_plan
+from src.quant.plan import check_inputs, in_scope, uniform_plan
 from src.quant.restore import restore
 from src.quant.structure import Edit, key_rotation
 from src.settings import FULL_PRECISION, Settings
@@ -51,24 +51,6 @@ def input_bits(graph: ModelGraph, settings: Settings) -> dict[str, int]:
     """Bits of every linear's input by path."""
     scope = settings.scope
     return {each.path: settings.abits if in_scope(each, scope) else FULL_PRECISION for each in graph.linears}
-
-
-def check_inputs(method: Method, settings: Settings) -> None:
-    """Checks that ``method`` can do without the default grids of activations, where others are asked for.
-
-    Raises:
-        UserError: it simulates rounded activations while it learns, and knows only the default ones.
-    """
-    chosen = settings.activation
-    if settings.abits == FULL_PRECISION or not method.simulates_inputs:
-        return
-    remedy = "or a method that does not, such as rtn, gptq, awq, smoothquant or quarot"
-    if chosen.range == "static":
-        problem = f"{method.name} simulates activations that are rounded per token"
-        raise UserError("activation.range", problem, f"Use activation.range=token, {remedy}")
-    if chosen.symmetric:
-        problem = f"{method.name} simulates activations on asymmetric grids"
-        raise UserError("activation.symmetric", problem, f"Use activation.symmetric=false, {remedy}")
 
 
 class Quantizer:

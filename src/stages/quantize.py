@@ -18,9 +18,10 @@ from src.models.loading import check_processors, load, load_graph
 from src.models.speech import SpeechModel
 from src.point import Point
 from src.provenance import has_read, stamped
-from src.quant.apply import Quantizer, check_inputs, weight_plan
+from src.quant.apply import Quantizer, weight_plan
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.journal import BlockJournal
+from src.quant.plan import check_inputs
 from src.stages.base import Stage
 from src.store import Entry
 from src.tracking import Tracker
