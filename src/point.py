@@ -120,6 +120,7 @@ class Point:
         if self.uses_calibration:
             weights["calibration"] = self.calibration.fingerprint
             weights["propagate"] = settings.calib.propagate if self.method.propagates else "fp"
+            weights["batch_size"] = settings.calib.batch_size  # of what is learned, and of the order of sums
         return self._entry("quantize", **weights)
 
     @cached_property
