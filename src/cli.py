@@ -20,10 +20,12 @@ from src import console
 from src.errors import UserError, did_you_mean, unwritable
 from src.interrupts import leave, obey_signals
 from src.redaction import guard_output
+from src.secret_patterns import REFERENCE
 from src.secret_references import without_secrets_in
 from src.settings import ROOT
 
 CONF = ROOT / "conf"
+_FOLDERS = {"output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 GROUP_OR_KEY = "Write group=choice or key=value"
 
 
@@ -118,3 +120,9 @@ def _check_arguments(arguments: list[str]) -> None:
     for argument in arguments:
         if argument.startswith("="):
             raise UserError("command line", f"{argument!r} sets nothing", GROUP_OR_KEY)
+    secret = [argument for argument in arguments if REFERENCE in argument]
+    for argument in arguments:
+        key = argument.partition("=")[0].lstrip("+")
+        if key in _FOLDERS and (argument in secret or ("override_dirname" in argument and secret)):
+            problem = "a key or token would become part of the name of a folder"
+            raise UserError(key, problem, "Choose a name without it")

@@ -13,12 +13,12 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.failures import FAILURE, End
 from src.redaction import redact_text, redact_yaml, without_secrets
-from src.secret_patterns import REDACTED, REFERENCE
+from src.secret_patterns import REDACTED
 from src.secret_references import conceal
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,10 @@ class CleanFiles(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Nothing is written yet: what stands for a secret is written in its place."""
-        _require_plain_names(config, "run.dir")
         conceal(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """As before a run; the configuration goes to the launcher, which hands it to the jobs."""
-        _require_plain_names(config, "sweep.dir")
         conceal(config)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -68,19 +66,6 @@ class CleanFiles(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:  # noqa: ARG002 - Hydra's call
         """Hydra prints the overrides of a job that failed."""
         job_return.overrides = [redact_text(override) for override in job_return.overrides or ()]
-
-
-def _require_plain_names(config: DictConfig, folder: str) -> None:
-    """Raises UserError where a secret would become part of the name of a folder."""
-    names = {"output_dir": str(config.output_dir), f"hydra.{folder}": str(OmegaConf.select(config.hydra, folder))}
-    subdir = str(config.hydra.sweep._get_node("subdir"))
-    overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    if "override_dirname" in subdir:
-        names["hydra.sweep.subdir"] = ",".join(map(str, overrides)).replace(f"${{oc.env:{REFERENCE}", "token=")
-    for key, name in names.items():
-        if without_secrets(name) != name:
-            problem = "a key or token would become part of a folder's name"
-            raise UserError(key, problem, "Choose a name without it")
 
 
 def show_sweep(error: Exception | None = None) -> bool:
