@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from src import console
+from src.terminal import console
 
 DESCRIPTION = """\
 Compares the stored transcripts of points that were evaluated on the same utterances. Nothing is decoded.

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from src.errors import UserError
-from src.settings import ROOT
+from src.project import ROOT
 
 _EXAMPLES = """examples:
   python -m src.dashboard --entity my-team                  saves the page and prints its address
@@ -21,7 +21,7 @@ _EXAMPLES = """examples:
 def main() -> None:
     """Command line; exits with 1 after a mistake that the user can mend."""
     arguments = _parser().parse_args()
-    from src import console
+    from src.terminal import console
 
     with console.plain_errors():
         print(_answer(arguments))

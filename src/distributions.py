@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from src import console
 from src.errors import UserError
+from src.terminal import console
 
 _DESCRIPTION = """\
 Plots, linear by linear, what makes a model hard to quantize (kurtosis, peak and outlier channels of weights and inputs)

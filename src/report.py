@@ -31,8 +31,8 @@ examples:
 def main() -> None:
     """Command line; exits with 1 after a mistake that the user can mend."""
     options = _parser().parse_intermixed_args()
-    from src import console
-    from src.attempt import settle
+    from src.runs.attempt import settle
+    from src.terminal import console
 
     settle(options.outputs)  # jobs that died without a word, whose launcher may have died, too
     with console.plain_errors():

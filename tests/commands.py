@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from src.settings import ROOT
+from src.project import ROOT
 
 
 def environment(**changes: str) -> dict[str, str]:

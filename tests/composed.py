@@ -6,8 +6,9 @@ from functools import cache
 
 from hydra import compose, initialize_config_dir
 
-from src.composite import from_hydra
-from src.settings import ROOT, Settings
+from src.project import ROOT
+from src.settings import Settings
+from src.settings.composite import from_hydra
 
 
 def composed(*overrides: str) -> Settings:

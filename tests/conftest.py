@@ -17,7 +17,7 @@ def composed_defaults() -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from src.settings import ROOT
+    from src.project import ROOT
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         plain: Any = OmegaConf.to_container(compose("config"), resolve=True)

@@ -12,9 +12,9 @@ import pytest
 
 from src.data.audio import decode
 from src.errors import UserError
-from src.point import open_point
-from src.settings import ROOT
+from src.project import ROOT
 from src.stages.evaluate import Evaluate
+from src.stages.point import open_point
 from tests import commands
 from tests.composed import composed
 from tests.data.clips import tone

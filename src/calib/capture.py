@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from src.data.corpora import Utterance
-from src.evaluation.longform import announce
-from src.evaluation.transcribe import transcribe
-from src.journal import Journal, digest, program
+from src.decoding.longform import announce
+from src.decoding.transcribe import transcribe
+from src.machine.progress import progress
 from src.models.speech import SpeechModel
-from src.progress import progress
+from src.storage.journal import Journal, digest, program
 
 CLIPS = "clips.json"
 FEATURES = "features.safetensors"
@@ -82,7 +82,8 @@ def capture(
 
     Teacher forcing replays one window: of clips longer than the model's, the rest is left out, and the log says so. A
     reference is cut where a transcript of the window would be, at the model's cap on tokens. Every transcribed batch is
-    appended to the :class:`~src.journal.Journal` at ``journal``, so that a run that was killed goes on with the next.
+    appended to the :class:`~src.storage.journal.Journal` at ``journal``, so that a run that was killed goes on with the
+    next.
     """
     announce(speech, clips, truncate=True)
     clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))

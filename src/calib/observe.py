@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from src.calib.stats import RunningStatistics
 from src.calib.task import BlockTask
-from src.methods.base import LinkStatistics
 from src.models.graph import Link
 from src.quant.linear import QuantLinear
+from src.quant.link_statistics import LinkStatistics
 
 
 def observe(

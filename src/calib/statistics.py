@@ -10,8 +10,8 @@ from torch import Tensor
 
 from src.calib.capture import Calibration
 from src.calib.walk import Walker, WalkOptions
-from src.methods.base import LinkStatistics
 from src.models.speech import SpeechModel
+from src.quant.link_statistics import LinkStatistics
 
 FILE = "statistics.safetensors"
 FIELDS = ("gram", "minimum", "maximum", "abs_mean", "powers")

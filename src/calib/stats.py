@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from src.calib.gram import add_lower_gram
-from src.methods.base import LinkStatistics
 from src.quant.figures import power_sums
+from src.quant.link_statistics import LinkStatistics
 
 _ROWS_AT_ONCE = 1024  # the temporaries of a chunk stay in cache
 

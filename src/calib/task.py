@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.methods.base import LinkStatistics
 from src.models.graph import Block
 from src.models.products import FastLinears
 from src.quant.forced_cache import ForcedCache
+from src.quant.link_statistics import LinkStatistics
 
 
 @dataclass

@@ -18,12 +18,12 @@ from src.calib.capture import Calibration
 from src.calib.observe import observe, valid_rows
 from src.calib.stats import RunningStatistics
 from src.calib.task import BlockInput, BlockTask
-from src.methods.base import LinkStatistics
+from src.machine.progress import progress
 from src.models.cache_argument import cached
 from src.models.graph import Block, Link, Rows
 from src.models.speech import Encoded, SpeechModel
-from src.progress import progress
 from src.quant.forced_cache import ForcedCache
+from src.quant.link_statistics import LinkStatistics
 
 
 @dataclass(frozen=True)

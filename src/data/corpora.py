@@ -17,7 +17,7 @@ from src.data.sources import dataset_identity, open_rows
 from src.data.utterance import Utterance
 from src.errors import UserError
 from src.settings import DatasetSettings
-from src.store import Store
+from src.storage.store import Store
 
 __all__ = [
     "Corpus",

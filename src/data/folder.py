@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from src.data.splits import split_name
-from src.digest import sha256_once
 from src.errors import UserError, did_you_mean
+from src.storage.digest import sha256_once
 
 
 class Layout:

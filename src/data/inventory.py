@@ -16,7 +16,7 @@ from pathlib import Path
 
 from src.data.audio import Sound, inspect
 from src.data.rows import AudioReader
-from src.progress import progress
+from src.machine.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from src.data.rows import Rows, ids, names, texts
 from src.data.sources import dataset_identity, open_rows
 from src.data.utterance import chosen
 from src.errors import UserError
-from src.evaluation.languages import accented, not_latin
-from src.evaluation.normalizers import Rules
-from src.provenance import stamped
+from src.machine.provenance import stamped
 from src.settings import DatasetSettings
-from src.store import Entry, Store
+from src.storage.store import Entry, Store
+from src.text.languages import accented, not_latin
+from src.text.normalizers import Rules
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from src.data.local import local_files, local_rows
 from src.data.parquet import ParquetRows
 from src.data.rows import Rows, check_columns
 from src.errors import UserError
-from src.settings import ROOT, DatasetSettings
+from src.project import ROOT
+from src.settings import DatasetSettings
 
 _HUB: Final = "Name a folder in the hub's layout, e.g. one made by `hf download --repo-type dataset`"
 _OWN: Final = "Set dataset.root to the folder, manifest or parquet file of your data"

@@ -9,7 +9,7 @@ import torch
 
 from src.embedded.corpus import Utterance
 from src.embedded.families import Family
-from src.evaluation.normalizers import ENGLISH_RULES
+from src.text.normalizers import ENGLISH_RULES
 
 _BATCH = 32
 

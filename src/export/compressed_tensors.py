@@ -24,7 +24,7 @@ from torch import Tensor
 from src.export.base import Exportable, Runtime
 from src.models.files import GENERATION
 from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
-from src.store import write_json
+from src.storage.store import write_json
 
 
 class CompressedTensors(Runtime):

@@ -18,7 +18,7 @@ from src.models.loading import load_config
 from src.quant.extras import Extra
 from src.quant.granularity import WeightSpec
 from src.settings import FULL_PRECISION, ExportSettings, ModelSettings
-from src.store import write_json
+from src.storage.store import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

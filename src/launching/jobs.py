@@ -15,11 +15,11 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from src.attempt import LOST, ended_on_request, lost
 from src.errors import UserError
-from src.failures import FAILURE, End, Job
-from src.redaction import guard_output, redact_error, without_secrets
-from src.secret_references import conceal, without_secrets_in
+from src.runs.attempt import LOST, ended_on_request, lost
+from src.runs.failures import FAILURE, End, Job
+from src.storage.redaction import guard_output, redact_error, without_secrets
+from src.storage.secret_references import conceal, without_secrets_in
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor

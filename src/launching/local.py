@@ -18,8 +18,8 @@ from typing import Any, Final
 from hydra.core.utils import JobReturn
 
 from src.errors import UserError
-from src.interrupts import Ended
 from src.launching.jobs import JobLauncher, Launched
+from src.machine.interrupts import Ended
 
 log = logging.getLogger(__name__)
 

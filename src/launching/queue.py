@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from src.attempt import LOST
-from src.failures import End
+from src.runs.attempt import LOST
+from src.runs.failures import End
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from hydra.core.utils import JobReturn
 from src.errors import UserError
 from src.launching.jobs import JobLauncher, Launched
 from src.launching.queue import Queue, explain
-from src.sweep import SweepTable
+from src.runs.sweep import SweepTable
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from src.calib.task import BlockTask
 from src.errors import UserError, did_you_mean
-from src.methods.base import LinkStatistics, Rounded, Transformed
+from src.machine.progress import progress
+from src.methods.base import Rounded, Transformed
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
 from src.methods.parts.clip_search import clip_limits, clipped
 from src.methods.parts.compose import Equalisation
@@ -31,8 +32,8 @@ from src.methods.parts.links import check_feeds, choose_links
 from src.methods.parts.trial import Trial, inner_probe, losses_by_link
 from src.methods.workbench import Workbench
 from src.models.graph import Link
-from src.progress import progress
 from src.quant.granularity import WeightSpec
+from src.quant.link_statistics import LinkStatistics
 
 OBJECTIVES = ("gram", "module")
 NEVER_CLIPPED = ("q_proj", "k_proj")  # "due to qk bmm, it is hard to clip precisely": the authors' code

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from src.errors import UserError, did_you_mean
+from typing import TYPE_CHECKING
+
+from src.errors import UserError
+from src.settings import FULL_PRECISION, Settings
+
+if TYPE_CHECKING:
+    from src.methods.base import Method
+
+from src.errors import did_you_mean
 from src.quant.grid import RANGES
 
 
@@ -29,3 +37,21 @@ def check_fraction(field: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         remedy = f"Use a number above 0 and at most 1, e.g. method.{field}=0.01"
         raise UserError(f"method.{field}", f"{value!r} is out of range", remedy)
+
+
+def check_inputs(method: Method, settings: Settings) -> None:
+    """Checks that ``method`` can do without the default grids of activations, where others are asked for.
+
+    Raises:
+        UserError: it simulates rounded activations while it learns, and knows only the default ones.
+    """
+    chosen = settings.activation
+    if settings.abits == FULL_PRECISION or not method.simulates_inputs:
+        return
+    remedy = "or a method that does not, such as rtn, gptq, awq, smoothquant or quarot"
+    if chosen.range == "static":
+        problem = f"{method.name} simulates activations that are rounded per token"
+        raise UserError("activation.range", problem, f"Use activation.range=token, {remedy}")
+    if chosen.symmetric:
+        problem = f"{method.name} simulates activations on asymmetric grids"
+        raise UserError("activation.symmetric", problem, f"Use activation.symmetric=false, {remedy}")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from src.calib.capture import Calibration
 from src.errors import UserError
-from src.methods.base import LinkStatistics, Transformed
+from src.methods.base import Transformed
 from src.methods.checks import check_flag, check_positive_integer
 from src.methods.parts.compose import Equalisation
 from src.methods.parts.equalise import best, limiting_scales, scaled_and_rounded
@@ -32,6 +32,7 @@ from src.methods.workbench import Workbench
 from src.models.graph import Block, Link
 from src.quant.extras import Extra
 from src.quant.fake import fake_quantize_tokens
+from src.quant.link_statistics import LinkStatistics
 from src.settings import FULL_PRECISION
 
 WIDEST_STEP = 0.5  # of the threshold, in the units of the activations: the authors' code

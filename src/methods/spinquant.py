@@ -21,15 +21,15 @@ from torch import Tensor
 
 from src.calib.capture import Calibration
 from src.errors import UserError
+from src.machine.process import release_memory
+from src.machine.progress import progress
 from src.methods.checks import check_flag, check_positive_integer
 from src.methods.parts.cayley import cayley_step, retract
 from src.methods.parts.rotate import OnlineRotations, Rotations
 from src.methods.parts.rotated_network import one_step, rotated_network, scored_tokens, teacher_loss
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
-from src.progress import progress
 from src.quant.granularity import WeightSpec
-from src.runtime import release_memory
 from src.settings import FULL_PRECISION
 
 log = logging.getLogger(__name__)

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
-from src.methods.base import LinkStatistics, Method, Rounded, Transformed
+from src.machine.progress import progress
+from src.methods.base import Method, Rounded, Transformed
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
 from src.methods.parts.adaptive_rounding import AdaptiveRounding
 from src.methods.parts.block_trainer import Minibatch, minibatches, train
 from src.methods.parts.straight_through import quantized_inputs
-from src.progress import progress
 from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.quant.link_statistics import LinkStatistics
 
 if TYPE_CHECKING:
     from src.calib.task import BlockTask

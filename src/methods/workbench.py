@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from src.calib.capture import Calibration
 from src.calib.statistics import measure
-from src.methods.base import LinkStatistics
 from src.models.graph import ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.granularity import WeightSpec
+from src.quant.link_statistics import LinkStatistics
 from src.quant.structure import Edit, apply_edit
 
 

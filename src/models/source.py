@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from src.digest import sha256_once
 from src.errors import UserError
 from src.models.claims import check_checkpoint, check_config
 from src.models.files import (
@@ -27,7 +26,9 @@ from src.models.files import (
     weight_files,
     wrong,
 )
-from src.settings import ROOT, ModelSettings
+from src.project import ROOT
+from src.settings import ModelSettings
+from src.storage.digest import sha256_once
 
 # Pickled weights, variants and documentation are neither fetched nor part of the identity; adapters, to be refused.
 FETCHED = (*SETTINGS, ADAPTER[0], WEIGHTS, INDEX, "model-?????-of-?????.safetensors")

@@ -77,7 +77,7 @@ class SpeechModel(ABC):
     @property
     @abstractmethod
     def window(self) -> int:
-        """Most audio samples one pass takes; what to do with longer audio: :mod:`src.evaluation.longform`."""
+        """Most audio samples one pass takes; what to do with longer audio: :mod:`src.decoding.longform`."""
 
     @abstractmethod
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:

@@ -14,7 +14,7 @@ from src.profiling.point import Point, Workload
 
 
 class Spoken(Protocol):
-    """What costs depend on of a transcript; see :class:`src.evaluation.transcribe.Transcript`."""
+    """What costs depend on of a transcript; see :class:`src.data.transcripts.Transcript`."""
 
     @property
     def seconds(self) -> float: ...  # noqa: D102

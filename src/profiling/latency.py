@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
+from src.machine.processor import cpu_model
 from src.profiling.memory_peak import measure_peak
-from src.profiling.processor import cpu_model
 from src.profiling.reference import Engine, noise, run_reference
 from src.quant.fake import tell_frames
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from src.progress import progress
+from src.machine.progress import progress
 
 WARM_UP = 2  # unmeasured runs: allocator, kernel selection, caches
 _LEVEL = 0.1  # standard deviation of the noise; the signal never changes what is computed

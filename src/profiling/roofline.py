@@ -21,8 +21,8 @@ from src.profiling.bitops import Product, products
 from src.profiling.memory_io import memory_io_phases
 from src.profiling.passes import Phase
 from src.profiling.point import Point
-from src.setting_groups import Arithmetic
 from src.settings import EdgeDeviceSettings
+from src.settings.groups import Arithmetic
 
 _WIDTHS: Final[dict[Arithmetic, int]] = {"int4": 4, "int8": 8, "float16": 16, "float32": 32}  # from narrow to wide
 _GIGA: Final = 1e9

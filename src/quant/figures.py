@@ -15,7 +15,7 @@ from torch import Tensor
 from src.quant.loss import relative_output_error
 
 if TYPE_CHECKING:
-    from src.methods.base import LinkStatistics
+    from src.quant.link_statistics import LinkStatistics
 
 OUTLIER_DEVIATIONS = 6.0
 _ROWS_AT_ONCE = 1024  # summed in float32

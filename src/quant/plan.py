@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from src.errors import UserError
 from src.models.graph import Component, Linear, ModelGraph
 from src.quant.granularity import PER_CHANNEL, WeightSpec
-from src.settings import FULL_PRECISION, ScopeSettings, Settings
+from src.settings import ScopeSettings
 
 if TYPE_CHECKING:
-    from src.methods.base import Method
+    pass
 
 SMALLEST_GROUP_OFFERED = 8
 
@@ -73,21 +73,3 @@ def uniform_plan(graph: ModelGraph, scope: ScopeSettings, spec: WeightSpec | Non
     if spec is not None:
         check_group_size(chosen, spec.group_size)
     return {linear.path: spec if in_scope(linear, scope) else None for linear in graph.linears}
-
-
-def check_inputs(method: Method, settings: Settings) -> None:
-    """Checks that ``method`` can do without the default grids of activations, where others are asked for.
-
-    Raises:
-        UserError: it simulates rounded activations while it learns, and knows only the default ones.
-    """
-    chosen = settings.activation
-    if settings.abits == FULL_PRECISION or not method.simulates_inputs:
-        return
-    remedy = "or a method that does not, such as rtn, gptq, awq, smoothquant or quarot"
-    if chosen.range == "static":
-        problem = f"{method.name} simulates activations that are rounded per token"
-        raise UserError("activation.range", problem, f"Use activation.range=token, {remedy}")
-    if chosen.symmetric:
-        problem = f"{method.name} simulates activations on asymmetric grids"
-        raise UserError("activation.symmetric", problem, f"Use activation.symmetric=false, {remedy}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from src.reporting.marks import COLOURS, SHAPES, Mark
-from src.store import write_bytes
+from src.storage.store import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

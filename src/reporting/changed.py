@@ -14,9 +14,9 @@ from typing import Any, Final
 import jiwer
 import pandas as pd
 
-from src.evaluation.normalizers import Rules
-from src.integrity import damage
 from src.reporting.panels import Panel, corpus
+from src.storage.integrity import damage
+from src.text.normalizers import Rules
 
 MOST_ROWS: Final = 5_000  # in one page, shared evenly by its points: about 3 MB
 _NAMED: Final = 3  # damaged folders in one sentence

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pandas as pd
 
 from src.errors import UserError, did_you_mean
-from src.provenance import PACKAGES, separate
+from src.machine.provenance import PACKAGES, separate
 
 IDENTITY: Final = ("fingerprint", "model", "method", "bits", "wbits", "abits", "kvbits", "group_size", "dataset")
 VERSIONS: Final = ("schema", "normalizer", "scorer")  # scores of different ones are never shown in one table
@@ -18,7 +18,7 @@ PACKAGE: Final = "packages."  # columns of versions of packages
 SOURCES: Final = {"data": "dataset", "weights": "model"}  # versions of what has the same name: they differ by name only
 SCORES: Final = ("wer", "wer_low", "wer_high", "cer", "fp_wer", "utterances")
 EDITS: Final = ("words", "substitutions", "deletions", "insertions")
-MODES: Final = ("loops", "empty", "capped")  # see src.evaluation.failures
+MODES: Final = ("loops", "empty", "capped")  # see src.scoring.failure_modes
 COSTS: Final = ("memory_io_bytes", "bops", "bits_per_weight")
 # What a score rests on, of the results that a record tells the provenance of; the rest is cost and time.
 _UNSCORED: Final = ("prompt", "decoded_cost", "profile", "latency", "measure", "export")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from src.errors import UserError
-from src.evaluation.bootstrap import PairedDifference, interval
-from src.evaluation.comparison import Scored, changes, difference, scored
-from src.evaluation.normalizers import Rules
 from src.reporting.stored import RUN_AGAIN, Evaluated
+from src.scoring.bootstrap import PairedDifference, interval
+from src.scoring.comparison import Scored, changes, difference, scored
+from src.text.normalizers import Rules
 
 
 def compared(

@@ -20,7 +20,7 @@ from src.reporting.marks import marks
 from src.reporting.page import contents, html
 from src.reporting.panels import panels
 from src.reporting.tables import Format, Layout, render
-from src.store import write_atomic, write_json
+from src.storage.store import write_atomic, write_json
 
 PAGE: Final = "index.html"
 _LIST: Final = "files.json"  # what the last report wrote here, which the next one replaces

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
-from src.checksum import CHECKSUM, distrust
 from src.errors import UserError
+from src.storage.checksum import CHECKSUM, distrust
 
 AGAIN: Final = "Remove what is damaged and run its point again"
 _SHOWN: Final = 5  # files named in one sentence

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.evaluation.normalizers import Rules
-from src.evaluation.wer import SCORER
 from src.reporting.reading import read_record
-from src.store import Entry
+from src.scoring.wer import SCORER
+from src.storage.store import Entry
+from src.text.normalizers import Rules
 
 RUN_AGAIN = "Run its point again with stages=[evaluate]; what is stored is reused"
 

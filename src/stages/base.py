@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from src.errors import UserError
-from src.point import Point
-from src.profiling.load import BusyError
-from src.provenance import attempts, stamped
-from src.store import Entry, write_json
+from src.machine.load import BusyError
+from src.machine.provenance import attempts, stamped
+from src.stages.point import Point
+from src.storage.store import Entry, write_json
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from src.calib.statistics import FILE, measure, save_statistics
 from src.data.corpora import require_dataset
 from src.errors import UserError, within
 from src.models.loading import check_processors, load
-from src.point import Point
 from src.quant.figures import Distribution, input_distribution
 from src.stages.base import Stage
-from src.store import PROGRESS_SUFFIX, Entry
+from src.stages.point import Point
+from src.storage.store import PROGRESS_SUFFIX, Entry
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)

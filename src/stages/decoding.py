@@ -12,21 +12,22 @@ from typing import Any
 
 import torch
 
+from src.data.transcripts import save_transcripts
 from src.data.utterance import Utterance
-from src.digest import sha256_file
+from src.decoding.transcribe import journal_seconds, transcribe_corpus
 from src.errors import UserError
-from src.evaluation import probe
-from src.evaluation.transcribe import journal_seconds, save_transcripts, transcribe_corpus
+from src.machine.load import watched
+from src.machine.provenance import MACHINE, Made, attempts
+from src.methods.apply import input_bits
 from src.models.loading import load
 from src.models.speech import SpeechModel
-from src.point import Point
-from src.profiling.load import watched
-from src.provenance import MACHINE, Made, attempts
-from src.quant.apply import input_bits
 from src.quant.restore import restore
+from src.scoring import probe
 from src.stages.base import obtain, read_json
+from src.stages.point import Point
 from src.stages.quantize import CHECKPOINT, Quantize
-from src.store import PROGRESS_SUFFIX, Entry, write_json
+from src.storage.digest import sha256_file
+from src.storage.store import PROGRESS_SUFFIX, Entry, write_json
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def _speed(audio: float, seconds: Mapping[str, float], places: Made, load: float
 def speed(point: Point) -> dict[str, Any]:
     """RTFx, seconds of audio a second of processing, the seconds by part of the point's transcripts, and ``on`` what.
 
-    Processing is what :func:`~src.evaluation.transcribe.journal_seconds` calls total, warm-up and ``load_model`` left
+    Processing is what :func:`~src.decoding.transcribe.journal_seconds` calls total, warm-up and ``load_model`` left
     out: from encoded audio to text, over all batches, also of a run that was killed and continued. ``on`` tells
     processor, threads and device, and as ``load`` the processors that others kept busy meanwhile: None where that is
     not known of all of it. What two machines did is no speed of either: null, with the reason as ``refused``. Empty

@@ -10,16 +10,16 @@ from typing import Any
 
 from src.data.audio import SAMPLING_RATE
 from src.data.corpora import require_dataset, require_disjoint, require_whole_sessions
-from src.evaluation import probe
-from src.evaluation.comparison import WORST_COLUMNS, changes, difference, scored, worst
-from src.evaluation.failures import Failures, failures
-from src.evaluation.legibility import announce
-from src.evaluation.transcribe import Transcript, load_transcripts
+from src.data.transcripts import Transcript, load_transcripts
 from src.models.loading import check_processors
-from src.point import WORST_UTTERANCES, Point
+from src.scoring import probe
+from src.scoring.comparison import WORST_COLUMNS, changes, difference, scored, worst
+from src.scoring.failure_modes import Failures, failures
+from src.scoring.legibility import announce
 from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS, decode, decoded, require_decoded, speed
-from src.store import Entry, write_json
+from src.stages.point import WORST_UTTERANCES, Point
+from src.storage.store import Entry, write_json
 from src.tracking import MAX_CLIP_SECONDS, MAX_CLIPS, Tracker
 
 WORST = "worst.json"

@@ -9,14 +9,14 @@ from typing import Any
 from src.export.base import Exportable, decoding_notes
 from src.export.build import build_runtime
 from src.export.checks import check_packages, check_plan, check_settings, check_stored
+from src.methods.apply import weight_plan
 from src.models.loading import load_graph
-from src.point import Point
-from src.quant.apply import weight_plan
 from src.quant.checkpoint import load_weights
 from src.settings import NO_EXPORT
 from src.stages.base import Stage
+from src.stages.point import Point
 from src.stages.quantize import CHECKPOINT
-from src.store import Entry
+from src.storage.store import Entry
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)

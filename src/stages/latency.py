@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from src.machine.load import alone, require_quiet
+from src.machine.process import release_memory
 from src.models.loading import load
-from src.point import Point
 from src.profiling.latency import measure
-from src.profiling.load import alone, require_quiet
-from src.runtime import release_memory
 from src.stages.base import Stage, unless_busy
-from src.store import Entry
+from src.stages.point import Point
+from src.storage.store import Entry
 from src.tracking import Tracker
 
 LOGGED = ("encoder_ms", "token_ms", "peak_memory_mib", "device", "threads", "load")

@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from src.machine.load import alone
+from src.machine.progress import progress
 from src.models.loading import load_config, load_graph
-from src.point import Point
-from src.profiling.load import alone
 from src.profiling.measured import Row, build_row, step_bytes
 from src.profiling.measured_table import COLUMNS, cells
 from src.profiling.point import Point as Cost
@@ -17,11 +17,11 @@ from src.profiling.point import Workload
 from src.profiling.runtimes.job import Measurement
 from src.profiling.runtimes.launch import measure, measure_bandwidth
 from src.profiling.shapes import Dimensions
-from src.progress import progress
 from src.stages.base import RESULT, Stage, obtain, read_json, unless_busy
+from src.stages.point import Point
 from src.stages.profile import prompt_length
 from src.stages.timed import Timed, file_bytes, timed
-from src.store import Entry
+from src.storage.store import Entry
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)

@@ -8,21 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from src.evaluation.transcribe import load_transcripts
+from src.data.transcripts import load_transcripts
+from src.methods.apply import input_bits
 from src.models.loading import load, load_config, load_graph
-from src.point import Point
 from src.profiling.decoded import average
 from src.profiling.point import LinearBits, Workload
 from src.profiling.point import Point as Cost
 from src.profiling.profile import profile_point
 from src.profiling.shapes import Dimensions
-from src.quant.apply import input_bits
 from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
 from src.stages.base import RESULT, Stage, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS
+from src.stages.point import Point
 from src.stages.quantize import Quantize
-from src.store import Entry
+from src.storage.store import Entry
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)

@@ -11,19 +11,19 @@ from typing import Any
 
 from src.calib.capture import CLIPS, FEATURES, Calibration, load_calibration
 from src.calib.statistics import FILE, load_statistics, measure, save_statistics
-from src.digest import sha256_file
-from src.journal import digest
-from src.methods.base import LinkStatistics
+from src.machine.provenance import has_read, stamped
+from src.methods.apply import Quantizer, weight_plan
+from src.methods.block_journal import BlockJournal
+from src.methods.checks import check_inputs
 from src.models.loading import check_processors, load, load_graph
 from src.models.speech import SpeechModel
-from src.point import Point
-from src.provenance import has_read, stamped
-from src.quant.apply import Quantizer, weight_plan
 from src.quant.checkpoint import leftover_tensors, save_weights
-from src.quant.journal import BlockJournal
-from src.quant.plan import check_inputs
+from src.quant.link_statistics import LinkStatistics
 from src.stages.base import Stage
-from src.store import Entry
+from src.stages.point import Point
+from src.storage.digest import sha256_file
+from src.storage.journal import digest
+from src.storage.store import Entry
 from src.tracking import Tracker
 
 log = logging.getLogger(__name__)

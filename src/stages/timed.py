@@ -14,15 +14,15 @@ import torch
 from src.errors import UserError
 from src.export.base import Runtime
 from src.export.build import build_runtime
-from src.point import FP_METHOD, Point, open_point
+from src.machine.provenance import installed, machine
 from src.profiling.runtimes.job import Job
-from src.provenance import installed, machine
 from src.quant.checkpoint import load_weights
 from src.quant.granularity import WeightSpec
 from src.settings import ExportSettings
 from src.stages.export import FOLDER, Export
+from src.stages.point import FP_METHOD, Point, open_point
 from src.stages.quantize import CHECKPOINT, Quantize
-from src.store import Entry
+from src.storage.store import Entry
 
 FLOAT32: Final = ExportSettings(runtime="onnx", weights="float32", accuracy_level=None, cross_cache="float32")
 _PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {

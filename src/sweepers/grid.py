@@ -14,10 +14,10 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from src.composite import from_hydra
 from src.errors import UserError
-from src.finished import list_finished, stored_record
-from src.interrupts import held
+from src.machine.interrupts import held
+from src.runs.memo import list_finished, stored_record
+from src.settings.composite import from_hydra
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class OnlyMissing(Launcher):
             record = stored_record(study)
             if record is None:
                 with held():
-                    from src.pipeline import finished
+                    from src.runs.pipeline import finished
 
                 record = finished(study)
         except UserError:

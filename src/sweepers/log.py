@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from src.journal import Journal
+from src.storage.journal import Journal
 
 
 class CheckedLog(BaseJournalBackend):

@@ -21,14 +21,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from src import console
 from src.errors import UserError, did_you_mean
-from src.finished import list_finished
-from src.records import RECORD
-from src.secret_references import without_secrets_in
-from src.store import fingerprint
+from src.runs.memo import list_finished
+from src.runs.records import RECORD
+from src.storage.secret_references import without_secrets_in
+from src.storage.store import fingerprint
 from src.sweepers.space import Space, divided
 from src.sweepers.study import SAMPLERS, Figures, alone, known, open_study, point_of, tell_failure
+from src.terminal import console
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from src.errors import UserError
-from src.journal import Journal
-from src.locks import Lock
+from src.storage.journal import Journal
+from src.storage.locks import Lock
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -37,7 +37,7 @@ def alone(journal: Path) -> AbstractContextManager[Any]:
 def open_study(journal: Path, objectives: int, sampler: str, seed: int, batch: int) -> Study:
     """The study that minimizes so many objectives, new or as it was left; interrupted trials are proposed again first.
 
-    Its file is a :class:`~src.journal.Journal`: of a damaged one, only what came before the damage is taken up.
+    Its file is a :class:`~src.storage.journal.Journal`: of a damaged one, only what came before the damage is taken up.
 
     Raises:
         UserError: Optuna is not installed.

@@ -1,8 +1,8 @@
 """How a run begins: settings that keep the machine private, no prompt, no long wait, offline where online fails.
 
 Nothing about the machine is sent: no host name, command line, repository, package list or system metrics, and every
-configuration goes through :func:`~src.redaction.redact`. What an offline run keeps of local paths (where an artifact's
-files lie) is needed for the upload and is not sent.
+configuration goes through :func:`~src.storage.redaction.redact`. What an offline run keeps of local paths (where an
+artifact's files lie) is needed for the upload and is not sent.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from src.redaction import redact, redact_text, without_secrets
-from src.secret_patterns import REDACTED, telling
-from src.tracking.variables import YIELDING, notes, tags
+from src.settings.wandb_variables import PRIVATE, YIELDING, notes, tags
+from src.storage.redaction import redact, redact_text, without_secrets
+from src.storage.secret_patterns import REDACTED, telling
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -28,28 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MAX_TAG_CHARACTERS = 64  # W&B refuses longer ones
-_INIT_SECONDS = 20.0
-_FINISH_SECONDS = 120.0
 _TEARDOWN_SECONDS = 20.0  # a service that has nothing left to do ends in tenths of a second
-PRIVATE: dict[str, Any] = {
-    "host": "",
-    "console": "off",
-    "disable_code": True,
-    "disable_git": True,
-    "disable_job_creation": True,
-    "finish_timeout": _FINISH_SECONDS,
-    "finish_timeout_raises": True,  # else what was not uploaded in time is lost in silence
-    "init_timeout": _INIT_SECONDS,
-    "label_disable": True,
-    "program": "src.main",  # else its path, which may lie in someone's home directory
-    "reinit": "create_new",  # the default would hand a second point the run of the first
-    "save_code": False,
-    "silent": True,
-    "x_disable_machine_info": True,
-    "x_disable_meta": True,
-    "x_disable_stats": True,
-    "x_save_requirements": False,
-}
 
 
 @dataclass(frozen=True)

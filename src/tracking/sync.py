@@ -20,7 +20,7 @@ _DONE = ".wandb.synced"  # W&B's own mark
 def main() -> None:
     """Command line; exits with 1 where a run could not be uploaded."""
     arguments = _parser().parse_args()
-    from src import console
+    from src.terminal import console
 
     with console.plain_errors():
         failed = sync(arguments.outputs, dry_run=arguments.dry_run)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.redaction import redact, without_secrets
+from src.storage.redaction import redact, without_secrets
 from src.tracking.connection import RunInfo, begin, environment
 from src.tracking.keys import HEADLINES, METRICS, TABLES, require_known
 

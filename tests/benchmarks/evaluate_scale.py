@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from src.data.corpora import load_utterances
-from src.evaluation.transcribe import journal_seconds, transcribe_corpus
+from src.decoding.transcribe import journal_seconds, transcribe_corpus
 from src.models.loading import load
-from src.settings import ROOT
+from src.project import ROOT
 from tests.composed import composed
 
 COUNTS = (300, 1200)

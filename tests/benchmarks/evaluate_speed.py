@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 from src.data.corpora import Utterance, load_utterances
-from src.evaluation.transcribe import journal_seconds, transcribe_corpus
+from src.decoding.transcribe import journal_seconds, transcribe_corpus
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.settings import ModelSettings

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.evaluation.bootstrap import PairedDifference, paired
-from src.evaluation.comparison import Scored, scored
-from src.evaluation.normalizers import ENGLISH_RULES
 from src.reporting.collect import choose, collect
 from src.reporting.panels import rank
 from src.reporting.reading import read_records
 from src.reporting.stored import find
+from src.scoring.bootstrap import PairedDifference, paired
+from src.scoring.comparison import Scored, scored
 from src.stages.decoding import TRANSCRIPTS
+from src.text.normalizers import ENGLISH_RULES
 
 BASE = "rtn"
 SAMPLES = 10_000

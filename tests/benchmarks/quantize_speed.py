@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src.models.loading import load
-from src.settings import ROOT
+from src.project import ROOT
 from tests.composed import composed
 
 BITS, GROUP_SIZE = 4, 128

@@ -27,7 +27,6 @@ from rich.table import Table
 
 from src.export.onnx_generate import Recogniser
 from src.models.loading import load_config, load_graph
-from src.point import Point, open_point
 from src.profiling.measured import step_bytes
 from src.profiling.point import Point as Cost
 from src.profiling.point import Workload
@@ -36,6 +35,7 @@ from src.profiling.runtimes.launch import measure_bandwidth
 from src.profiling.runtimes.onnx_engine import OnnxEngine
 from src.profiling.shapes import Dimensions
 from src.stages.export import FOLDER, Export
+from src.stages.point import Point, open_point
 from src.stages.quantize import Quantize
 from src.stages.timed import Timed, file_bytes
 from tests.composed import composed

@@ -21,8 +21,8 @@ from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-from src.settings import ROOT
-from src.store import Entry
+from src.project import ROOT
+from src.storage.store import Entry
 from tests import commands
 from tests.slurm.cluster import Cluster, wait_for
 

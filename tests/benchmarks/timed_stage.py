@@ -13,9 +13,9 @@ import time
 
 import transformers  # noqa: F401 - before the clock starts
 
-from src.point import open_point
-from src.runtime import prepare
+from src.machine.process import prepare
 from src.stages import ALL_STAGES
+from src.stages.point import open_point
 from tests.composed import composed
 
 

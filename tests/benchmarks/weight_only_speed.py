@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from src.data.corpora import load_utterances
-from src.evaluation.transcribe import transcribe
+from src.decoding.transcribe import transcribe
+from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.models.loading import load
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.restore import restore
 from src.settings import Settings

@@ -10,9 +10,9 @@ import torch
 
 from src.calib.capture import capture
 from src.data.utterance import Utterance
-from src.evaluation.transcribe import transcribe
+from src.decoding.transcribe import transcribe
 from src.models.speech import SpeechModel
-from tests.evaluation.long_audio import encoded, modulated
+from tests.decoding.long_audio import encoded, modulated
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 

@@ -10,7 +10,7 @@ from src.calib.capture import capture
 from src.data.corpora import Utterance
 from src.models.loading import load
 from src.models.speech import SpeechModel
-from src.point import open_point
+from src.stages.point import open_point
 from tests.composed import composed
 
 

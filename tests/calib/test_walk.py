@@ -12,8 +12,8 @@ from src.calib.statistics import load_statistics, measure, save_statistics
 from src.calib.stats import RunningStatistics
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
-from src.methods.base import LinkStatistics
 from src.models.speech import SpeechModel
+from src.quant.link_statistics import LinkStatistics
 from tests.calib.clips import noise_calibration
 from tests.tiny import tiny_moonshine, tiny_whisper
 

@@ -14,7 +14,7 @@ import soundfile
 from src.data.corpora import Corpus, Selection, open_corpus
 from src.errors import UserError
 from src.settings import DatasetSettings
-from src.store import open_store
+from src.storage.store import open_store
 from tests.data.clips import clip, tone, write
 from tests.data.sets import dataset
 

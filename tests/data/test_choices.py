@@ -7,7 +7,8 @@ from functools import cache
 
 import pytest
 
-from src.settings import ROOT, DatasetSettings
+from src.project import ROOT
+from src.settings import DatasetSettings
 from tests.composed import composed, composites
 
 NAMES = sorted({path.stem for path in (ROOT / "conf" / "dataset").glob("*.yaml")} - composites())

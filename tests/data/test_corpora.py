@@ -11,7 +11,7 @@ import pytest
 
 from src.data.corpora import Selection, dataset_identity, load_utterances, open_corpus
 from src.errors import UserError
-from src.settings import ROOT
+from src.project import ROOT
 from tests.data.clips import clip, tone, write
 from tests.data.sets import dataset as settings
 

@@ -13,8 +13,8 @@ import pytest
 
 from src.data import corpora, parquet
 from src.data.corpora import Selection, Utterance, load_utterances, open_corpus
-from src.evaluation.decode import batches
-from src.settings import ROOT
+from src.decoding.decode import batches
+from src.project import ROOT
 from tests.data.clips import clip, tone, write
 from tests.data.sets import dataset
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.data.corpora import load_utterances
-from src.settings import ROOT
+from src.project import ROOT
 from tests.data.sets import dataset
 
 MIRROR = Path(os.environ.get("EDGE_ASR_ESB_MIRROR", ROOT.parent / "shared" / "data" / "esb-mirror"))

@@ -9,14 +9,14 @@ import torch
 
 from src.data.corpora import load_utterances
 from src.data.utterance import Utterance
-from src.evaluation.transcribe import transcribe
+from src.decoding.transcribe import transcribe
+from src.methods.apply import input_bits
 from src.models.loading import load
 from src.models.speech import SpeechModel
-from src.point import Point, open_point
-from src.quant.apply import input_bits
 from src.quant.restore import restore
 from src.stages.calibrate import Calibrate
 from src.stages.export import FOLDER, Export
+from src.stages.point import Point, open_point
 from src.stages.quantize import CHECKPOINT, Quantize
 from tests.composed import composed
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForSpeechSeq2Seq
 
+from src.decoding.transcribe import transcribe
 from src.errors import UserError
-from src.evaluation.transcribe import transcribe
 from src.export.ggml_tokens import Numbers
 from src.export.onnx_generate import Recogniser
-from src.point import Point
-from src.settings import ROOT
+from src.project import ROOT
 from src.stages.base import RESULT, read_json
 from src.stages.export import Export
+from src.stages.point import Point
 from tests.export.exporting import export, opened, quantized, tokens, utterances
 from tests.models.checkpoints import Spoil, both, edited, tensors
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from src.calib.statistics import measure
+from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer
 from src.quant.loss import relative_output_error
 from tests.calib.clips import noise_calibration
 from tests.composed import composed

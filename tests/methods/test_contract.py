@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.evaluation.decode import greedy
+from src.decoding.decode import greedy
+from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits
+from src.project import ROOT
 from src.quant.checkpoint import leftover_tensors, load_weights, save_weights
 from src.quant.extras import Extra, extras_of_edits, extras_of_weight
 from src.quant.fake import kv_layer_factory
 from src.quant.restore import restore
-from src.settings import ROOT, Settings
+from src.settings import Settings
 from tests.calib.clips import LENGTHS, noise_calibration
 from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper

@@ -11,10 +11,10 @@ import torch
 from whole_models import MODELS, bench_of, double, largest_relative_error, outputs
 
 from src.errors import UserError
+from src.methods.apply import Quantizer, input_bits
 from src.methods.base import Method
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.restore import restore
 from tests.calib.clips import noise_calibration

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from src.errors import UserError
-from src.methods.base import LinkStatistics
 from src.methods.build import build_method
+from src.quant.link_statistics import LinkStatistics
 from tests.composed import composed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 from whole_models import MODELS, bench_of, double, largest_relative_error, outputs, with_outliers
 
+from src.decoding import transcribe
 from src.errors import UserError
-from src.evaluation import transcribe
+from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.methods.parts.hadamard import has_hadamard
 from src.models.graph import Feed
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.fake import kv_layer_factory
 from src.quant.linear import QuantLinear

@@ -11,10 +11,10 @@ from model_errors import block_errors
 from torch import Tensor
 
 from src.errors import UserError
+from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.methods.quik import quik
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest

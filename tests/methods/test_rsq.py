@@ -15,11 +15,11 @@ from whole_models import bench_of, double, largest_relative_error, outputs
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
+from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.methods.parts.attention import attention_received
 from src.methods.rsq import RSQ, importance
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper

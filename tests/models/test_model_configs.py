@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForSpeechSeq2Seq
 
 from src.models.loading import load, load_config, load_graph
-from src.settings import ROOT, ModelSettings
+from src.project import ROOT
+from src.settings import ModelSettings
 
 CONF = ROOT / "conf"
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))

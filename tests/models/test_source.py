@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from src.errors import UserError
 from src.models.loading import load
 from src.models.source import model_identity, resolve_source
-from src.settings import ROOT
+from src.project import ROOT
 from tests.tiny import WHISPER, model_settings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from transformers import MoonshineConfig
 
+from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.models.graph import ModelGraph
 from src.models.moonshine_graph import moonshine_graph
 from src.models.speech import SpeechModel
 from src.profiling.point import LinearBits, Point, Workload
 from src.profiling.shapes import Dimensions
-from src.quant.apply import Quantizer, input_bits
 from src.quant.structure import Edit
 from src.settings import Settings
 from src.stages.profile import linear_bits

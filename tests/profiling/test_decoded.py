@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from src.evaluation.transcribe import Transcript
+from src.data.transcripts import Transcript
 from src.models.speech import SpeechModel
 from src.profiling.bitops import products, total_bops, total_macs
 from src.profiling.decoded import average

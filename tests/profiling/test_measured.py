@@ -13,7 +13,6 @@ from src.errors import UserError
 from src.export.build import build_runtime
 from src.export.onnx_codes import blocked_bytes
 from src.models.loading import load_config, load_graph
-from src.point import open_point
 from src.profiling.measured import build_row, step_bytes
 from src.profiling.measured_table import COLUMNS
 from src.profiling.point import Point, Workload
@@ -21,10 +20,11 @@ from src.profiling.reference import Times
 from src.profiling.runtimes.bandwidth import measure as measure_bandwidth
 from src.profiling.runtimes.job import Measurement, summarize
 from src.profiling.shapes import Dimensions
+from src.project import ROOT
 from src.quant.granularity import WeightSpec
-from src.settings import ROOT
 from src.stages import timed
 from src.stages.measure import Measure
+from src.stages.point import open_point
 from tests import commands
 from tests.composed import composed
 

@@ -10,7 +10,8 @@ import pytest
 from src.errors import UserError
 from src.profiling.point import Point, Workload
 from src.profiling.roofline import roofline
-from src.settings import ROOT, EdgeDeviceSettings
+from src.project import ROOT
+from src.settings import EdgeDeviceSettings
 from tests.composed import composed
 from tests.profiling.profiling_points import THREE_FRAMES, page_point
 
@@ -98,7 +99,7 @@ def test_a_device_without_float32_is_refused() -> None:
 
 
 def test_only_the_profile_depends_on_the_device_and_the_batch() -> None:
-    from src.point import open_point
+    from src.stages.point import open_point
 
     changes = ("edge_device=none", "profile.batch=4", "profile.beams=5")
     points = [open_point(composed("tracking=none", *each)) for each in ((), changes)]

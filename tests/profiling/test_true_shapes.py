@@ -20,7 +20,7 @@ from src.profiling.passes import decode_step, prefill
 from src.profiling.point import Point, Workload
 from src.profiling.profile import parameter_count
 from src.profiling.shapes import Dimensions
-from src.settings import ROOT
+from src.project import ROOT
 from tests.composed import composed
 
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))

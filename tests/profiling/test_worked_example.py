@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.models.loading import load, load_config, load_graph
 from src.profiling.decoded import breakdowns
@@ -19,10 +20,9 @@ from src.profiling.profile import parameter_count, stored_bytes
 from src.profiling.roofline import roofline
 from src.profiling.shapes import Dimensions
 from src.profiling.steps import steps
-from src.quant.apply import Quantizer, input_bits
+from src.project import ROOT
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.granularity import WeightSpec
-from src.settings import ROOT
 from src.stages.profile import linear_bits
 from tests.composed import composed
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer
 from src.settings import Settings
 from tests.calib.clips import noise_calibration
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.linear import QuantLinear
 from src.quant.loss import relative_output_error

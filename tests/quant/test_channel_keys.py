@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.decoding.decode import greedy
 from src.errors import UserError
-from src.evaluation.decode import greedy
+from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer
 from src.quant.fake import (
     ChannelKVLayer,
     QuantizedKVLayer,

@@ -12,10 +12,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from src.calib.task import BlockTask
+from src.methods.apply import Quantizer, input_bits
 from src.methods.base import Method, Rounded
 from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
-from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.ends import RoundedEnds, chosen_ends, flat_weight
 from src.quant.restore import restore

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.models.cache_argument import cached
 from src.models.speech import Encoded, SpeechModel
-from src.quant.apply import Quantizer
 from src.quant.fake import kv_layer_factory, tell_frames
 from src.quant.forced_cache import ForcedCache
 from tests.calib.clips import noise_calibration

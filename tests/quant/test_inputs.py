@@ -11,17 +11,17 @@ from torch import nn
 
 from src.calib.statistics import measure
 from src.errors import UserError
+from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
+from src.methods.checks import check_inputs
 from src.models.speech import SpeechModel
-from src.point import open_point
-from src.quant.apply import Quantizer, input_bits
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.fake import fake_quantize_tokens
 from src.quant.inputs import InputGrid, static_grid
 from src.quant.linear import QuantLinear, install, rotate_input
-from src.quant.plan import check_inputs
 from src.quant.restore import restore
 from src.quant.rotation import Rotation
+from src.stages.point import open_point
 from src.stages.quantize import Quantize
 from tests.calib.clips import noise_calibration
 from tests.composed import composed

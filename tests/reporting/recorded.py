@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from src.checksum import with_checksum
 from src.reporting.collect import collect
 from src.reporting.reading import read_records
-from src.store import Store
+from src.storage.checksum import with_checksum
+from src.storage.store import Store
 from tests.composed import composed
 
 

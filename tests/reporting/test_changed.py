@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.data.corpora import load_utterances
-from src.evaluation.normalizers import ENGLISH_RULES
-from src.evaluation.wer import score
 from src.reporting.changed import aligned, by_frequency, changed
 from src.reporting.clips import encoded_clips
 from src.reporting.failed import failed
 from src.reporting.panels import corpus, panels
+from src.scoring.wer import score
+from src.text.normalizers import ENGLISH_RULES
 from tests.composed import composed
 from tests.reporting.recorded import points, record, worst_row, write, write_failure, write_worst
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from src.data.corpora import load_utterances
-from src.evaluation.normalizers import ENGLISH_RULES
 from src.report import main
+from src.text.normalizers import ENGLISH_RULES
 from tests.composed import composed
 from tests.reporting.recorded import record, worst_row, write, write_failure, write_worst
 

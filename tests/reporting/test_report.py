@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from src.checksum import with_checksum
 from src.errors import UserError
-from src.provenance import combined
+from src.machine.provenance import combined
 from src.reporting.collect import choose
 from src.reporting.figures import draw
 from src.reporting.folder import Limits, write_report
@@ -20,6 +19,7 @@ from src.reporting.marks import marks
 from src.reporting.panels import panels
 from src.reporting.reading import read_records
 from src.reporting.tables import Format, Layout, render
+from src.storage.checksum import with_checksum
 from tests import commands
 from tests.reporting.recorded import points, record, write, write_failure
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.settings import ROOT
+from src.project import ROOT
 
 SCRIPT = ROOT / "launchers" / "slurm_cluster.sh"
 NEEDED = ("slurmctld", "slurmd", "munged", "srun")

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from src.settings import ROOT
+from src.project import ROOT
 from tests import commands
 from tests.slurm.cluster import Cluster, absent, wait_for
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import UserError
-from src.sweepers.objectives import objectives
+from src.runs.objectives import objectives
 from src.sweepers.space import Space, divided
 
 RECORD = {"results": {"evaluate": {"wer": 6}, "quantize": {"disk_bytes": 3_000}}}

@@ -18,8 +18,8 @@ from torch.func import functional_call
 
 from src.calib.task import BlockInput, BlockTask
 from src.errors import UserError
+from src.machine.progress import progress
 from src.models.products import FastLinears
-from src.progress import progress
 
 Tensors = Callable[[], Mapping[str, Tensor]]
 

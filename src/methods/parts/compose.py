@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from src.errors import UserError
-from src.methods.base import LinkStatistics, Method, Rounded
+from src.methods.base import Method, Rounded
 from src.quant.granularity import WeightSpec
+from src.quant.link_statistics import LinkStatistics
 
 if TYPE_CHECKING:
     from src.calib.task import BlockTask

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from src.methods.base import LinkStatistics
 from src.models.graph import Block, Feed, Link
+from src.quant.link_statistics import LinkStatistics
 from src.quant.structure import Edit
 
 if TYPE_CHECKING:

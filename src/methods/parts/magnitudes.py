@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from src.calib.capture import Calibration
+from src.machine.progress import progress
 from src.models.graph import Rows
 from src.models.speech import SpeechModel
-from src.progress import progress
 
 _BINS = 1 << 15
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from src.calib.capture import Calibration
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
+from src.machine.progress import progress
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Feed, Link
-from src.progress import progress
 
 
 @dataclass(frozen=True)

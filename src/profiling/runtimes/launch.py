@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from src.profiling.runtimes.job import Job, Measurement
-from src.settings import ROOT
+from src.project import ROOT
 
 
 def measure(job: Job) -> Measurement:

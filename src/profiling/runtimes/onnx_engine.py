@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 
 from src.export.onnx_generate import Recogniser
-from src.profiling.processor import cpu_model
+from src.machine.processor import cpu_model
 from src.profiling.reference import Engine, noise
 from src.profiling.runtimes.job import Job
 

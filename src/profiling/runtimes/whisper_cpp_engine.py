@@ -12,7 +12,7 @@ from pathlib import Path
 
 import _pywhispercpp as whisper_cpp
 
-from src.profiling.processor import cpu_model
+from src.machine.processor import cpu_model
 from src.profiling.reference import Engine, noise
 from src.profiling.runtimes.job import Job
 

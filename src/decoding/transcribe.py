@@ -1,0 +1,188 @@
+"""From utterances to transcripts: decode the audio, compute features, generate, batch by batch and resumably."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from src.data.corpora import Utterance
+from src.data.transcripts import Transcript
+from src.decoding.clock import Clock
+from src.decoding.decode import batches, greedy, warm_up
+from src.decoding.longform import Decoded, Form, Search, announce, decode_long, form_of
+from src.decoding.prefetch import ahead
+from src.machine.progress import progress
+from src.models.speech import SpeechModel
+from src.quant.fake import kv_layer_factory
+from src.quant.structure import key_rotation
+from src.settings import FULL_PRECISION
+from src.storage.journal import Journal, digest, program, values
+
+
+def transcribe(
+    speech: SpeechModel,
+    utterances: Sequence[Utterance],
+    *,
+    suppress: bool,
+    kv_bits: int = FULL_PRECISION,
+    key_group: int | None = None,
+) -> tuple[list[Tensor], list[list[int]]]:
+    """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances.
+
+    Only the first window of longer utterances is heard. ``kv_bits`` and ``key_group`` say how the cache is rounded: see
+    :func:`~src.quant.fake.kv_layer_factory`.
+    """
+    features = speech.features([utterance.waveform()[: speech.window] for utterance in utterances])
+    samples = [min(utterance.samples, speech.window) for utterance in utterances]
+    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
+    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer)
+    return features, tokens
+
+
+def transcribe_corpus(
+    speech: SpeechModel,
+    utterances: Sequence[Utterance],
+    journal: Path,
+    *,
+    batch_size: int,
+    suppress: bool,
+    kv_bits: int,
+    key_group: int | None = None,
+    truncate: bool = False,
+    basis: Mapping[str, Any] | None = None,
+    label: str = "evaluate",
+) -> list[Transcript]:
+    """Transcripts of all utterances in corpus order.
+
+    Of utterances longer than the model's window, only the first window is transcribed with ``truncate``.
+
+    Every finished batch is appended to the :class:`~src.storage.journal.Journal` at ``journal``, so that a killed run
+    continues with the next batch and ends with the transcripts of an unbroken one. So are its seconds, of which
+    :func:`journal_seconds` tells the sum. ``basis`` says what the transcripts depend on that is not told here, such as
+    the very weights; ``label`` is what the work is called where its progress is shown.
+    """
+    plan = batches(utterances, batch_size)
+    kept = Journal(
+        journal,
+        {
+            **program(),
+            **(basis or {}),
+            "utterances": digest([[item.id, item.samples, item.text] for item in utterances]),
+            "batch_size": batch_size,
+            "suppress": suppress,
+            "truncate": truncate,
+            "kv_bits": kv_bits,
+            "key_group": key_group,
+            "device": str(speech.device),
+        },
+    )
+    done = {line["batch"]: [Transcript(**item) for item in line["transcripts"]] for line in kept.values}
+    left = [number for number in range(len(plan)) if number not in done]
+    work = {number: _Batch.of(speech, [utterances[index] for index in plan[number]], truncate) for number in left}
+    prepared = ahead(speech, [work[number].short for number in left])
+    announce(speech, utterances, truncate=truncate)
+    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
+    if left:
+        warm_up(speech, batch_size)
+    with closing(prepared):
+        for number in progress(left, f"{label}, batches", before=len(done)):
+            batch, clock = work[number], Clock(speech.device)
+            with clock.part("total"):
+                with clock.part("wait"):
+                    ready = next(prepared)
+                search = partial(greedy, speech, suppress=suppress, kv_layer=kv_layer, clock=clock)
+                heard = decode_long(speech, batch.long, batch_size=batch_size, search=search)
+                heard += _decode_short(speech, batch.short, [each.features for each in ready], search)
+                done[number] = batch.transcripts(heard)
+            clock.seconds["audio"] = sum(each.audio_seconds for each in ready)
+            clock.seconds["features"] = sum(each.feature_seconds for each in ready)
+            transcripts = [asdict(item) for item in done[number]]
+            kept.append({"batch": number, "seconds": clock.seconds, "transcripts": transcripts})
+    by_index = {
+        index: item for number, chosen in enumerate(plan) for index, item in zip(chosen, done[number], strict=True)
+    }
+    return [by_index[index] for index in range(len(utterances))]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Utterances that are worked on together: those decoded in several windows come first.
+
+    Attributes:
+        utterances: longest first.
+        forms: what is done with each; see :func:`~src.decoding.longform.form_of`.
+    """
+
+    utterances: list[Utterance]
+    forms: list[Form | None]
+
+    @classmethod
+    def of(cls, speech: SpeechModel, utterances: list[Utterance], truncate: bool) -> _Batch:
+        """The batch of ``utterances``, longest first."""
+        return cls(utterances, [form_of(speech, utterance.samples, truncate=truncate) for utterance in utterances])
+
+    @property
+    def windows(self) -> int:
+        """Utterances that take several windows."""
+        return sum(form in ("sequential", "segments") for form in self.forms)
+
+    @property
+    def long(self) -> list[Utterance]:
+        """Those that take several windows."""
+        return self.utterances[: self.windows]
+
+    @property
+    def short(self) -> list[Utterance]:
+        """Those of which one window is heard."""
+        return self.utterances[self.windows :]
+
+    def transcripts(self, heard: Sequence[Decoded]) -> list[Transcript]:
+        """Transcripts of all, from what was heard in each."""
+        return [_transcript(*each) for each in zip(self.utterances, heard, self.forms, strict=True)]
+
+
+def _decode_short(
+    speech: SpeechModel, utterances: Sequence[Utterance], features: list[Tensor], search: Search
+) -> list[Decoded]:
+    samples = [min(utterance.samples, speech.window) for utterance in utterances]
+    tokens = search(features, samples) if features else []
+    return [_decoded(speech, *pair) for pair in zip(samples, tokens, strict=True)]
+
+
+def _decoded(speech: SpeechModel, samples: int, tokens: list[int]) -> Decoded:
+    return Decoded(speech.text(tokens).strip(), len(tokens), capped=len(tokens) >= speech.max_new_tokens(samples))
+
+
+def _transcript(utterance: Utterance, decoded: Decoded, form: Form | None) -> Transcript:
+    return Transcript(
+        id=utterance.id,
+        reference=utterance.text,
+        hypothesis=decoded.text,
+        seconds=utterance.seconds,
+        tokens=decoded.tokens,
+        capped=decoded.capped,
+        speaker=utterance.speaker,
+        long_form=form,
+        session=utterance.session,
+        position=utterance.position,
+    )
+
+
+def journal_seconds(journal: Path) -> dict[str, float]:
+    """Seconds of all batches in a finished journal, however many runs it took.
+
+    ``total`` is from asking for a batch's features to its text: ``wait`` for them, ``encode``, ``decode`` and making
+    text of tokens. ``audio`` (decoding it) and ``features`` are what a worker spent on them, mostly beside it.
+    """
+    total: dict[str, float] = defaultdict(float)
+    for line in values(journal):
+        for part, seconds in line["seconds"].items():
+            total[part] += seconds
+    return {part: round(seconds, 3) for part, seconds in sorted(total.items())}

@@ -1,1 +1,0 @@
-"""From utterances to transcripts to error rates with their uncertainty."""

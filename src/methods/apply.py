@@ -1,0 +1,254 @@
+"""Applies a method to a model: every planned linear is rounded, replaced by its dequantized self, and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+from src.calib.capture import Calibration
+from src.calib.task import BlockTask
+from src.calib.walk import Walker, WalkOptions
+from src.errors import UserError
+from src.machine.progress import progress
+from src.methods.base import Method, Rounded, Transformed
+from src.methods.begun import Begun
+from src.methods.block_journal import BlockJournal
+from src.methods.checks import check_inputs
+from src.methods.workbench import Workbench
+from src.models.graph import Block, Linear, ModelGraph
+from src.models.speech import SpeechModel
+from src.quant.checkpoint import round_to_storage
+from src.quant.ends import RoundedEnds, chosen_ends
+from src.quant.fake import check_key_rotation, kv_layer_factory
+from src.quant.figures import input_distribution, weight_figures
+from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
+from src.quant.linear import install
+from src.quant.link_statistics import LinkStatistics
+from src.quant.plan import in_scope, uniform_plan
+from src.quant.restore import restore
+from src.quant.structure import Edit, key_rotation
+from src.settings import FULL_PRECISION, Settings
+
+
+def weight_plan(graph: ModelGraph, settings: Settings) -> dict[str, WeightSpec | None]:
+    """Grid of every linear's weight by path; ``None`` where it keeps 16 bits.
+
+    Raises:
+        UserError: nothing is in scope, or the group size does not divide a layer's input.
+    """
+    if settings.method_name == "fp" or settings.wbits == FULL_PRECISION:
+        return dict.fromkeys((linear.path for linear in graph.linears), None)
+    spec = WeightSpec(settings.wbits, settings.group_size, settings.symmetric)
+    return uniform_plan(graph, settings.scope, spec)
+
+
+def input_bits(graph: ModelGraph, settings: Settings) -> dict[str, int]:
+    """Bits of every linear's input by path."""
+    scope = settings.scope
+    return {each.path: settings.abits if in_scope(each, scope) else FULL_PRECISION for each in graph.linears}
+
+
+class Quantizer:
+    """Quantizes one model in place with one method.
+
+    Args:
+        speech: the model, at full precision.
+        method: how.
+        settings: bit-config, scope, seed, and which inputs a block sees.
+        calibration: clips and teacher tokens, for methods that use them.
+        fp_statistics: ``fp_statistics(gram)``, the original model's link statistics with or without Gram matrices,
+            if they are at hand; asked for before anything is changed.
+        journal: keeps the transformed model, the plan and finished blocks, so that a run that was killed goes on from
+            the last of them.
+
+    After :meth:`run`, ``weights`` holds the codes of what was quantized, ``inputs`` the grids of inputs that are not
+    rounded per token and asymmetrically, ``edits`` the structural changes, and ``rows`` the layer table.
+    """
+
+    def __init__(
+        self,
+        speech: SpeechModel,
+        method: Method,
+        settings: Settings,
+        calibration: Calibration | None = None,
+        fp_statistics: Callable[[bool], Mapping[str, LinkStatistics]] | None = None,
+        journal: BlockJournal | None = None,
+    ) -> None:
+        self._speech = speech
+        self._journal = journal
+        self._method = method
+        check_inputs(method, settings)
+        self._settings = settings
+        self._abits = input_bits(speech.graph, settings)
+        plan = weight_plan(speech.graph, settings)
+        self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics)
+        self._sees_quantized = settings.calib.propagate == "quantized" and method.propagates
+        self._notes: Mapping[str, str] = {}
+        self.weights: dict[str, QuantizedWeight] = {}
+        self.inputs: dict[str, InputGrid] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    def edits(self) -> list[Edit]:
+        """Structural changes made by the method's transform, in order."""
+        return self._bench.edits
+
+    def run(self) -> None:
+        """Transforms the model, then rounds its ends and, block by block, its linears.
+
+        Raises:
+            UserError: the method's transform found nothing it could act on, or rotates keys that are rounded per
+                channel.
+        """
+        with self._journal.threads() if self._journal else nullcontext():
+            self._run()
+
+    def _run(self) -> None:
+        method, bench = self._method, self._bench
+        measures = bool(method.statistics) or self._settings.static_inputs
+        walks = method.runs_blocks or method.weighs_tokens or (measures and self._sees_quantized)
+        before = self._statistics() if measures and not walks and method.only_scales else None
+        transformed = self._begin()
+        self._notes = transformed.notes
+        ends = RoundedEnds(self._speech.module, chosen_ends(self._speech.graph, self._speech.module, self._settings))
+        round_to_storage(self._speech.module, [*(path for path, spec in bench.plan.items() if spec), *ends.paths])
+        if self._sees_quantized:
+            ends.round()
+        if walks:
+            self._walk(ends)
+        elif before is not None:
+            self._round_blocks(_divided(before, transformed.scales))
+        else:
+            self._round_blocks(self._statistics() if measures else {})
+        if not self._sees_quantized:
+            ends.round()
+        self.weights |= ends.weights
+        self.rows += ends.rows
+
+    def _begin(self) -> Transformed:
+        """Transforms the model and plans its grids, unless an earlier run did."""
+        method, bench = self._method, self._bench
+        begun = self._journal.begun(bench.module) if self._journal else None
+        if begun is not None:
+            bench.fp_statistics, bench.plan, bench.edits = None, dict(begun.plan), list(begun.edits)
+            return begun.transformed
+        transformed = method.transform(bench)
+        bench.fp_statistics = None
+        if method.transforms and not transformed.acted:
+            problem = f"{method.name} found nothing in {self._speech.name} that it could transform"
+            raise UserError("method", problem, "Widen scope, or use its rounder alone")
+        check_key_rotation(key_rotation(bench.module), self._settings.key_group)
+        bench.plan = method.plan(bench)
+        if self._journal:
+            begun = Begun(transformed, bench.plan, tuple(bench.edits))
+            self._journal.begin(begun, bench.module, transforms=method.transforms)
+        return transformed
+
+    def _walk(self, ends: RoundedEnds) -> None:
+        method, bench = self._method, self._bench
+        if bench.calibration is None:
+            raise ValueError("the method, or activation.range=static, needs calibration data")
+        gram = "gram" in method.statistics
+        quantized = self._sees_quantized
+        kv_layer = self._kv_layer() if quantized else None
+        options = WalkOptions(gram, quantized, method.uses_targets, kv_layer, "quantize")
+        weigh = partial(method.token_weights, bench)
+        finished = self._journal.holds if self._journal else lambda _: False
+        Walker(self._speech, bench.calibration, options, weigh, ends.unrounded, finished).walk(self._round_block)
+
+    def _kv_layer(self) -> Callable[[], DynamicLayer] | None:
+        bits, rotation = self._settings.kvbits, key_rotation(self._speech.module)
+        return None if bits == FULL_PRECISION else kv_layer_factory(bits, rotation, self._settings.key_group)
+
+    def _statistics(self) -> Mapping[str, LinkStatistics]:
+        return self._bench.statistics(gram="gram" in self._method.statistics)
+
+    def _round_blocks(self, statistics: Mapping[str, LinkStatistics]) -> None:
+        for block in progress(self._speech.graph.blocks, "quantize, blocks"):
+            self._round_block(BlockTask(block, self._speech.block(block), [], statistics=statistics))
+
+    def _round_block(self, task: BlockTask) -> None:
+        """Rounds the linears of one block, unless an earlier run did, and adds one row each to the layer table."""
+        if self._journal and self._journal.holds(task.block):
+            self._take_back(task.block, self._journal)
+            return
+        before = len(self.edits)
+        fitted = self._method.fit_block(self._bench, task)
+        for linear in progress(task.block.linears, task.block.path):
+            link = self._speech.graph.link_of(linear.path).name
+            row = self._round(linear, task.statistics.get(link), fitted.get(linear.path))
+            self.rows.append({**row, "link": link})
+        if self._journal:
+            self._journal.keep(
+                task.block, self._speech.module, self.weights, self.edits[before:], self.inputs, self.rows
+            )
+
+    def _take_back(self, block: Block, journal: BlockJournal) -> None:
+        """Makes the block what an earlier run made of it."""
+        stored = restore(
+            self._speech, journal.file(block), {each.path: self._abits[each.path] for each in block.linears}
+        )
+        self.weights |= stored.weights
+        self.inputs |= stored.inputs
+        self._bench.edits += stored.edits
+        self.rows += journal.rows(block)
+
+    def _round(self, linear: Linear, statistics: LinkStatistics | None, fitted: Rounded | None) -> dict[str, Any]:
+        spec, abits = self._bench.plan[linear.path], self._abits[linear.path]
+        read = input_distribution(statistics)
+        row: dict[str, Any] = {
+            "linear": linear.path,
+            "component": linear.component.value,
+            "shape": [linear.out_features, linear.in_features],
+            "wbits": spec.bits if spec else FULL_PRECISION,
+            "abits": abits,
+            "rows": statistics.count if statistics else 0,
+            "input_distribution": asdict(read) if read else None,
+            "notes": [self._notes[linear.path]] if linear.path in self._notes else [],
+        }
+        if spec is None:
+            install(self._speech.module, linear.path, None, abits, grid=self._input_grid(linear, statistics))
+            skipped = "out of scope" if any(self._bench.plan.values()) else "weights stay at 16 bits"
+            return {**row, "bits_per_weight": float(FULL_PRECISION), "skipped": skipped}
+        W = self._speech.module.get_parameter(f"{linear.path}.weight").detach().float().clone()
+        rounded = fitted or self._method.round(W, spec, statistics)
+        Q = rounded.weight.dequantize()
+        exact = rounded.weight.exact_inputs
+        install(self._speech.module, linear.path, Q, abits, exact, self._input_grid(linear, statistics, exact))
+        self.weights[linear.path] = rounded.weight
+        return {
+            **row,
+            "bits_per_weight": rounded.weight.bits_per_weight,
+            "stored_bytes": rounded.weight.nbytes,
+            **weight_figures(W, Q, statistics.gram if statistics else None),
+            "exact_inputs": 0 if rounded.weight.dense is None else len(rounded.weight.dense.columns),
+            "outliers": 0 if rounded.weight.sparse is None else len(rounded.weight.sparse.values),
+            "notes": [*row["notes"], *rounded.notes],
+        }
+
+    def _input_grid(self, linear: Linear, statistics: LinkStatistics | None, exact: Tensor | None = None) -> InputGrid:
+        """What the linear's input is rounded to, as the settings ask; remembered where it is not the default."""
+        bits, chosen = self._abits[linear.path], self._settings.activation
+        if bits == FULL_PRECISION or (chosen.range == "token" and not chosen.symmetric):
+            return PER_TOKEN
+        if chosen.range == "token":
+            grid = InputGrid(symmetric=True)
+        else:
+            if statistics is None or statistics.minimum is None or statistics.maximum is None:
+                raise ValueError(f"no calibration input was measured for {linear.path}")
+            ends = statistics.minimum, statistics.maximum
+            grid = static_grid(*ends, bits, symmetric=chosen.symmetric, exact=exact)
+        self.inputs[linear.path] = grid
+        return grid
+
+
+def _divided(statistics: Mapping[str, LinkStatistics], scales: Mapping[str, Tensor]) -> dict[str, LinkStatistics]:
+    """``statistics`` by link name after the inputs of the links in ``scales`` were divided by these."""
+    return {name: each.divided(scales[name]) if name in scales else each for name, each in statistics.items()}

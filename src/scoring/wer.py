@@ -1,0 +1,86 @@
+"""Word and character error rates, pooled over a test set.
+
+For languages without spaces the words are characters (see :mod:`src.text.normalizers`), and both rates the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+import jiwer
+import numpy as np
+from numpy.typing import NDArray
+
+from src.text.normalizers import Rules
+
+SCORER: Final = f"jiwer/{version('jiwer')}"
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class WerResult:
+    """Errors of one system on one test set.
+
+    Attributes:
+        wer: (substitutions + deletions + insertions) / words, in percent; pooled, not a mean of utterances.
+        words: words of all references after normalisation.
+        cer: the same over characters, in percent.
+        utterance_edits: substitutions, deletions and insertions per utterance, int64 ``[utterances, 3]``.
+        utterance_words: reference words per utterance, int64 ``[utterances]``; their sum is ``words``.
+    """
+
+    wer: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    cer: float
+    utterance_edits: Counts
+    utterance_words: Counts
+
+    @property
+    def utterance_errors(self) -> Counts:
+        """Word errors per utterance, int64 ``[utterances]``; their sum is the numerator of ``wer``."""
+        errors: Counts = self.utterance_edits.sum(axis=1)
+        return errors
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str], rules: Rules) -> WerResult:
+    """Normalises both sides, aligns them utterance by utterance, and counts.
+
+    A hypothesis may be empty.
+
+    Raises:
+        ValueError: the lists differ in length, are empty, or a reference is empty after normalisation.
+    """
+    if len(references) != len(hypotheses) or not references:
+        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses cannot be scored")
+    expected = [rules.normalize(text) for text in references]
+    said = [rules.normalize(text) for text in hypotheses]
+    if "" in expected:
+        raise ValueError(f"the reference at {expected.index('')} is empty after normalisation; drop it beforehand")
+    words = jiwer.process_words(expected, said)
+    cer = words.wer if rules.by_characters else jiwer.process_characters(expected, said).cer
+    return WerResult(
+        wer=100.0 * words.wer,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        words=sum(map(len, words.references)),
+        cer=100.0 * cer,
+        utterance_edits=np.array([_edits(chunks) for chunks in words.alignments], dtype=np.int64),
+        utterance_words=np.array([len(reference) for reference in words.references], dtype=np.int64),
+    )
+
+
+def _edits(chunks: Iterable[Any]) -> list[int]:
+    """Substitutions, deletions and insertions of one alignment; inserted words are counted in the hypothesis."""
+    counts = dict.fromkeys(("substitute", "delete", "insert", "equal"), 0)
+    for chunk in chunks:
+        reference, hypothesis = chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
+        counts[chunk.type] += hypothesis if chunk.type == "insert" else reference
+    return [counts["substitute"], counts["delete"], counts["insert"]]

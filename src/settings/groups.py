@@ -1,0 +1,239 @@
+"""The groups of settings, each a frozen section of the composed configuration; see :mod:`src.settings`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from src.text import languages
+
+NO_EXPORT: Final = "none"
+_FULL: Final = 16
+_LONGEST_NAME: Final = 100  # bytes; a file system takes 255, and names are joined
+_EXPORTED_WEIGHTS: Final[dict[str, tuple[str | None, ...]]] = {
+    NO_EXPORT: (None,),
+    "compressed_tensors": ("codes",),
+    "onnx": ("auto", "codes", "int8_dynamic", "float32"),
+    "ggml": ("auto", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"),
+}
+
+Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
+Count = Annotated[Integer, Field(ge=1)]
+Arithmetic = Literal["int4", "int8", "float16", "float32"]
+
+
+def checked_name(name: str) -> str:
+    """The name, which becomes part of files, folders, tables and run ids. Raises ValueError where it cannot."""
+    if not name or len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(f"names have 1 to {_LONGEST_NAME} bytes")
+    if name[0] in ".-" or not name.isprintable() or set(name) & set("/\\"):
+        raise ValueError("names hold no slash, backslash or control character, and begin with neither dot nor hyphen")
+    return name
+
+
+Name = Annotated[str, AfterValidator(checked_name)]
+
+
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"it is no regular expression: {error}") from None
+    if not groups:
+        raise ValueError("it has no group (...) around the speaker")
+    return pattern
+
+
+Language = Annotated[str, AfterValidator(languages.checked)]
+
+
+class Frozen(BaseModel):
+    """Unknown keys are errors, and nothing changes after the check."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSettings(Frozen):
+    """Which recogniser, and where its weights come from.
+
+    ``source`` is a hub id (``openai/whisper-tiny``) or a folder; relative folders are looked up from the working
+    directory, then from the project's root. ``architecture`` holds the family's config fields, needed only to build
+    the model with ``random_weights``. ``language`` is what it is told to write, or what it writes.
+    """
+
+    name: Name
+    family: Literal["whisper", "moonshine"]
+    source: str
+    revision: str | None
+    random_weights: bool
+    language: Language | None
+    architecture: dict[str, Any]
+
+
+class ScopeSettings(Frozen):
+    """Which linears of the blocks are quantized; what is left out keeps 16 bits and is listed in the layer table."""
+
+    encoder: bool
+    decoder: bool
+    cross_attention: bool
+
+
+BLOCKS = ScopeSettings(encoder=True, decoder=True, cross_attention=True)
+
+
+class ActivationSettings(Frozen):
+    """Grids of quantized activations: with a zero-point or without; one a token, or one a tensor from calibration."""
+
+    symmetric: bool
+    range: Literal["token", "static"]
+
+
+class CacheSettings(Frozen):
+    """Grids of quantized keys: one a token and head, or one a channel and ``group`` tokens (KIVI, arXiv 2402.02750)."""
+
+    keys: Literal["token", "channel"]
+    group: Annotated[Integer, Field(ge=2)]
+
+
+class ColumnSettings(Frozen):
+    """What the columns of a data set are called; all but ``text`` and ``audio`` may be null where there is none."""
+
+    id: str | None
+    text: str
+    audio: str
+    speaker: str | None
+    session: str | None
+    split: str | None = None
+
+
+class DatasetSettings(Frozen):
+    """One test or calibration set: on the hub, in a folder of the hub's layout, or (``source`` null) a user's own.
+
+    ``root`` says where it lies on this machine. ``speaker_pattern`` finds the speaker in an id, as its first group;
+    the speaker column is read instead where it is there. Clips beyond ``max_seconds`` count as bad audio. ``language``
+    of the references decides how they are scored.
+    """
+
+    name: Name
+    source: str | None
+    revision: str | None
+    config: str | None
+    split: str | None
+    root: str | None
+    limit: Count | None
+    columns: ColumnSettings
+    speaker_pattern: Annotated[str, AfterValidator(_one_group)] | None
+    max_seconds: Annotated[float, Field(gt=0)] | None
+    language: Language | None = None  # records of earlier versions do not tell
+
+
+class CalibSettings(Frozen):
+    """Calibration clips, what the decoder is fed on them, and whether blocks see fp or quantized predecessors."""
+
+    dataset: DatasetSettings
+    n: Count
+    seed: Annotated[Integer, Field(ge=0, lt=2**63)]
+    decoder_inputs: Literal["generate", "reference"]
+    batch_size: Count
+    propagate: Literal["quantized", "fp"]
+
+
+class EvaluateSettings(Frozen):
+    """Greedy decoding, the bootstrap, the hallucination probe, and how texts are scored, or only stored ones."""
+
+    batch_size: Count
+    suppress_tokens: bool
+    bootstrap_samples: Annotated[Integer, Field(ge=100)]
+    probe_clips: Annotated[Integer, Field(ge=0, le=1000)]
+    rescore: bool
+    clean_text: Annotated[bool, Field(strict=True)]
+    long_form: Literal["sequential", "truncate"]
+
+
+class EdgeDeviceSettings(Frozen):
+    """The device whose roofline is drawn: bandwidth in 1e9 bytes/s, rates in 1e9 operations/s (2 a MAC) by arithmetic.
+
+    A null bandwidth means none. ``float32`` is required, as everything can run in it.
+    """
+
+    name: Name
+    bandwidth_gb_s: Annotated[float, Field(gt=0)] | None
+    gops: dict[Arithmetic, Annotated[float, Field(gt=0)]]
+
+    @field_validator("gops")
+    @classmethod
+    def _everything_runs(cls, gops: dict[Arithmetic, float], info: ValidationInfo) -> dict[Arithmetic, float]:
+        if info.data.get("bandwidth_gb_s") is not None and "float32" not in gops:
+            raise ValueError("float32 has no rate, and what nothing narrower holds would run nowhere")
+        return gops
+
+
+class ExportSettings(Frozen):
+    """Files for another runtime: which, in what form they hold the weights, and how ONNX graphs multiply."""
+
+    runtime: Literal["none", "compressed_tensors", "onnx", "ggml"]
+    weights: str | None
+    accuracy_level: Literal[1, 4] | None
+    cross_cache: Literal["float32", "int8"] | None
+
+    @field_validator("accuracy_level", "cross_cache")
+    @classmethod
+    def _of_onnx(cls, value: int | str | None, info: ValidationInfo) -> int | str | None:
+        if value is not None and info.data.get("runtime") != "onnx":
+            raise ValueError("only ONNX graphs know it; use null")
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        known = _EXPORTED_WEIGHTS[info.data.get("runtime", NO_EXPORT)]
+        if weights not in known:
+            raise ValueError(f"this runtime knows {', '.join(map(str, known))}")
+        return weights
+
+    def resolved(self, abits: int, *, quantized: bool) -> ExportSettings:
+        """With what ``auto`` stands for in ONNX graphs, and without an accuracy level where nothing reads it."""
+        if self.runtime != "onnx":
+            return self
+        form = self.weights
+        if form == "auto":
+            form = "float32" if not quantized else "codes" if abits == _FULL else "int8_dynamic"
+        level = None if form == "float32" else self.accuracy_level
+        return self.model_copy(update={"weights": form, "accuracy_level": level})
+
+
+class ProfileSettings(Frozen):
+    """The reference utterance whose cost is reported, and the runtimes that are timed on it, at batch 1 with one beam.
+
+    ``onnx`` and ``whisper_cpp`` say what is exported to be timed, with the keys of ``export``. ``max_load`` is in
+    processors that others keep busy meanwhile; null leaves it to :func:`src.machine.load.limit`.
+    """
+
+    seconds: Annotated[float, Field(gt=0)]
+    tokens: Count
+    repeats: Count
+    batch: Count
+    beams: Count
+    runtimes: tuple[Literal["torch", "onnx_float32", "onnx", "whisper_cpp"], ...]
+    threads: Count | None
+    max_load: Annotated[float, Field(ge=0)] | None
+    onnx: ExportSettings
+    whisper_cpp: ExportSettings
+
+
+class SweepSettings(Frozen):
+    """Which points of a sweep are submitted, and the figures that each returns to the sweeper; lower is better."""
+
+    only_missing: Annotated[bool, Field(strict=True)]
+    objectives: Annotated[tuple[Literal["wer", "disk_bytes", "memory_io_bytes", "bops"], ...], Field(min_length=1)]
+
+
+class TrackingSettings(Frozen):
+    """Weights & Biases: where runs go, if anywhere."""
+
+    mode: Literal["offline", "online", "none"]
+    project: str
+    entity: str | None
+    group: str | None

@@ -1,0 +1,234 @@
+"""What a person sees at the end: one table of points, best first, and errors as sentences."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from src.errors import UserError, unwritable
+from src.storage.redaction import redact_text, without_secrets
+
+NAMES = ("model", "method", "bits", "dataset")
+FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
+LEGEND = "* significant: the 95 % interval of the difference from fp leaves out zero. No star: not significant."
+PLACES = {"tracking", "output_dir", "stages", "export", "device"}  # settings that no figure of the table depends on
+TEXTS = 2  # columns of show_measured that are words
+UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
+
+
+def show(records: Sequence[dict[str, Any]]) -> None:
+    """Prints one row per record, lowest WER first; points without a WER come last. A composite's members precede it.
+
+    Where characters are scored, not words, CER stands for WER: in the heading, or in the cells of those below the
+    others. A star marks a WER that differs significantly from full precision; a line below the table says so. Where
+    records have the same names, columns follow for the settings that tell them apart.
+    """
+    apart = _apart(records)
+    table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for name in NAMES:
+        table.add_column(name, overflow="fold")
+    for name in apart:
+        table.add_column(name, overflow="fold")
+    metrics = sorted(filter(None, {_metric(record) for record in records}), reverse=True)
+    for figure in (", ".join(metrics) or FIGURES[0], *FIGURES[1:]):
+        table.add_column(figure, justify="right", no_wrap=True)
+    for record in sorted(records, key=lambda record: (_metric(record) == "CER", _wer(record))):
+        for member in record.get("members", ()):
+            table.add_row(*_row(member, [""] * len(apart), metrics))
+        values = [str(_flat(record.get("settings", {})).get(name, "-")) for name in apart]
+        table.add_row(*_row(record, values, metrics))
+    console = _stdout()
+    console.print(table)
+    if any("evaluate" in record["results"] for record in records):
+        console.print(LEGEND, style="dim", highlight=False)
+    from src.machine.provenance import differing
+
+    if fields := differing(records):
+        told = f"Not all of this was made in one place: {', '.join(fields)} differ."
+        console.print(f"{told} Each record says where its results were.", style="dim", highlight=False)
+
+
+def show_measured(records: Sequence[dict[str, Any]]) -> None:
+    """Prints one row per runtime that was timed, each once, and below what they have in common; nothing without any.
+
+    What was timed elsewhere, or otherwise, is in a table of its own.
+    """
+    timed = [found for record in records if (found := record.get("measured", {}).get("runtimes")) is not None]
+    if not timed:
+        return
+    from src.profiling.measured_table import COLUMNS, about, cells, place
+
+    console = _stdout()
+    for where in dict.fromkeys(map(place, timed)):
+        here = [each for each in timed if place(each) == where]
+        table = Table("model", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+        for number, name in enumerate(COLUMNS):
+            table.add_column(name, justify="left" if number < TEXTS else "right", no_wrap=number >= TEXTS)
+        rows = [(each["model"], *cells(row)) for each in here for row in each["rows"]]
+        for row in dict.fromkeys(rows):
+            table.add_row(*row)
+        console.print(table)
+        for line in dict.fromkeys(map(about, here)):
+            console.print(line, style="dim", highlight=False)
+
+
+def show_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], about: str) -> None:
+    """Prints one column per record, one row per figure (its label and a cell a record), and ``about`` below."""
+    table = Table("record", *names, box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for label, cells in rows:
+        table.add_row(label, *cells)
+    console = _stdout()
+    console.print(table)
+    console.print(about, style="dim", highlight=False)
+
+
+def show_front(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints the best points of a search, lowest first objective first."""
+    table = Table(*header, box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    console = _stdout()
+    console.print(table)
+    console.print("Pareto front: no other point is as good in all objectives and better in one.", style="dim")
+
+
+def _stdout() -> Console:
+    return _wide(Console(markup=False, emoji=False))
+
+
+def _wide(console: Console) -> Console:
+    """As wide as the terminal; a file has no width."""
+    if not console.is_terminal:
+        console.width = UNLIMITED
+    return console
+
+
+def show_failures(failures: Sequence[tuple[str, dict[str, Any], str]], folder: Path) -> None:
+    """Prints one row per failed job, on the error stream: its number, its failure record, its log within ``folder``."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    for name in ("#", *NAMES, "stage", "reason", "log"):
+        table.add_column(name, overflow="fold")
+    for number, record, log in failures:
+        names = (str(record[name] or "-") for name in NAMES)
+        table.add_row(number, *names, record["failure"]["stage"] or "-", record["failure"]["reason"], log)
+    console = _wide(Console(stderr=True, markup=False, emoji=False, highlight=False))
+    console.print("\nFailed:", style="bold")
+    console.print(table)
+    console.print(f"Logs are in {folder}", style="dim", soft_wrap=True)
+
+
+def command(line: str) -> None:
+    """A command to be copied, on the error stream, whole and unwrapped, without keys and tokens."""
+    console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    console.print(f"  {without_secrets(line)}")
+
+
+def error(message: str) -> None:
+    """One line on the error stream, as it is but for keys, tokens and the home directory."""
+    console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    console.print(f"Error: {redact_text(message)}", style="red")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Ends the process with one line and exit code 1 after a mistake that the user can mend.
+
+    Without a line where nobody reads on, as in ``| head``.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except UserError as mistake:
+        error(" ".join(str(mistake).split()))
+        sys.exit(1)
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written when Python ends
+        sys.exit(1)
+    except OSError as problem:
+        told = unwritable(problem, "choose another folder")
+        if told is None:
+            raise
+        error(str(told))
+        sys.exit(1)
+
+
+def _unread() -> bool:
+    """Whether it is the output that nobody reads, and not another pipe that broke."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # 0: errors only
+    return bool(output.poll(0))
+
+
+def _metric(record: dict[str, Any]) -> str | None:
+    """WER, or CER where characters are scored; None where nothing is."""
+    evaluated = record["results"].get("evaluate")
+    return str(evaluated.get("metric", "WER")) if evaluated else None
+
+
+def _wer(record: dict[str, Any]) -> float:
+    return float(record["results"].get("evaluate", {}).get("wer", "inf"))
+
+
+def _apart(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Settings in which records of the same names differ, beyond what their names tell."""
+    twins: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for record in records:
+        name = (record["model"], record["method"], _precision(record), record["dataset"])
+        twins.setdefault(name, []).append(_flat(record.get("settings", {})))
+    differing = {
+        key
+        for same in twins.values()
+        for key in set().union(*same)
+        if key.split(".")[0] not in PLACES and len({str(each.get(key)) for each in same}) > 1
+    }
+    named = {key.removesuffix(".name") for key in differing if key.endswith(".name")}
+    return sorted(key for key in differing if key.endswith(".name") or not any(key.startswith(f"{n}.") for n in named))
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _row(record: dict[str, Any], apart: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    results = record["results"]
+    evaluated, profiled = results.get("evaluate"), results.get("profile")
+    cells = [record["model"], record["method"], _precision(record), record["dataset"]]
+    if "members" in record:
+        cells[-1] += f" (mean of {len(record['members'])})"
+    cells += apart
+    scores = _scores(evaluated) if evaluated else ["-"] * 3
+    if len(metrics) > 1 and _metric(record) == "CER":
+        scores[0] += " CER"
+    cells += scores
+    size = results.get("quantize", {}).get("disk_bytes")
+    cells.append(f"{size / 1e6:.2f}" if size else "-")
+    cells += [f"{profiled['memory_io_bytes'] / 1e6:.1f}", f"{profiled['bops'] / 1e9:.0f}"] if profiled else ["-"] * 2
+    return cells
+
+
+def _precision(record: dict[str, Any]) -> str:
+    """Bits, and the type evaluate computed in where it is not float32."""
+    dtype = record.get("dtype", "float32")
+    return str(record["bits"]) if dtype == "float32" else f"{record['bits']} {dtype}"
+
+
+def _scores(evaluated: dict[str, Any]) -> list[str]:
+    difference = evaluated["versus_fp"]
+    significant = "*" if difference["significant"] else ""
+    interval = f"{evaluated['wer_low']:.2f}-{evaluated['wer_high']:.2f}"
+    return [f"{evaluated['wer']:.2f}", interval, f"{difference['difference']:+.2f}{significant}"]

@@ -1,0 +1,72 @@
+"""Records on disk: kept where they are whole, written again where anything in them was damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.runs.records import save_record
+from src.storage.checksum import read_checked
+from tests.reporting.recorded import record
+
+
+def of_a_point(**changes: Any) -> dict[str, Any]:
+    whole = record("rtn", "clean", 10.0, measured={}, times={"evaluate": {"seconds": 1}}, provenance={"git": "1"})
+    return {**whole, "protocol": {"decoding": "greedy"}, "dtype": "float32", "seed": 0, "subset": None, **changes}
+
+
+def save(output: Path, **changes: Any) -> Path:
+    return save_record(of_a_point(**changes), output, output / "job")
+
+
+def spoiled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {**value, next(iter(value), "new"): "spoiled"}
+    return f"{value}0" if isinstance(value, str) else 7
+
+
+@pytest.mark.parametrize("field", [*of_a_point(), "sha256", "unknown"])
+def test_whatever_is_damaged_in_a_record_is_written_again(tmp_path: Path, field: str) -> None:
+    path = save(tmp_path)
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, field: spoiled(whole.get(field))}))
+    with pytest.raises(ValueError, match=r"checksum differs|it is the record of"):
+        read_checked(path)
+    assert save(tmp_path) == path
+    assert json.loads(path.read_text()) == whole == json.loads((tmp_path / "job" / "record.json").read_text())
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3", "[" * 100_000, "\0"], ids=range(7))
+def test_what_is_no_record_is_written_again(tmp_path: Path, content: str) -> None:
+    path = save(tmp_path)
+    whole = path.read_text()
+    path.write_text(content)
+    assert save(tmp_path).read_text() == whole
+
+
+def test_a_whole_record_keeps_where_its_results_were_computed(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    before = path.read_bytes()
+    save(tmp_path, provenance={"git": "2"}, times={})
+    assert path.read_bytes() == before
+    save(tmp_path, provenance={"git": "2"}, bits="w3a16")
+    assert read_checked(path)["bits"] == "w3a16"
+
+
+def test_a_record_that_knows_less_does_not_replace_one_that_knows_more(tmp_path: Path) -> None:
+    results = of_a_point()["results"]
+    path = save(tmp_path, results={**results, "profile": {**results["profile"], "decoded": {"bops": 1.0}}})
+    before = path.read_bytes()
+    save(tmp_path, results={"evaluate": results["evaluate"], "profile": {**results["profile"], "decoded": None}})
+    assert path.read_bytes() == before
+    save(tmp_path, results={"evaluate": {**results["evaluate"], "wer": 11.0}})
+    assert set(read_checked(path)["results"]) == {"evaluate"}
+
+
+def test_a_record_under_the_name_of_another_is_not_believed(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    with pytest.raises(ValueError, match="it is the record of rtn-clean"):
+        read_checked(path.rename(path.with_name("0123456789abcdef.json")))

@@ -1,0 +1,67 @@
+"""The packages of ``src`` are floors: a module imports from floors below its own, so that each has one place to be.
+
+Every import counts, also those inside functions and for type checkers.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from src.project import ROOT
+
+SRC = ROOT / "src"
+# From the ground up; packages of one floor do not know each other.
+FLOORS = (
+    ("errors", "project"),
+    ("text", "storage"),
+    ("settings",),
+    ("machine",),
+    ("data",),
+    ("models", "scoring"),
+    ("quant",),
+    ("decoding", "embedded"),
+    ("calib",),
+    ("methods",),
+    ("export",),
+    ("profiling",),
+    ("terminal", "reporting"),
+    ("tracking",),
+    ("stages",),
+    ("runs",),
+    ("launching", "sweepers"),
+    ("main", "report", "compare", "dashboard", "distributions"),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    """Each module below ``src`` and a module of another room that it imports, by dotted names without ``src``."""
+    for file in (*SRC.glob("*/**/*.py"), *SRC.glob("[a-z]*.py")):
+        module = ".".join(file.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for name in _names(node):
+                if name.startswith("src.") and name.split(".")[1] != module.split(".")[0]:
+                    yield module, name.removeprefix("src.")
+
+
+def _names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module == "src":
+        return [f"src.{alias.name}" for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def test_every_room_has_a_floor() -> None:
+    found = {path.stem for path in SRC.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert found - {"__init__"} == set(FLOOR)
+
+
+def test_no_import_runs_upward() -> None:
+    upward = {
+        f"{module} imports {name}"
+        for module, name in imports()
+        if FLOOR[module.split(".")[0]] <= FLOOR[name.split(".")[0]]
+    }
+    assert upward == set()
