@@ -37,7 +37,8 @@ def main(application: Callable[[], Any]) -> None:
         del os.environ[name]  # set to nothing, which W&B takes for a value
     obey_signals()
     guard_output()
-    sys.argv[1:] = without_secrets_in(sys.argv[1:])
+    # Hydra takes no overrides on both sides of a flag; the sort keeps the order of all others
+    sys.argv[1:] = sorted(without_secrets_in(sys.argv[1:]), key=lambda argument: argument not in ("-m", "--multirun"))
     with console.plain_errors():
         _main(application)
 

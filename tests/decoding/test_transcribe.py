@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from src.data.transcripts import Transcript, load_transcripts, save_transcripts
 from src.data.utterance import Utterance
 from src.decoding.decode import batches
-from src.decoding.transcribe import (
-    Transcript,
-    journal_seconds,
-    load_transcripts,
-    save_transcripts,
-    transcribe,
-    transcribe_corpus,
-)
+from src.decoding.transcribe import journal_seconds, transcribe, transcribe_corpus
 from src.models.speech import SpeechModel
 from src.storage.journal import values
 from tests.data.clips import tone

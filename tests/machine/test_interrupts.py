@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -137,9 +138,12 @@ def test_a_sweep_ends_with_what_is_done_the_command_that_goes_on_and_no_process(
     told, _ = sweep.communicate(timeout=DEADLINE)
     assert sweep.returncode == status, told
     assert "Traceback" not in told
-    *_, row, sentence, command = told.splitlines()
+    *_, sentence, command = told.splitlines()
     assert "w8a16" in told
-    assert sentence == "Error: interrupted; 1 points of this sweep have a record. To go on with the others:", row
+    # usually one; on a busy machine the second may have been done too
+    assert re.fullmatch(
+        r"Error: interrupted; [12] points of this sweep have a record. To go on with the others:", sentence
+    )
     assert command.split()[:4] == ["python", "-m", "src.main", "-m"]
     assert command.endswith(" sweep.only_missing=true")
     assert not tasks(tmp_path / "jobs")

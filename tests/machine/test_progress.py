@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from src import progress as module
 from src.calib.capture import capture
 from src.calib.statistics import measure
 from src.data.inventory import inspected
 from src.data.utterance import Utterance
 from src.decoding.transcribe import transcribe_corpus
+from src.machine import progress as module
 from src.machine.progress import Bars, Lines, Reporter, duration
 from src.profiling.latency import measure as latency
 from tests.composed import composed

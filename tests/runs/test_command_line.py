@@ -176,6 +176,13 @@ def test_help_explains_the_groups_and_gives_examples(tmp_path: Path) -> None:
     assert not outcome.output.exists()
 
 
+def test_overrides_may_stand_on_both_sides_of_the_flag(tmp_path: Path) -> None:
+    given = ("stages=[quantize]", "tracking=none", "-m", "method=fp", "wbits=8")
+    outcome = run(tmp_path / "both", *given)
+    assert outcome.process.returncode == 0, outcome.process.stderr
+    assert "#0 : stages=[quantize] tracking=none method=fp wbits=8" in outcome.process.stderr
+
+
 def test_the_configuration_is_printed_whole(tmp_path: Path) -> None:
     outcome = run(tmp_path / "cfg", "--cfg", "job", "bits=w8a8")
     assert outcome.process.returncode == 0

@@ -56,16 +56,6 @@ def test_a_whole_record_keeps_where_its_results_were_computed(tmp_path: Path) ->
     assert read_checked(path)["bits"] == "w3a16"
 
 
-def test_a_record_that_knows_less_does_not_replace_one_that_knows_more(tmp_path: Path) -> None:
-    results = of_a_point()["results"]
-    path = save(tmp_path, results={**results, "profile": {**results["profile"], "decoded": {"bops": 1.0}}})
-    before = path.read_bytes()
-    save(tmp_path, results={"evaluate": results["evaluate"], "profile": {**results["profile"], "decoded": None}})
-    assert path.read_bytes() == before
-    save(tmp_path, results={"evaluate": {**results["evaluate"], "wer": 11.0}})
-    assert set(read_checked(path)["results"]) == {"evaluate"}
-
-
 def test_a_record_under_the_name_of_another_is_not_believed(tmp_path: Path) -> None:
     path = save(tmp_path)
     with pytest.raises(ValueError, match="it is the record of rtn-clean"):

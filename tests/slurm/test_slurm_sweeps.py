@@ -144,14 +144,20 @@ STAGES = {  # how a job is put back, by the folder of results that is being made
     "transcripts": Cluster.preempt,
     "latency": Cluster.requeue,
 }
-FINISHED = {"calibrate": "batches", "quantize": "*.json", "transcripts": "batches"}  # files of finished parts
+# Files of finished parts, and their lines once there is one: the first says what the others depend on, and blocks come
+# after what precedes them.
+FINISHED = {"calibrate": ("batches", 2), "quantize": ("blocks", 3), "transcripts": ("batches", 2)}
 
 
 def put_back(cluster: Cluster, sweep: Sweep, root: Path, number: int, stage: str) -> None:
     """Waits until the job is in the stage and has finished a part of it; then it happens."""
     job, made = sweep.job(number), root / stage / "cache" / stage
-    part = f"*.partial/{FINISHED[stage]}.progress" if stage in FINISHED else "*.partial"
-    wait_for(stage, lambda: any(path.stat().st_size for path in made.glob(part)))
+    if stage in FINISHED:
+        name, lines = FINISHED[stage]
+        parts = f"*.partial/{name}.progress"
+        wait_for(stage, lambda: any(path.read_bytes().count(b"\n") >= lines for path in made.glob(parts)))
+    else:
+        wait_for(stage, lambda: any(made.glob("*.partial")))
     STAGES[stage](cluster, job)
 
 

@@ -18,6 +18,7 @@ from src.runs.records import build_record, save_record
 from src.stages.evaluate import Evaluate
 from src.stages.point import Point, open_point
 from src.stages.quantize import Quantize
+from src.storage.checksum import with_checksum
 from src.text.normalizers import Rules
 from tests import commands
 from tests.composed import composed
@@ -238,7 +239,7 @@ def test_other_versions_are_not_compared(output: Path, capsys: pytest.CaptureFix
     base = evaluated(output, "method=fp")
     base["versions"][version] = "another/1.0"
     altered = output / "records" / "altered.json"
-    altered.write_text(json.dumps(base))
+    altered.write_text(json.dumps(with_checksum(base)))
     told = refused(capsys, "--output-dir", output, altered, base["fingerprint"])
     assert told.startswith(f"Error: {version}: ")
     assert "another/1.0" in told
@@ -250,7 +251,8 @@ def test_what_cannot_be_found_is_told(output: Path, capsys: pytest.CaptureFixtur
     assert "is the beginning of 2 records" in refused(capsys, "--output-dir", output, "", fp)
     (output / "broken.json").write_text("{")
     assert "cannot be read" in refused(capsys, "--output-dir", output, output / "broken.json", fp)
-    (output / "other.json").write_text('{"results": {}}')
+    unscored = with_checksum({**evaluated(output, "method=fp"), "results": {}})
+    (output / "other.json").write_text(json.dumps(unscored))
     assert "no scored transcripts" in refused(capsys, "--output-dir", output, output / "other.json", fp)
     shutil.rmtree(output / "cache" / "transcripts")
     assert "absent or damaged" in refused(capsys, "--output-dir", output, fp, fp)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from src import locks, processes
 from src.project import ROOT
+from src.storage import locks, processes
 from src.storage.integrity import damage
 from src.storage.store import PROGRESS_SUFFIX, Entry, Store
 from tests.commands import environment
@@ -113,7 +113,7 @@ def test_a_marker_is_as_good_as_a_lock_and_is_told_once(
 def test_no_process_builds_where_another_does_and_the_next_goes_on_from_the_dead(tmp_path: Path) -> None:
     entry = Store(tmp_path).entry("stage", KEY)
     dead = subprocess.run(
-        [sys.executable, "-c", "from src import processes; print(processes.own_name())"],
+        [sys.executable, "-c", "from src.storage import processes; print(processes.own_name())"],
         cwd=ROOT,
         capture_output=True,
         text=True,

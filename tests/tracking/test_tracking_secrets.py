@@ -45,7 +45,7 @@ PLANTED = {  # as arguments of a command line, each with what must not be seen o
     "+hydra.job.env_set.ANYTHING='not-to-be-known-7'": "not-to-be-known-7",
     "hydra.job.env_copy=[COPIED]": "copied-from-here-8",
     f"edge_device.name='pi {KEYS['jwt']}'": KEYS["jwt"],
-    "calib.dataset.name='https://me:hunter2-x@host/?sig=s1gned&a=b ${oc.env:SERVICE_TOKEN}'": "s1gned",
+    "calib.dataset.revision='https://me:hunter2-x@host/?sig=s1gned&a=b ${oc.env:SERVICE_TOKEN}'": "s1gned",
 }
 NAMES = ("tracking.entity='${oc.env:ORDINARY}'", "tracking.project='of somebody@x password=short'")
 ENVIRONMENT = {"COPIED": "copied-from-here-8", "SERVICE_TOKEN": "odd-value-of-a-token", "ORDINARY": KEYS["github"]}
