@@ -112,6 +112,7 @@ CONTRADICTIONS: dict[str, tuple[str, bytes]] = {
     "a tail that is empty": ("truncated", FLAC + bytes(1 << 14)),
     "a tail that is empty, wav": ("corrupt", WAV + bytes(1 << 14)),
     "COMM announces more": ("truncated", WHOLE["aiff"].replace(struct.pack(">HI", 1, 12_001), b"\0\1\0\0\xff\xff")),
+    "NIST without a width, cut": ("truncated", WHOLE["nist"].replace(b"n_bytes", b"m_bytes")[:-2000]),
     "FLAC announces more": ("truncated", at(FLAC, TOTAL + 1, b"\1")),
     "FLAC from a pipe, cut": ("truncated", ODD["FLAC from a pipe"][:-9]),
     "FLAC, and tags before the next": ("truncated", FLAC + id3v2() + FLAC),

@@ -77,11 +77,13 @@ def _sound(form: Form, data: bytes, begin: int, size: int, found: Chunks, other:
 
 
 def _behind(form: Form, data: bytes, end: int, size: int, other: _Other) -> int:
-    """Where the next chunk begins: chunks are filled up to an even size, but some programs forget that."""
-    filled = end + -size % form.align
-    if filled >= len(data) or other(data, filled) or form.fits(data, filled):
-        return filled
-    return end if other(data, end) or form.fits(data, end) else filled
+    """Where the next chunk begins: chunks are filled up to an even size, but some programs forget that.
+
+    Others do it where the format does not: libsndfile's CAF ends at an even byte.
+    """
+    places = (end + -size % form.align, end, end + size % 2)
+    fits = (place for place in places if place >= len(data) or other(data, place) or form.fits(data, place))
+    return next(fits, places[0])
 
 
 def _part(form: Form, head: bytes, found: Chunks, sound: memoryview) -> Part:

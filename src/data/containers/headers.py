@@ -62,10 +62,11 @@ def parse_nist(data: bytes, at: int) -> tuple[Part, int]:
     count = _field(head, b"sample_count", 0)
     length = width * count or streamed(data, begin, width)
     announced(begin, length, len(data), "NIST header")
-    frames = length // width if width else None
+    frames = length // width if width else count or None
     return Part((head, memoryview(data)[begin : begin + length]), frames), begin + length
 
 
 def _field(head: bytes, name: bytes, default: int) -> int:
-    found = re.search(rb"^" + name + rb" -i (\d{1,12})\s", head, re.MULTILINE)
+    """A number, which some write as text: libsndfile's A-law and mu-law have ``sample_n_bytes -s1 1``."""
+    found = re.search(rb"^" + name + rb" -(?:i|s\d+) (\d{1,12})\s", head, re.MULTILINE)
     return int(found[1]) if found else default
