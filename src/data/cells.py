@@ -23,7 +23,9 @@ LONGEST_TEXT: Final = 500_000  # characters of a reference: some nine hours of s
 LONGEST_NAME: Final = 4_096  # characters of an id, speaker, session or path: the longest path of Linux
 ABSENT: Final = object()  # in place of a value where an entry does not have the field
 
-SPELLED_MISSING: Final = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "null", "NULL"})  # what programs write
+SPELLED_MISSING: Final = frozenset(  # what programs write: pandas, Python, SQL, R, Excel
+    {"nan", "NaN", "<NA>", "NaT", "None", "null", "NULL", "NA", "N/A", "#N/A"}
+)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # those that are no white space
 _QUOTE: Final = "Write what is spoken as text, in quotation marks; nothing (null) where nothing is"
 

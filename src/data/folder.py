@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from src.data.splits import split_name
+from src.data.splits import is_usual, split_name, tells_split
 from src.errors import UserError, did_you_mean
 from src.storage.digest import sha256_once
 
@@ -118,11 +118,17 @@ def _listed(path: Any) -> list[str]:
 
 
 def _found(folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Patterns from the files' places and names: see :func:`~src.data.splits.split_name`."""
+    """Patterns from the files' places and names: see :func:`~src.data.splits.split_name`.
+
+    A folder is called by a config, or by a split where its files' names tell none.
+    """
     patterns: dict[str, dict[str, list[str]]] = {}
     for file in sorted(file for depth in ("", "*/", "*/*/") for file in folder.glob(f"{depth}[!.]*.parquet")):
         place = file.relative_to(folder)
-        parents = place.parts[:-2] if file.stem.isdecimal() else place.parts[:-1]
+        *parents, _ = place.parts
+        split = split_name(file)
+        if parents and (file.stem.isdecimal() or (is_usual(parents[-1]) and not tells_split(file))):
+            split = parents.pop()
         config = "/".join(parents) or "default"
-        patterns.setdefault(config, {}).setdefault(split_name(file), []).append(escape(str(place)))
+        patterns.setdefault(config, {}).setdefault(split, []).append(escape(str(place)))
     return patterns

@@ -12,22 +12,32 @@ from src.errors import UserError, did_you_mean
 
 _SHARD: Final = re.compile(r"(?:[-_.]\d+)(?:-of-\d+)?(?:-[0-9a-f]{16})?$")
 _LIST: Final = re.compile(r"^(?:manifest|metadata|data|list)[-_.]|[-_.](?:manifest|metadata|data|list)$")
+_COUNTED: Final = re.compile(r"-\d+-of-\d+")
+_WORD: Final = re.compile(r"[^-_.]+")
 _USUAL: Final = ("train", "training", "test", "testing", "dev", "development", "val", "valid", "validation", "eval")
 
 
 def split_name(file: Path) -> str:
-    """The split in a file's name: ``test`` of ``test-00000-of-00001.parquet``, ``test_2.csv``, ``test_manifest.jsonl``.
+    """The split in a file's name: ``test`` of ``test-00000-of-00001.parquet``, ``corpus_test.csv``, ``test_list.csv``.
 
     A file that is only a number is of the split that its folder is called, as in the hub's own conversions.
     """
     stem = file.stem
-    return file.parent.name if stem.isdecimal() else _LIST.sub("", _SHARD.sub("", stem) or stem)
+    name = file.parent.name if stem.isdecimal() else _LIST.sub("", _SHARD.sub("", stem) or stem)
+    if _COUNTED.search(stem):
+        return name
+    usual = next((word for word in _WORD.finditer(name) if word[0].lower() in _USUAL), None)
+    return name[usual.start() :] if usual else name  # what stands before it is the corpus's name
 
 
 def tells_split(file: Path) -> bool:
-    """Whether a name is that of a split and not any name: it starts with a usual one, or counts its shards."""
-    first = re.split(r"[-_.]", split_name(file))[0]
-    return first.lower() in _USUAL or re.search(r"-\d+-of-\d+", file.stem) is not None
+    """Whether a name is that of a split and not any name: a usual one is a word of it, or it counts its shards."""
+    return is_usual(split_name(file)) or _COUNTED.search(file.stem) is not None
+
+
+def is_usual(name: str) -> bool:
+    """Whether a name starts as those of splits do."""
+    return next(iter(_WORD.findall(name)), "").lower() in _USUAL
 
 
 def of_split(files: Sequence[Path], split: str | None, where: Path) -> list[Path] | None:

@@ -62,6 +62,7 @@ NO_TEXT = {
     "number": (7, r"text is 7, which is no text\. Write what is spoken"),
     "truth": (True, "text is True, which is no text"),
     "nan": ("nan", "text is 'nan', which programs write for a missing value"),
+    "R": ("NA", "text is 'NA', which programs write for a missing value"),
     "nul": ("a\0b", r"text is 'a\\x00b', which holds a NUL character"),
     "huge": ("a " * LONGEST_TEXT, f"text has {2 * LONGEST_TEXT:,} characters, more than {LONGEST_TEXT:,}"),
 }

@@ -51,6 +51,18 @@ def converted(folder: Path) -> None:
         pq.write_table(table(names), folder / "default" / split / "0000.parquet")
 
 
+def named_after_the_corpus(folder: Path) -> None:
+    for split, names in SPLITS.items():
+        pq.write_table(table(names), folder / f"my_corpus_{split}.parquet")
+
+
+def folders_of_parts(folder: Path) -> None:
+    for split, names in SPLITS.items():
+        (folder / split).mkdir()
+        for number, name in enumerate(names):
+            pq.write_table(table([name]), folder / split / f"part-{number:05d}.parquet")
+
+
 def lists(folder: Path) -> None:
     names = {"train": "train.jsonl", "test": "test_manifest.jsonl", "test-other": "test-other.jsonl"}
     for split, clips in SPLITS.items():
@@ -91,6 +103,8 @@ LAYOUTS: list[Callable[[Path], None]] = [
     beside,
     under_data,
     converted,
+    named_after_the_corpus,
+    folders_of_parts,
     lists,
     folders,
     column_of_list,
