@@ -53,7 +53,9 @@ _HEADS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {  # and the width th
 }
 _MORE: Final = ("max_position_embeddings", "encoder_num_key_value_heads", "decoder_num_key_value_heads")
 _TOKENS: Final = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
-_FREE: Final = frozenset({"vocab_size", "max_source_positions", "max_target_positions"})  # what a fine-tune may change
+_FREE: Final = frozenset(  # what a fine-tune may change
+    {"vocab_size", "max_source_positions", "max_target_positions", "max_position_embeddings"}
+)
 _HEAD, _EMBEDDING = "proj_out.weight", "decoder.embed_tokens.weight"
 _LAYER = re.compile(r"(?:^|\.)(encoder|decoder)\.layers\.(\d+)\.")
 
@@ -208,13 +210,14 @@ def _sizes(family: str, config: Mapping[str, Any], tensors: Mapping[str, Stored]
 
 
 def _check_declared(settings: ModelSettings, folder: Path, config: Mapping[str, Any]) -> None:
-    """The model's yaml, where it declares sizes, describes this checkpoint: a name is what results are read by."""
-    known = (
-        ({*_SIZES[settings.family], *_LAYERS[settings.family]} - _FREE) & settings.architecture.keys() & config.keys()
-    )
-    for field in sorted(known):
+    """The model's yaml, where it declares sizes, describes this checkpoint: a name is what results are read by.
+
+    Heads are among them, whose number the weights do not tell.
+    """
+    sizes = {*_SIZES[settings.family], *_LAYERS[settings.family], *_HEADS[settings.family][1], *_MORE} - _FREE
+    for field in sorted(sizes & settings.architecture.keys() & config.keys()):
         said, declared = config[field], settings.architecture[field]
-        if said != declared:
+        if said not in (declared, None):
             problem = f"{folder} is of another size than model={settings.name}: {field} is {said}, not {declared}"
             raise wrong(problem, "Choose the model yaml of that size, or write one with `architecture: {}` for it")
 

@@ -251,7 +251,7 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_is_refused(copy: Path) 
         load(model_settings(copy), "cpu", 0)
 
 
-@pytest.mark.parametrize(("field", "value"), [("d_model", 512), ("decoder_layers", 6)])
+@pytest.mark.parametrize(("field", "value"), [("d_model", 512), ("decoder_layers", 6), ("encoder_attention_heads", 3)])
 def test_a_checkpoint_of_another_size_than_the_models_yaml_is_refused(field: str, value: int, copy: Path) -> None:
     declared = {"vocab_size": 51865, "max_source_positions": 1500, field: value}
     with pytest.raises(UserError, match=rf"of another size than model=tiny: {field} is \d+, not {value}"):
