@@ -102,7 +102,7 @@ def failures(output: Path) -> dict[int, dict[str, Any]]:
 def lasting(output: Path) -> dict[str, Any]:
     """The one record below ``output`` without clocks and places."""
     (path,) = (output / "records").glob("*.json")
-    places = ("times", "measured", "provenance", "settings")
+    places = ("times", "measured", "provenance", "settings", "sha256")
     return {key: value for key, value in json.loads(path.read_text()).items() if key not in places}
 
 

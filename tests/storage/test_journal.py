@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from src.storage.digest import source as source_digest
 from src.storage.journal import Journal, program, values
 
 BASIS = {"batch_size": 16, "clips": "0123456789abcdef0123456789abcdef"}
@@ -122,10 +123,12 @@ def test_a_journal_of_other_code_is_begun_anew(
     source = tmp_path / "src" / "a.py"
     source.parent.mkdir()
     source.write_text("pass")
-    monkeypatch.setattr("src.storage.journal.ROOT", tmp_path)
-    program.cache_clear()
+    monkeypatch.setattr("src.storage.digest.ROOT", tmp_path)
+    for remembered in (source_digest, program):
+        remembered.cache_clear()
     now = {**program(), "torch": "1.0"}
-    program.cache_clear()
+    for remembered in (source_digest, program):
+        remembered.cache_clear()
     assert Journal(tmp_path / "file", now).values == []
     assert "other code, torch (" in caplog.text
 
