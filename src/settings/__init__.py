@@ -1,11 +1,8 @@
 """Settings of a point: typed, frozen, and checked before anything heavy is loaded."""
 
-from src.settings.settings import (
-    BIT_WIDTHS,
+from src.settings.groups import (
     BLOCKS,
-    FULL_PRECISION,
     NO_EXPORT,
-    STAGES,
     ActivationSettings,
     CacheSettings,
     CalibSettings,
@@ -17,10 +14,15 @@ from src.settings.settings import (
     ModelSettings,
     ProfileSettings,
     ScopeSettings,
-    Settings,
     SweepSettings,
     TrackingSettings,
     checked_name,
+)
+from src.settings.settings import (
+    BIT_WIDTHS,
+    FULL_PRECISION,
+    STAGES,
+    Settings,
     from_config,
 )
 

@@ -14,11 +14,9 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 from src.errors import UserError, did_you_mean
 from src.settings.groups import (
     BLOCKS,
-    NO_EXPORT,
     ActivationSettings,
     CacheSettings,
     CalibSettings,
-    ColumnSettings,
     DatasetSettings,
     EdgeDeviceSettings,
     EvaluateSettings,
@@ -34,30 +32,6 @@ from src.settings.groups import (
 )
 from src.settings.wandb_variables import obeyed
 from src.text.languages import ENGLISH
-
-__all__ = [
-    "BIT_WIDTHS",
-    "BLOCKS",
-    "FULL_PRECISION",
-    "NO_EXPORT",
-    "STAGES",
-    "ActivationSettings",
-    "CacheSettings",
-    "CalibSettings",
-    "ColumnSettings",
-    "DatasetSettings",
-    "EdgeDeviceSettings",
-    "EvaluateSettings",
-    "ExportSettings",
-    "ModelSettings",
-    "ProfileSettings",
-    "ScopeSettings",
-    "Settings",
-    "SweepSettings",
-    "TrackingSettings",
-    "checked_name",
-    "from_config",
-]
 
 STAGES = ("calibrate", "quantize", "evaluate", "profile")
 BIT_WIDTHS = ("wbits", "abits", "kvbits", "head_bits", "frontend_bits")
