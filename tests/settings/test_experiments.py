@@ -14,9 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from src.project import ROOT
-from src.runs.memo import members
 from src.settings import Settings
-from src.settings.composite import from_hydra
+from src.settings.composite import from_hydra, members
 from tests.commands import environment
 
 CONF, LAUNCHERS = ROOT / "conf", ROOT / "launchers"
