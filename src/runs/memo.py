@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.data.folder import Layout
+from src.data.hub_folder import HubFolder
 from src.errors import UserError
 from src.machine.provenance import gpus, processor
 from src.models.files import checkpoint_files
@@ -162,7 +162,7 @@ def _data_files(dataset: DatasetSettings) -> Iterator[Path]:
         raise LookupError(dataset.name)
     folder = resolve_source(dataset.root or dataset.source)
     if folder is not None:
-        yield from Layout(folder).files(dataset.config, dataset.split)
+        yield from HubFolder(folder).files(dataset.config, dataset.split)
 
 
 def _versions() -> dict[str, str]:
