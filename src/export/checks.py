@@ -58,7 +58,7 @@ def check_settings(runtime: Runtime, settings: Settings, method: Method) -> None
         if getattr(settings, name) != FULL_PRECISION and name not in runtime.holds_ends:
             raise runtime.refuse(f"cannot hold codes of the {part}", f"Use {name}={FULL_PRECISION}")
     scattered = {Extra.ORDER} if settings.group_size == -1 else frozenset[Extra]()
-    _check_extras(runtime, method.stores - scattered, f"{method.name} leaves")
+    _check_extras(runtime, method.needs.stores - scattered, f"{method.name} leaves")
 
 
 def check_plan(runtime: Runtime, graph: ModelGraph, plan: Mapping[str, WeightSpec | None]) -> None:

@@ -89,7 +89,7 @@ class Quantizer:
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)
         self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics)
-        self._sees_quantized = settings.calib.propagate == "quantized" and method.propagates
+        self._sees_quantized = settings.calib.propagate == "quantized" and method.needs.propagation
         self._notes: Mapping[str, str] = {}
         self.weights: dict[str, QuantizedWeight] = {}
         self.inputs: dict[str, InputGrid] = {}
@@ -112,9 +112,9 @@ class Quantizer:
 
     def _run(self) -> None:
         method, bench = self._method, self._bench
-        measures = bool(method.statistics) or self._settings.static_inputs
-        walks = method.runs_blocks or method.weighs_tokens or (measures and self._sees_quantized)
-        before = self._statistics() if measures and not walks and method.only_scales else None
+        measures = bool(method.needs.statistics) or self._settings.static_inputs
+        walks = method.needs.block_inputs or method.needs.token_weights or (measures and self._sees_quantized)
+        before = self._statistics() if measures and not walks and not method.needs.rewrites else None
         transformed = self._begin()
         self._notes = transformed.notes
         ends = RoundedEnds(self._speech.module, chosen_ends(self._speech.graph, self._speech.module, self._settings))
@@ -141,24 +141,24 @@ class Quantizer:
             return begun.transformed
         transformed = method.transform(bench)
         bench.fp_statistics = None
-        if method.transforms and not transformed.acted:
+        if method.needs.transforms and not transformed.acted:
             problem = f"{method.name} found nothing in {self._speech.name} that it could transform"
             raise UserError("method", problem, "Widen scope, or use its rounder alone")
         check_key_rotation(key_rotation(bench.module), self._settings.key_group)
         bench.plan = method.plan(bench)
         if self._journal:
             begun = Begun(transformed, bench.plan, tuple(bench.edits))
-            self._journal.begin(begun, bench.module, transforms=method.transforms)
+            self._journal.begin(begun, bench.module, transforms=method.needs.transforms)
         return transformed
 
     def _walk(self, ends: RoundedEnds) -> None:
         method, bench = self._method, self._bench
         if bench.calibration is None:
             raise ValueError("the method, or activation.range=static, needs calibration data")
-        gram = "gram" in method.statistics
+        gram = "gram" in method.needs.statistics
         quantized = self._sees_quantized
         kv_layer = self._kv_layer() if quantized else None
-        options = WalkOptions(gram, quantized, method.uses_targets, kv_layer, "quantize")
+        options = WalkOptions(gram, quantized, method.needs.block_outputs, kv_layer, "quantize")
         weigh = partial(method.token_weights, bench)
         finished = self._journal.holds if self._journal else lambda _: False
         Walker(self._speech, bench.calibration, options, weigh, ends.unrounded, finished).walk(self._round_block)
@@ -168,7 +168,7 @@ class Quantizer:
         return None if bits == FULL_PRECISION else kv_layer_factory(bits, rotation, self._settings.key_group)
 
     def _statistics(self) -> Mapping[str, LinkStatistics]:
-        return self._bench.statistics(gram="gram" in self._method.statistics)
+        return self._bench.statistics(gram="gram" in self._method.needs.statistics)
 
     def _round_blocks(self, statistics: Mapping[str, LinkStatistics]) -> None:
         for block in progress(self._speech.graph.blocks, "quantize, blocks"):

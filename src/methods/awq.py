@@ -8,7 +8,7 @@ Lin et al., *AWQ: Activation-aware Weight Quantization for LLM Compression and A
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from src.calib.task import BlockTask
 from src.errors import UserError, did_you_mean
 from src.machine.progress import progress
-from src.methods.base import Rounded, Transformed
+from src.methods.base import Needs, Rounded, Transformed
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
 from src.methods.parts.clip_search import clip_limits, clipped
 from src.methods.parts.compose import Equalisation
@@ -79,34 +79,10 @@ class AWQ(Equalisation):
         check_feeds(self.links)
 
     @property
-    def statistics(self) -> frozenset[str]:
-        """What the rounder reads, and the Gram matrix if weights are clipped."""
-        return super().statistics | (frozenset({"gram"}) if self.clip else frozenset())
-
-    @property
-    def fits_blocks(self) -> bool:
-        """Whether weights are clipped."""
-        return self.clip
-
-    @property
-    def propagates(self) -> bool:
-        """What ``propagate`` says; True where the rounder reads statistics, which have to be those it rounds for."""
-        return self.propagate or bool(self.rounder.statistics)
-
-    @property
-    def only_scales(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def runs_blocks(self) -> bool:
-        """False: clip limits follow from Gram matrices."""
-        return False
-
-    @property
-    def uses_targets(self) -> bool:
-        """False, likewise."""
-        return False
+    def needs(self) -> Needs:
+        """Gram matrices to clip by; propagation also where the rounder's statistics have to be of what it rounds."""
+        own = Needs(statistics=frozenset({"gram"}), fits_blocks=True) if self.clip else Needs()
+        return replace(super().needs | own, propagation=self.propagate or bool(self.rounder.needs.statistics))
 
     def transform(self, bench: Workbench) -> Transformed:
         """Searches the scales of every chosen link on the model as it came, then folds them all."""

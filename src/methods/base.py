@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -42,83 +42,68 @@ class Transformed:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a method has to be given, and what its quantized model may hold. ``a | b`` is what both together need.
+
+    Attributes:
+        statistics: fields of :class:`LinkStatistics` that :meth:`Method.round` reads, e.g. ``{"gram"}``.
+        clips: a hook reads calibration clips otherwise than by statistics or block by block.
+        transforms: :meth:`Method.transform` changes the model.
+        rewrites: it changes inputs of linears otherwise than by :attr:`Transformed.scales`.
+        seed: another hook draws numbers, from :attr:`Workbench.seed`; a transform may always.
+        fits_blocks: :meth:`Method.fit_block` does something.
+        block_inputs: it reads what a block is fed, not only the statistics.
+        block_outputs: it reads what every block returned at full precision, too, which costs a second pass.
+        token_weights: :meth:`Method.token_weights` does something.
+        propagation: blocks may see inputs from quantized predecessors, where ``calib.propagate`` asks for it.
+        simulates_inputs: it rounds inputs while it learns: per token, asymmetrically.
+        stores: what its quantized model may hold beside codes on integer grids.
+    """
+
+    statistics: frozenset[str] = frozenset()
+    clips: bool = False
+    transforms: bool = False
+    rewrites: bool = False
+    seed: bool = False
+    fits_blocks: bool = False
+    block_inputs: bool = False
+    block_outputs: bool = False
+    token_weights: bool = False
+    propagation: bool = True
+    simulates_inputs: bool = False
+    stores: frozenset[Extra] = frozenset()
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(self)))
+
+    @property
+    def calibration(self) -> bool:
+        """Whether any hook reads calibration data; without it, no clip goes through the model."""
+        return bool(self.statistics) or self.clips or self.fits_blocks
+
+    @property
+    def draws(self) -> bool:
+        """Whether the result depends on :attr:`Workbench.seed`."""
+        return self.seed or self.transforms
+
+
+@dataclass(frozen=True)
 class Method:
     """Base of all methods: round-to-nearest on min-max grids, from no statistics.
 
     A method is a frozen dataclass whose fields are the parameters of its yaml in ``conf/method``, which also holds
     their defaults; ``__post_init__`` checks them. It overrides the hooks it needs. They are called in this order:
     :meth:`transform` and :meth:`plan` once; then, block by block, :meth:`token_weights` and :meth:`fit_block`; then
-    :meth:`round` for every linear that ``fit_block`` did not round. The properties say what has to be collected.
+    :meth:`round` for every linear that ``fit_block`` did not round. ``needs`` says what has to be collected for them.
     """
 
+    quantizes: ClassVar[bool] = True  # whether it changes the model at all
     name: str
 
     @property
-    def quantizes(self) -> bool:
-        """Whether the method changes the model at all."""
-        return True
-
-    @property
-    def statistics(self) -> frozenset[str]:
-        """Fields of :class:`LinkStatistics` that :meth:`round` reads, e.g. ``{"gram"}``."""
-        return frozenset()
-
-    @property
-    def propagates(self) -> bool:
-        """Whether blocks see inputs from quantized predecessors where ``calib.propagate`` asks for it."""
-        return True
-
-    @property
-    def uses_calibration(self) -> bool:
-        """Whether any hook reads calibration data; without it, no clip goes through the model."""
-        return bool(self.statistics) or self.fits_blocks
-
-    @property
-    def transforms(self) -> bool:
-        """Whether :meth:`transform` changes the model."""
-        return False
-
-    @property
-    def draws(self) -> bool:
-        """Whether what it does depends on :attr:`Workbench.seed`; a transform may draw rotations."""
-        return self.transforms
-
-    @property
-    def only_scales(self) -> bool:
-        """Whether :meth:`transform` changes inputs of linears by :attr:`Transformed.scales` alone, if at all."""
-        return not self.transforms
-
-    @property
-    def fits_blocks(self) -> bool:
-        """Whether :meth:`fit_block` does anything."""
-        return False
-
-    @property
-    def runs_blocks(self) -> bool:
-        """Whether :meth:`fit_block` reads more of its task than the statistics: a block's inputs or outputs."""
-        return self.fits_blocks
-
-    @property
-    def uses_targets(self) -> bool:
-        """Whether it also reads the full-precision outputs of every block, which cost a second pass."""
-        return self.fits_blocks
-
-    @property
-    def simulates_inputs(self) -> bool:
-        """Whether it, or a method it is composed of, rounds inputs while it learns: per token, asymmetrically."""
-        parts = (getattr(self, each.name) for each in fields(self))
-        return any(part.simulates_inputs for part in parts if isinstance(part, Method))
-
-    @property
-    def stores(self) -> frozenset[Extra]:
-        """What its quantized model, or that of a method it is composed of, may hold beside codes on integer grids."""
-        parts = (getattr(self, each.name) for each in fields(self))
-        return frozenset(extra for part in parts if isinstance(part, Method) for extra in part.stores)
-
-    @property
-    def weighs_tokens(self) -> bool:
-        """Whether :meth:`token_weights` does anything."""
-        return False
+    def needs(self) -> Needs:
+        """What the hooks read and leave behind; of a method made of others, ``other.needs | Needs(...)``."""
+        return Needs()
 
     def transform(self, bench: Workbench) -> Transformed:  # noqa: ARG002 - a hook
         """Changes the whole model in place without changing what it computes: smoothing, shifting, rotation."""
@@ -142,6 +127,6 @@ class Method:
         Args:
             W: weight [out, in], float32; not changed.
             spec: the grid to use.
-            stats: statistics of the linear's input, with at least the fields in ``statistics``.
+            stats: statistics of the linear's input, with at least the fields in ``needs.statistics``.
         """
         return Rounded(round_to_nearest(W, spec))

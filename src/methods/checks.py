@@ -46,7 +46,7 @@ def check_inputs(method: Method, settings: Settings) -> None:
         UserError: it simulates rounded activations while it learns, and knows only the default ones.
     """
     chosen = settings.activation
-    if settings.abits == FULL_PRECISION or not method.simulates_inputs:
+    if settings.abits == FULL_PRECISION or not method.needs.simulates_inputs:
         return
     remedy = "or a method that does not, such as rtn, gptq, awq, smoothquant or quarot"
     if chosen.range == "static":

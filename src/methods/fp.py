@@ -11,7 +11,4 @@ from src.methods.base import Method
 class FullPrecision(Method):
     """Leaves the model as it is; every other method is compared with it."""
 
-    @property
-    def quantizes(self) -> bool:
-        """False: weights, activations and cache stay at full precision."""
-        return False
+    quantizes = False

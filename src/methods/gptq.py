@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from src.methods.base import Method, Rounded
+from src.methods.base import Method, Needs, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
 from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
@@ -43,14 +43,10 @@ class GPTQ(Method):
     range: Range
 
     @property
-    def stores(self) -> frozenset[Extra]:
-        """A column order, where groups follow the order of rounding."""
-        return frozenset({Extra.ORDER}) if self.act_order and not self.static_groups else frozenset()
-
-    @property
-    def statistics(self) -> frozenset[str]:
-        """The Gram matrix of the linear's input."""
-        return frozenset({"gram"})
+    def needs(self) -> Needs:
+        """The Gram matrix; a column order is left, where groups follow the order of rounding."""
+        order = frozenset({Extra.ORDER}) if self.act_order and not self.static_groups else frozenset()
+        return Needs(statistics=frozenset({"gram"}), stores=order)
 
     def __post_init__(self) -> None:
         check_fraction("damp", self.damp)

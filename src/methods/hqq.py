@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
-from src.methods.base import Method, Rounded
+from src.methods.base import Method, Needs, Rounded
 from src.methods.checks import check_fraction, check_positive_integer
 from src.quant.extras import Extra
 from src.quant.granularity import QuantizedWeight, WeightSpec
@@ -49,9 +49,8 @@ class HQQ(Method):
         check_positive_integer("iterations", self.iterations)
 
     @property
-    def stores(self) -> frozenset[Extra]:
-        """Real zero points."""
-        return frozenset({Extra.REAL_ZEROS})
+    def needs(self) -> Needs:
+        return Needs(stores=frozenset({Extra.REAL_ZEROS}))
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:  # noqa: ARG002  a hook
         """Codes and real zero points of ``W``; ``stats`` is not used. See :meth:`Method.round`.

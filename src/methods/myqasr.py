@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from src.errors import UserError, did_you_mean
-from src.methods.base import Method, Rounded
+from src.methods.base import Method, Needs, Rounded
 from src.methods.gptq import GPTQ
 from src.methods.hqq import HQQ
 from src.methods.parts.bit_budget import allocate, smallest_size
@@ -69,14 +69,9 @@ class MyQASR(Method):
         _check_choice("first", self.first, get_args(First))
 
     @property
-    def statistics(self) -> frozenset[str]:
-        """What the rounder reads."""
-        return self.rounder.statistics
-
-    @property
-    def uses_calibration(self) -> bool:
-        """True: sensitivities are measured on the clips."""
-        return True
+    def needs(self) -> Needs:
+        """Sensitivities are measured on the clips."""
+        return self.rounder.needs | Needs(clips=True)
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
         """The bit-config with the bits of every linear in scope replaced.

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
-from src.methods.base import Method, Rounded, Transformed
+from src.methods.base import Method, Needs, Rounded, Transformed
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
 from src.methods.parts.block_trainer import minibatches, train_epochs
 from src.methods.parts.learned_clip import LearnedClip
@@ -82,19 +82,10 @@ class OmniQuant(Method):
         check_positive_integer("batch_size", self.batch_size)
 
     @property
-    def stores(self) -> frozenset[Extra]:
-        """What a learned shift leaves behind."""
-        return frozenset({Extra.BIASES}) if self.let is True and self.shift else frozenset()
-
-    @property
-    def fits_blocks(self) -> bool:
-        """Needs every block's inputs and full-precision outputs."""
-        return True
-
-    @property
-    def simulates_inputs(self) -> bool:
-        """True: it learns with inputs rounded per token."""
-        return True
+    def needs(self) -> Needs:
+        """Learns block by block with inputs rounded per token; a learned shift leaves biases."""
+        biases = frozenset({Extra.BIASES}) if self.let is True and self.shift else frozenset()
+        return Needs(fits_blocks=True, block_inputs=True, block_outputs=True, simulates_inputs=True, stores=biases)
 
     def transform(self, bench: Workbench) -> Transformed:
         """Changes nothing yet; says which linears the learned scales will not reach."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from src.calib.capture import Calibration
 from src.errors import UserError
-from src.methods.base import Transformed
+from src.methods.base import Needs, Transformed
 from src.methods.checks import check_flag, check_positive_integer
 from src.methods.parts.compose import Equalisation
 from src.methods.parts.equalise import best, limiting_scales, scaled_and_rounded
@@ -75,14 +75,10 @@ class OutlierSuppressionPlus(Equalisation):
         check_feeds(self.links)
 
     @property
-    def stores(self) -> frozenset[Extra]:
-        """What the rounder's may hold, and what a shift leaves behind."""
-        return super().stores | ({Extra.BIASES} if self.shift else frozenset())
-
-    @property
-    def simulates_inputs(self) -> bool:
-        """True: it judges trial scales on inputs rounded per token."""
-        return True
+    def needs(self) -> Needs:
+        """Trial scales are judged on inputs rounded per token; a shift leaves biases."""
+        biases = frozenset({Extra.BIASES}) if self.shift else frozenset()
+        return super().needs | Needs(rewrites=True, simulates_inputs=True, stores=biases)
 
     def transform(self, bench: Workbench) -> Transformed:
         """Searches shift and scale of every chosen link on the model as it came, then folds them all."""

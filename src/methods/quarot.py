@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from src.methods.base import Transformed
+from src.methods.base import Needs, Transformed
 from src.methods.checks import check_flag
 from src.methods.parts.center import center_streams
 from src.methods.parts.compose import Composed
@@ -48,9 +48,9 @@ class QuaRot(Composed):
         check_flag("keys", self.keys)
 
     @property
-    def stores(self) -> frozenset[Extra]:
-        """What the rounder's may hold, rotations that no weight absorbs, and what centring moves into biases."""
-        return super().stores | {Extra.ROTATIONS, Extra.BIASES}
+    def needs(self) -> Needs:
+        """Left are rotations that no weight absorbs, and what centring moves into biases."""
+        return super().needs | Needs(rewrites=True, stores=frozenset({Extra.ROTATIONS, Extra.BIASES}))
 
     def transform(self, bench: Workbench) -> Transformed:
         """Rotates streams, heads, inputs of fc2 and o, and keys. See :meth:`Method.transform`."""

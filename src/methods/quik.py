@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.methods.base import Method, Rounded
+from src.methods.base import Method, Needs, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
 from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
@@ -49,14 +49,8 @@ class QUIK(Method):
         check_range(self.range)
 
     @property
-    def stores(self) -> frozenset[Extra]:
-        """Dense outlier columns."""
-        return frozenset({Extra.DENSE})
-
-    @property
-    def statistics(self) -> frozenset[str]:
-        """The Gram matrix of the linear's input, and its extremes."""
-        return frozenset({"gram", "minimum", "maximum"})
+    def needs(self) -> Needs:
+        return Needs(statistics=frozenset({"gram", "minimum", "maximum"}), stores=frozenset({Extra.DENSE}))
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
         """Codes and 16-bit columns, given ``stats.gram`` and ``stats.abs_max``. See :meth:`Method.round`.

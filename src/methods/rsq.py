@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.calib.task import BlockTask
 from src.errors import UserError
-from src.methods.base import Transformed
+from src.methods.base import Needs, Transformed
 from src.methods.checks import check_fraction
 from src.methods.parts.attention import attention_received
 from src.methods.quarot import QuaRot
@@ -37,19 +37,14 @@ class RSQ(QuaRot):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fraction("r_min", self.r_min)
-        if "gram" not in self.statistics:
+        if "gram" not in self.needs.statistics:
             problem = f"{self.rounder.name} does not read the Gram matrix that tokens are weighted in"
             raise UserError("method.rounder", problem, "Use method@method.rounder=gptq")
 
     @property
-    def uses_calibration(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def weighs_tokens(self) -> bool:
-        """True: importances need the inputs of every block, whatever ``calib.propagate`` says."""
-        return True
+    def needs(self) -> Needs:
+        """Importances follow from the inputs of every block, whatever ``calib.propagate`` says."""
+        return super().needs | Needs(clips=True, token_weights=True)
 
     def transform(self, bench: Workbench) -> Transformed:
         """As QuaRot's; also notes the linears whose rows are not weighted."""

@@ -39,11 +39,6 @@ class SmoothQuant(Equalisation):
         check_fraction("alpha", self.alpha)
         check_feeds(self.links)
 
-    @property
-    def only_scales(self) -> bool:
-        """True."""
-        return True
-
     def transform(self, bench: Workbench) -> Transformed:
         """Folds the scales of every chosen link, from the largest activations of the model as it came."""
         statistics = bench.statistics(gram=False)

@@ -23,6 +23,7 @@ from src.calib.capture import Calibration
 from src.errors import UserError
 from src.machine.process import release_memory
 from src.machine.progress import progress
+from src.methods.base import Needs
 from src.methods.checks import check_flag, check_positive_integer
 from src.methods.parts.cayley import cayley_step, retract
 from src.methods.parts.rotate import OnlineRotations, Rotations
@@ -62,14 +63,9 @@ class SpinQuant(QuaRot):
         check_flag("round_weights", self.round_weights)
 
     @property
-    def uses_calibration(self) -> bool:
-        """True: the rotations are fitted to the clips."""
-        return True
-
-    @property
-    def simulates_inputs(self) -> bool:
-        """True: it learns with inputs rounded per token."""
-        return True
+    def needs(self) -> Needs:
+        """Rotations are fitted to the clips, with inputs rounded per token."""
+        return super().needs | Needs(clips=True, simulates_inputs=True)
 
     def fitted(self, bench: Workbench, drawn: Rotations, online: OnlineRotations) -> Rotations:
         """The learned rotations; those drawn where no iterate is better on the calibration clips, which is logged.

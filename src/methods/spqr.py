@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
-from src.methods.base import Method, Rounded
+from src.methods.base import Method, Needs, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
 from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
@@ -60,14 +60,9 @@ class SpQR(Method):
             raise UserError("method.statistics_bits", problem, "Use 2 to 8, e.g. method.statistics_bits=3")
 
     @property
-    def stores(self) -> frozenset[Extra]:
-        """Sparse outliers, statistics that are quantized themselves, and a column order."""
-        return frozenset({Extra.SPARSE, Extra.REAL_ZEROS, Extra.ORDER})
-
-    @property
-    def statistics(self) -> frozenset[str]:
-        """The Gram matrix of the linear's input."""
-        return frozenset({"gram"})
+    def needs(self) -> Needs:
+        """The Gram matrix; outliers, statistics that are quantized themselves, and a column order are left."""
+        return Needs(statistics=frozenset({"gram"}), stores=frozenset({Extra.SPARSE, Extra.REAL_ZEROS, Extra.ORDER}))
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
         """The bit-config, with ``group_size`` where that has none.

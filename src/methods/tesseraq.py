@@ -16,7 +16,7 @@ from torch import Tensor
 
 from src.errors import UserError
 from src.machine.progress import progress
-from src.methods.base import Method, Rounded, Transformed
+from src.methods.base import Method, Needs, Rounded, Transformed
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
 from src.methods.parts.adaptive_rounding import AdaptiveRounding
 from src.methods.parts.block_trainer import Minibatch, minibatches, train
@@ -64,29 +64,10 @@ class TesseraQ(Method):
             raise UserError("method.scale_decay", f"{self.scale_decay!r} is out of range", "Use 0, or e.g. 0.0001")
 
     @property
-    def statistics(self) -> frozenset[str]:
-        """What the start needs."""
-        return self.start.statistics
-
-    @property
-    def fits_blocks(self) -> bool:
-        """Needs every block's inputs and full-precision outputs."""
-        return True
-
-    @property
-    def transforms(self) -> bool:
-        """Whether the start changes the model."""
-        return self.start.transforms
-
-    @property
-    def draws(self) -> bool:
-        """True: the clips of its steps."""
-        return True
-
-    @property
-    def simulates_inputs(self) -> bool:
-        """True: it learns with inputs rounded per token."""
-        return True
+    def needs(self) -> Needs:
+        """Learns block by block with inputs rounded per token, and draws the clips of its steps."""
+        blocks = Needs(fits_blocks=True, block_inputs=True, block_outputs=True)
+        return self.start.needs | blocks | Needs(seed=True, simulates_inputs=True)
 
     def transform(self, bench: Workbench) -> Transformed:
         """The start's."""

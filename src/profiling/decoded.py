@@ -17,13 +17,13 @@ class Spoken(Protocol):
     """What costs depend on of a transcript; see :class:`src.data.transcripts.Transcript`."""
 
     @property
-    def seconds(self) -> float: ...  # noqa: D102
+    def seconds(self) -> float: ...
     @property
-    def tokens(self) -> int: ...  # noqa: D102
+    def tokens(self) -> int: ...
     @property
-    def capped(self) -> bool: ...  # noqa: D102
+    def capped(self) -> bool: ...
     @property
-    def long_form(self) -> str | None: ...  # noqa: D102
+    def long_form(self) -> str | None: ...
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Point:
     @property
     def uses_calibration(self) -> bool:
         """Whether quantizing reads calibration data: for the method, or for static ranges of activations."""
-        return self.method.uses_calibration or self.settings.static_inputs
+        return self.method.needs.calibration or self.settings.static_inputs
 
     @cached_property
     def quantized(self) -> Entry:
@@ -124,7 +124,7 @@ class Point:
             "symmetric": settings.symmetric,
             "scope": settings.scope.model_dump(),
         }
-        if self.method.draws:
+        if self.method.needs.draws:
             weights["seed"] = settings.seed
         if settings.abits != FULL_PRECISION:
             weights["activation"] = settings.activation.model_dump()
@@ -134,7 +134,7 @@ class Point:
             weights["cache"] = settings.cache.model_dump()
         if self.uses_calibration:
             weights["calibration"] = self.calibration.fingerprint
-            weights["propagate"] = settings.calib.propagate if self.method.propagates else "fp"
+            weights["propagate"] = settings.calib.propagate if self.method.needs.propagation else "fp"
             weights["batch_size"] = settings.calib.batch_size  # of what is learned, and of the order of sums
         return self._entry("quantize", **weights)
 

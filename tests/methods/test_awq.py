@@ -112,5 +112,5 @@ def test_queries_and_keys_are_not_clipped() -> None:
 
 def test_scaling_alone_needs_no_second_walk() -> None:
     method = build_method(composed("method=awq_scale").method)
-    assert not method.fits_blocks
-    assert not method.statistics
+    assert not method.needs.fits_blocks
+    assert not method.needs.statistics

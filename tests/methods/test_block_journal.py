@@ -57,7 +57,7 @@ def calibrated() -> dict[str, tuple[str, list[str]]]:
     """Every method that reads calibration clips or transforms the model; new ones too."""
     names = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
     methods = {name: build_method(composed(f"method={name}").method) for name in names}
-    chosen = [name for name, method in methods.items() if method.uses_calibration or method.transforms]
+    chosen = [name for name, method in methods.items() if method.needs.calibration or method.needs.transforms]
     bits = {name: "w4a4" if number % 2 else "w4a16" for number, name in enumerate(chosen)}
     bits |= dict.fromkeys(("omniquant", "osplus", "spinquant", "quarot"), "w4a4")
     return {

@@ -58,7 +58,7 @@ def logits(speech: SpeechModel) -> Tensor:
 def declared(settings: Settings) -> frozenset[Extra]:
     """What the method says its model may hold; OmniQuant cannot tell of shifts where it decides on them itself."""
     decides = settings.method.get("let") == "auto" or settings.method.get("start", {}).get("let") == "auto"
-    return build_method(settings.method).stores | ({Extra.BIASES} if decides else frozenset())
+    return build_method(settings.method).needs.stores | ({Extra.BIASES} if decides else frozenset())
 
 
 def check(family: str, settings: Settings, folder: Path) -> None:

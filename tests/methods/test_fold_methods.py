@@ -120,8 +120,8 @@ def test_only_links_in_scope_are_touched(name: str) -> None:
 def test_the_rounder_can_be_chosen_on_the_command_line(name: str, rounder: str) -> None:
     composition = method(f"method={name}", f"method@method.rounder={rounder}")
     assert composition.rounder.name == rounder  # type: ignore[attr-defined]
-    assert composition.uses_calibration
-    assert composition.statistics >= composition.rounder.statistics  # type: ignore[attr-defined]
+    assert composition.needs.calibration
+    assert composition.needs.statistics >= composition.rounder.needs.statistics  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("rounder", ["fp", "smoothquant"])

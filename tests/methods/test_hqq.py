@@ -61,7 +61,7 @@ def test_symmetric_grids_are_refused() -> None:
 
 
 def test_no_calibration_data_is_used() -> None:
-    assert not build_method(composed("method=hqq").method).uses_calibration
+    assert not build_method(composed("method=hqq").method).needs.calibration
 
 
 @pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])

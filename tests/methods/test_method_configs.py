@@ -31,7 +31,7 @@ def test_a_method_yaml_builds_and_sets_every_parameter(path: Path) -> None:
     method = build_method(config)
     assert method.name == path.stem
     assert set(config) == {"_target_", *(field.name for field in fields(method))}
-    assert method.statistics <= {field.name for field in fields(LinkStatistics)}
+    assert method.needs.statistics <= {field.name for field in fields(LinkStatistics)}
 
 
 @pytest.mark.parametrize("path", [*METHODS, *BIT_CONFIGS], ids=lambda path: path.stem)

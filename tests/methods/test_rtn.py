@@ -9,8 +9,8 @@ from src.quant.grid import quantize, weight_range_mse
 
 def test_round_to_nearest_needs_no_statistics_and_takes_no_fallback() -> None:
     method = RTN("rtn", "minmax")
-    assert not method.statistics
-    assert not method.uses_calibration
+    assert not method.needs.statistics
+    assert not method.needs.calibration
     assert method.round(torch.randn(4, 16), WeightSpec(3, 8, False), None).notes == ()
 
 

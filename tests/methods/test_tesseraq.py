@@ -84,7 +84,7 @@ def test_any_method_with_plain_grids_may_be_the_start(start: str) -> None:
     learned = learner.fit_block(bench, task)
     nearest = {path: round_to_nearest(bench.module.get_parameter(f"{path}.weight"), spec) for path in learned}
     assert error({path: each.weight for path, each in learned.items()}) < 0.5 * error(nearest)
-    assert learner.statistics == learner.start.statistics
+    assert learner.needs.statistics == learner.start.needs.statistics
 
 
 def test_a_start_with_an_order_of_its_own_is_an_error() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from src.errors import UserError
-from src.methods.base import Method, Rounded
+from src.methods.base import Method, Needs, Rounded
 from src.quant.granularity import WeightSpec
 from src.quant.link_statistics import LinkStatistics
 
@@ -30,44 +30,13 @@ class Composed(Method):
 
     def __post_init__(self) -> None:
         rounder = self.rounder
-        if not isinstance(rounder, Method) or rounder.transforms or not rounder.quantizes:
+        if not isinstance(rounder, Method) or rounder.needs.transforms or not rounder.quantizes:
             problem = f"{getattr(rounder, 'name', rounder)!r} does not only round weights"
             raise UserError("method.rounder", problem, "Use method@method.rounder=rtn or gptq")
 
     @property
-    def transforms(self) -> bool:
-        """True."""
-        return True
-
-    @property
-    def statistics(self) -> frozenset[str]:
-        """What the rounder reads."""
-        return self.rounder.statistics
-
-    @property
-    def uses_calibration(self) -> bool:
-        """Whether the rounder does."""
-        return self.rounder.uses_calibration
-
-    @property
-    def fits_blocks(self) -> bool:
-        """Whether the rounder does."""
-        return self.rounder.fits_blocks
-
-    @property
-    def runs_blocks(self) -> bool:
-        """Whether the rounder does."""
-        return self.rounder.runs_blocks
-
-    @property
-    def uses_targets(self) -> bool:
-        """Whether the rounder does."""
-        return self.rounder.uses_targets
-
-    @property
-    def weighs_tokens(self) -> bool:
-        """Whether the rounder does."""
-        return self.rounder.weighs_tokens
+    def needs(self) -> Needs:
+        return self.rounder.needs | Needs(transforms=True)
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
         """The rounder's. See :meth:`Method.plan`."""
@@ -92,11 +61,11 @@ class Equalisation(Composed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rounder.fits_blocks:
+        if self.rounder.needs.fits_blocks:
             problem = f"{self.rounder.name!r} fits blocks itself and would undo the scales"
             raise UserError("method.rounder", problem, "Use method@method.rounder=rtn or gptq")
 
     @property
-    def uses_calibration(self) -> bool:
-        """True: scales follow from the activations."""
-        return True
+    def needs(self) -> Needs:
+        """Scales follow from the activations."""
+        return super().needs | Needs(clips=True)
