@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto
+from transformers import PreTrainedConfig
 
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
@@ -18,6 +19,14 @@ from src.export.onnx_linear import Form, embedded, linear, linears
 
 CONVOLUTIONS = ((127, 64), (7, 3), (3, 2))  # width and stride of conv1, conv2, conv3
 _GROUP_NORM_EPSILON = 1e-5
+
+
+def is_usual(config: PreTrainedConfig) -> bool:
+    """GELU, in the decoder a gated SiLU, a key head per query head, and default positions."""
+    sides = ("encoder", "decoder")
+    heads = [(getattr(config, f"{side}_num_{kind}_heads")) for kind in ("attention", "key_value") for side in sides]
+    functions = (config.encoder_hidden_act, config.decoder_hidden_act) == ("gelu", "silu")
+    return heads[:2] == heads[2:] and functions and config.rope_parameters.get("rope_type", "default") == "default"
 
 
 def encoder(model: Exportable, form: Form) -> onnx.ModelProto:

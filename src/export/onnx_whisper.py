@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import onnx
 from onnx import TensorProto
+from transformers import PreTrainedConfig
 
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
 from src.export.onnx_linear import Form, embedded, linear, linears
+
+
+def is_usual(config: PreTrainedConfig) -> bool:
+    """GELU throughout, and embeddings that are not scaled."""
+    return bool(config.activation_function == "gelu" and not config.scale_embedding)
 
 
 def encoder(model: Exportable, form: Form) -> onnx.ModelProto:

@@ -1,6 +1,6 @@
 """The model graph as data: which linears share an input, what feeds them, and what may be folded into what.
 
-Declared once per family (:mod:`src.models.whisper_graph`, :mod:`src.models.moonshine_graph`) by exact module paths,
+Declared once per family (:mod:`src.models.whisper.graph`, :mod:`src.models.moonshine.graph`) by exact module paths,
 checked against the loaded module, and used by every method. There is no pattern matching and no tracing.
 """
 

@@ -1,8 +1,7 @@
 """One loaded recogniser behind one interface: encode audio, walk its blocks, decode token by token.
 
-Both families are driven the same way by calibration, quantization and evaluation; what differs between them lives in
-:mod:`src.models.whisper` and :mod:`src.models.moonshine`. An utterance's result never depends on which other
-utterances share its batch.
+All families are driven the same way by calibration, quantization and evaluation; what differs between them lives in
+packages of their own. An utterance's result never depends on which other utterances share its batch.
 """
 
 from __future__ import annotations
@@ -33,6 +32,36 @@ class Encoded:
 
     states: Tensor
     mask: Tensor
+
+
+@dataclass(frozen=True)
+class TimeTokens:
+    """Tokens that stand for times within the window, from 0 to its end, an encoder position of 0.02 s apart.
+
+    Attributes:
+        prompt: what a transcript with times starts with: the prompt without "no timestamps".
+        first: id of the time 0. The id below it is "no timestamps".
+        last: id of the time at which the window ends. Ids above it are what a fine-tune added, words mostly.
+        latest_start: the latest time that a transcript may begin with, in time tokens.
+        cap: most tokens a window's transcript may have after the prompt.
+        frames: mel frames that one of them stands for.
+    """
+
+    prompt: tuple[int, ...]
+    first: int
+    last: int
+    latest_start: int
+    cap: int
+    frames: int
+
+    @property
+    def window(self) -> int:
+        """Mel frames of the window."""
+        return (self.last - self.first) * self.frames
+
+    def holds(self, token: int) -> bool:
+        """Whether a token is a time."""
+        return self.first <= token <= self.last
 
 
 class SpeechModel(ABC):
@@ -78,6 +107,15 @@ class SpeechModel(ABC):
     @abstractmethod
     def window(self) -> int:
         """Most audio samples one pass takes; what to do with longer audio: :mod:`src.decoding.longform`."""
+
+    @property
+    def time_tokens(self) -> TimeTokens | None:
+        """What it writes times with; None where it knows none."""
+        return None
+
+    def whole_features(self, waveform: np.ndarray) -> Tensor:
+        """As :meth:`features` of audio of any length, neither cut nor padded to the window."""
+        return self.features([waveform])[0]
 
     @abstractmethod
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from src.models.dimensions import Dimensions
 from src.models.graph import Linear
 from src.profiling.additions import added_biases, stored_factor_bytes
 from src.profiling.decoded import breakdowns
 from src.profiling.memory_io import activation_bytes
 from src.profiling.point import FULL_BITS, FULL_BYTES, Point
 from src.profiling.roofline import Roofline, roofline
-from src.profiling.shapes import Dimensions
 from src.profiling.steps import Steps, steps
 from src.settings import EdgeDeviceSettings
 

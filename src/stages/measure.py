@@ -9,6 +9,7 @@ from typing import Any
 
 from src.machine.load import alone
 from src.machine.progress import progress
+from src.models.families import dimensions_of
 from src.models.loading import load_config, load_graph
 from src.profiling.measured import Row, build_row, step_bytes
 from src.profiling.measured_table import COLUMNS, cells
@@ -16,7 +17,6 @@ from src.profiling.point import Point as Cost
 from src.profiling.point import Workload
 from src.profiling.runtimes.job import Measurement
 from src.profiling.runtimes.launch import measure, measure_bandwidth
-from src.profiling.shapes import Dimensions
 from src.stages.base import RESULT, Stage, obtain, read_json, unless_busy
 from src.stages.point import Point
 from src.stages.profile import prompt_length
@@ -86,7 +86,7 @@ def _row(each: Timed, limit_gbs: float) -> Row:
         return asdict(replace(measured, load=beside.others))
 
     measured = Measurement(**read_json(obtain(each.entry, build, settings.device) / RESULT))
-    dimensions = Dimensions.from_config(load_config(settings.model))
+    dimensions = dimensions_of(load_config(settings.model))
     work = Workload(settings.profile.seconds, settings.profile.tokens, prompt)
     moved = step_bytes(Cost(dimensions, load_graph(settings.model), work, {}), each.engine, each.runtime, each.specs())
     return build_row(each.engine, each.precision, file_bytes(folder), moved, measured, limit_gbs)

@@ -10,12 +10,12 @@ from typing import Any
 
 from src.data.transcripts import load_transcripts
 from src.methods.apply import input_bits
+from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
 from src.profiling.decoded import average
 from src.profiling.point import LinearBits, Workload
 from src.profiling.point import Point as Cost
 from src.profiling.profile import profile_point
-from src.profiling.shapes import Dimensions
 from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
 from src.stages.base import RESULT, Stage, obtain, read_json
@@ -90,7 +90,7 @@ def _cost(point: Point) -> Cost:
     settings, quantized = point.settings, Quantize().result(point)
     graph, chosen = load_graph(settings.model), settings.profile
     return Cost(
-        dimensions=Dimensions.from_config(load_config(settings.model)),
+        dimensions=dimensions_of(load_config(settings.model)),
         graph=graph,
         workload=Workload(chosen.seconds, chosen.tokens, prompt_length(point), chosen.batch, chosen.beams),
         bits=linear_bits(quantized["layers"], input_bits(graph, settings), static=settings.static_inputs),

@@ -8,11 +8,11 @@ from transformers import MoonshineConfig
 
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
+from src.models.families import dimensions_of
 from src.models.graph import ModelGraph
-from src.models.moonshine_graph import moonshine_graph
+from src.models.moonshine.graph import moonshine_graph
 from src.models.speech import SpeechModel
 from src.profiling.point import LinearBits, Point, Workload
-from src.profiling.shapes import Dimensions
 from src.quant.structure import Edit
 from src.settings import Settings
 from src.stages.profile import linear_bits
@@ -46,7 +46,7 @@ def page_point(
     graph = moonshine_graph(config)
     bits = uniform_bits(graph, weight_bits, activation_bits)
     workload = Workload(THREE_FRAMES, tokens=2, prompt=1)
-    return Point(Dimensions.from_config(config), graph, workload, bits, kv_bits, edits)
+    return Point(dimensions_of(config), graph, workload, bits, kv_bits, edits)
 
 
 def uniform_bits(graph: ModelGraph, weight_bits: int, activation_bits: int) -> dict[str, LinearBits]:
@@ -69,7 +69,7 @@ def point_of(
 ) -> Point:
     """A point of a loaded model."""
     workload = Workload(seconds, tokens, len(speech.prompt))
-    return Point(Dimensions.from_config(speech.module.config), speech.graph, workload, bits or {}, kv_bits)
+    return Point(dimensions_of(speech.module.config), speech.graph, workload, bits or {}, kv_bits)
 
 
 def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
@@ -85,5 +85,5 @@ def point_of_quantized(
     """The point of a quantized model as the profile stage makes it."""
     bits = linear_bits(quantizer.rows, input_bits(speech.graph, settings), static=settings.static_inputs)
     workload = Workload(seconds, tokens, len(speech.prompt))
-    dimensions = Dimensions.from_config(speech.module.config)
+    dimensions = dimensions_of(speech.module.config)
     return Point(dimensions, speech.graph, workload, bits, settings.kvbits, tuple(quantizer.edits))

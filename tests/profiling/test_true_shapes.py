@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
 from src.models.speech import SpeechModel
 from src.profiling.bitops import cross_kv_products, decoder_products, encoder_products, products, total_macs
@@ -19,7 +20,6 @@ from src.profiling.latency import noise
 from src.profiling.passes import decode_step, prefill
 from src.profiling.point import Point, Workload
 from src.profiling.profile import parameter_count
-from src.profiling.shapes import Dimensions
 from src.project import ROOT
 from tests.composed import composed
 
@@ -33,7 +33,7 @@ def _at_true_shape(name: str) -> tuple[SpeechModel, Point]:
     with torch.device(device):
         speech = load(settings, device, seed=0)
     speech.module.set_attn_implementation("eager")  # torch does not count fused attention on a CPU
-    dimensions = Dimensions.from_config(load_config(settings))
+    dimensions = dimensions_of(load_config(settings))
     return speech, Point(dimensions, load_graph(settings), Workload(SECONDS, TOKENS, len(speech.prompt)), {})
 
 
