@@ -17,18 +17,7 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from src.embedded.recipe import (
-    ALPHABET,
-    DECODER_LAYERS,
-    ENCODER_LAYERS,
-    HEADS,
-    INNER,
-    MAX_TOKENS,
-    VOCABULARY,
-    WIDTH,
-    Recipe,
-    Schedule,
-)
+from src.embedded.recipe import ALPHABET, VOCABULARY, Recipe, Schedule
 from src.embedded.synthesis import RATE
 
 SPECIALS = ("<unk>", "<s>", "</s>")
@@ -66,12 +55,12 @@ class MoonshineRecipe(Recipe):
         """As UsefulSensors/moonshine-tiny is configured, but for the sizes."""
         config = MoonshineConfig(
             vocab_size=VOCABULARY,
-            hidden_size=WIDTH,
-            intermediate_size=INNER,
-            encoder_num_hidden_layers=ENCODER_LAYERS,
-            decoder_num_hidden_layers=DECODER_LAYERS,
-            encoder_num_attention_heads=HEADS,
-            decoder_num_attention_heads=HEADS,
+            hidden_size=self.width,
+            intermediate_size=self.inner,
+            encoder_num_hidden_layers=self.encoder_layers,
+            decoder_num_hidden_layers=self.decoder_layers,
+            encoder_num_attention_heads=self.heads,
+            decoder_num_attention_heads=self.heads,
             bos_token_id=1,
             eos_token_id=2,
             pad_token_id=2,
@@ -80,7 +69,7 @@ class MoonshineRecipe(Recipe):
         )
         model = MoonshineForConditionalGeneration(config)
         model.generation_config = GenerationConfig(
-            bos_token_id=1, eos_token_id=2, pad_token_id=2, decoder_start_token_id=1, max_length=MAX_TOKENS
+            bos_token_id=1, eos_token_id=2, pad_token_id=2, decoder_start_token_id=1, max_length=self.max_tokens
         )
         return model
 

@@ -11,9 +11,6 @@ from torch import Tensor
 VOCABULARY = 640
 CHUNK_SECONDS = 6
 ALPHABET = "abcdefghijklmnopqrstuvwxyz' "
-WIDTH, HEADS, INNER = 192, 6, 768
-ENCODER_LAYERS, DECODER_LAYERS = 4, 3
-MAX_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,9 @@ class Recipe(ABC):
     needs_padding: ClassVar[bool]
     prompt_length: ClassVar[int]
     schedule: ClassVar[Schedule]
-    width: ClassVar[int] = WIDTH
+    width, heads, inner = 192, 6, 768
+    encoder_layers, decoder_layers = 4, 3
+    max_tokens = 64
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor

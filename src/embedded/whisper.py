@@ -17,19 +17,7 @@ from transformers import (
 )
 
 from src.embedded.features import HOP, log_mel
-from src.embedded.recipe import (
-    ALPHABET,
-    CHUNK_SECONDS,
-    DECODER_LAYERS,
-    ENCODER_LAYERS,
-    HEADS,
-    INNER,
-    MAX_TOKENS,
-    VOCABULARY,
-    WIDTH,
-    Recipe,
-    Schedule,
-)
+from src.embedded.recipe import ALPHABET, CHUNK_SECONDS, VOCABULARY, Recipe, Schedule
 from src.embedded.synthesis import RATE
 
 SPECIALS = (
@@ -79,15 +67,15 @@ class WhisperRecipe(Recipe):
         end, start = ids("<|endoftext|>"), ids("<|startoftranscript|>")
         config = WhisperConfig(
             vocab_size=VOCABULARY,
-            d_model=WIDTH,
-            encoder_layers=ENCODER_LAYERS,
-            decoder_layers=DECODER_LAYERS,
-            encoder_attention_heads=HEADS,
-            decoder_attention_heads=HEADS,
-            encoder_ffn_dim=INNER,
-            decoder_ffn_dim=INNER,
+            d_model=self.width,
+            encoder_layers=self.encoder_layers,
+            decoder_layers=self.decoder_layers,
+            encoder_attention_heads=self.heads,
+            decoder_attention_heads=self.heads,
+            encoder_ffn_dim=self.inner,
+            decoder_ffn_dim=self.inner,
             max_source_positions=CHUNK_SECONDS * RATE // HOP // 2,
-            max_target_positions=MAX_TOKENS,
+            max_target_positions=self.max_tokens,
             bos_token_id=end,
             eos_token_id=end,
             pad_token_id=end,
@@ -107,7 +95,7 @@ class WhisperRecipe(Recipe):
             return_timestamps=False,
             begin_suppress_tokens=[ids("\u0120"), end],
             suppress_tokens=[i for i in self.processor.tokenizer.all_special_ids if i != end],
-            max_length=MAX_TOKENS,
+            max_length=self.max_tokens,
         )
         return model
 

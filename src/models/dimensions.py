@@ -56,12 +56,12 @@ class Stack:
         final_norm: parameters of the norm after the last block.
     """
 
-    layers: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    vectors: int
-    final_norm: int
+    layers: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    ffn: int = 0
+    vectors: int = 0
+    final_norm: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Dimensions:
         attended_head_dim: width of one head inside the attention products. Released Moonshine checkpoints pad heads
             with zeros to a multiple of 8 there (36 becomes 40), after the cache.
         encoder: encoder blocks.
-        decoder: decoder blocks; ``cross_vectors`` and ``cross_frame_vectors`` are theirs, too.
+        decoder: decoder blocks, none without a decoder; ``cross_vectors`` and ``cross_frame_vectors`` are theirs, too.
         gated_decoder: whether the decoder's fc1 makes a gate next to its ``ffn`` values.
         cross_vectors: per decoder block, cross-attention parameters outside weight matrices that every token needs:
             its norm and the biases of the q and output projections.

@@ -130,14 +130,17 @@ class SpeechModel(ABC):
             :class:`Encoded`.
         """
 
-    @abstractmethod
     def decoder_inputs(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Any]]:
         """What the first decoder block gets under teacher forcing without a cache.
 
         Returns:
             hidden ``[batch, length, d]`` of ``tokens`` (LongTensor ``[batch, length]``), and keyword arguments every
             decoder block takes.
+
+        Raises:
+            NotImplementedError: it has no decoder.
         """
+        raise NotImplementedError(f"{self.name} has no decoder")
 
     @abstractmethod
     def max_new_tokens(self, samples: int) -> int:
@@ -151,9 +154,9 @@ class SpeechModel(ABC):
         [frequencies, mels]; Moonshine: ``shortest``, the samples that shorter clips are padded to.
         """
 
-    @abstractmethod
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         """Output of the decoder's final norm ``[batch, length, d]``; writes to ``cache`` if there is one."""
+        raise NotImplementedError(f"{self.name} has no decoder")
 
     def block(self, block: Block) -> torch.nn.Module:
         """The module of a block: takes hidden and the block arguments, returns hidden."""
@@ -238,7 +241,7 @@ class SpeechModel(ABC):
 
 def _eos(module: PreTrainedModel) -> int:
     """The end token of the generation settings, or of the architecture where those name none."""
-    eos = module.generation_config.eos_token_id
+    eos = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
     if eos is None:
         eos = module.config.eos_token_id
     return int(eos[0] if isinstance(eos, list | tuple) else eos)

@@ -112,5 +112,6 @@ def places(graph: ModelGraph) -> Mapping[str, Place]:
             found[link.source] = Place(components[link.linears[0]], link.rows)
         found |= {path: Place(components[path], link.rows) for path in link.linears}
     found[graph.encoder_norm] = Place(Component.ENCODER, Rows.FRAME)
-    found[graph.decoder_norm] = Place(Component.DECODER, Rows.TOKEN)
+    if graph.decoder:
+        found[graph.decoder_norm] = Place(Component.DECODER, Rows.TOKEN)
     return found
