@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from src.launching import local, slurm
-from src.sweepers import grid, search
+from src.launching import parallel, slurm
+from src.sweepers import combinations, search
 
 
-class GridSweeper(grid.GridSweeper):
-    """See :mod:`src.sweepers.grid`."""
+class GridSweeper(combinations.GridSweeper):
+    """See :mod:`src.sweepers.combinations`."""
 
 
 class SearchSweeper(search.SearchSweeper):
@@ -18,5 +18,5 @@ class SlurmArrayLauncher(slurm.SlurmArrayLauncher):
     """See :mod:`src.launching.slurm`."""
 
 
-class LocalPoolLauncher(local.LocalPoolLauncher):
-    """See :mod:`src.launching.local`."""
+class LocalPoolLauncher(parallel.LocalPoolLauncher):
+    """See :mod:`src.launching.parallel`."""

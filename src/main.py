@@ -21,7 +21,7 @@ def run(config: DictConfig) -> float | tuple[float | None, ...] | None:
     route_libraries()  # what a warning says while the rest is imported is for the job's log, too
     with Attempt(config):
         study = from_hydra(config)  # before anything else, as mistakes are
-        from src.runs.memo import run as run_study
+        from src.runs.run import run as run_study
 
         return run_study(study)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 
 from src.project import ROOT
 
@@ -36,21 +37,26 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def imports() -> Iterator[tuple[str, str]]:
-    """Each module below ``src`` and a module of another room that it imports, by dotted names without ``src``."""
-    for file in (*SRC.glob("*/**/*.py"), *SRC.glob("[a-z]*.py")):
-        module = ".".join(file.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+    """Each module below ``src`` and a module of ours that it imports, by dotted names without ``src``."""
+    files = {
+        ".".join(file.relative_to(SRC.parent).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in (*SRC.glob("*/**/*.py"), *SRC.glob("[a-z]*.py"))
+    }
+    for module, file in files.items():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             for name in _names(node):
-                if name.startswith("src.") and name.split(".")[1] != module.split(".")[0]:
-                    yield module, name.removeprefix("src.")
+                named = name if name in files else name.rpartition(".")[0]
+                if named in files and named != module:
+                    yield module.removeprefix("src."), named.removeprefix("src.")
 
 
 def _names(node: ast.AST) -> list[str]:
+    """What is imported: modules, or names of a module behind its own."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and node.module == "src":
-        return [f"src.{alias.name}" for alias in node.names]
-    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
 
 
 def test_every_room_has_a_floor() -> None:
@@ -62,6 +68,14 @@ def test_no_import_runs_upward() -> None:
     upward = {
         f"{module} imports {name}"
         for module, name in imports()
-        if FLOOR[module.split(".")[0]] <= FLOOR[name.split(".")[0]]
+        if module.split(".")[0] != name.split(".")[0] and FLOOR[module.split(".")[0]] <= FLOOR[name.split(".")[0]]
     }
     assert upward == set()
+
+
+def test_no_modules_import_each_other() -> None:
+    """Within a room, either: each module can be read after those it rests on."""
+    graph: dict[str, set[str]] = {}
+    for module, name in imports():
+        graph.setdefault(module, set()).add(name)
+    TopologicalSorter(graph).prepare()  # a CycleError names the circle

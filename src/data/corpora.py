@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 from src.data.audio import SAMPLING_RATE
 from src.data.inventory import Clip, Inventory
 from src.data.parquet import HELD
-from src.data.recordings import require_whole_sessions
 from src.data.selection import Selection
 from src.data.sources import dataset_identity, open_rows
 from src.data.utterance import Utterance
@@ -28,7 +27,6 @@ __all__ = [
     "open_corpus",
     "require_dataset",
     "require_disjoint",
-    "require_whole_sessions",
 ]
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import pyarrow as pa
 
 from src.data.arrow import ArrowRows
-from src.data.folder import Layout
+from src.data.hub_folder import HubFolder
 from src.data.manifest import FIELD, SUFFIXES, ManifestRows, manifests
 from src.data.parquet import ParquetRows
 from src.data.rows import Rows
@@ -97,7 +97,7 @@ def _plain(settings: DatasetSettings, root: Path, files: list[Path], split: str 
 
 def _parquet(settings: DatasetSettings, root: Path, files: list[Path], split: str | None) -> _Found | None:
     """Parquet files: in the folder itself, or laid out by config and split as on the hub."""
-    layout = Layout(root)
+    layout = HubFolder(root)
     if layout.patterns and (layout.is_declared or not files):
         return _Found("parquet", layout.files(settings.config, split), is_split=True)
     return _plain(settings, root, files, split) if files else None

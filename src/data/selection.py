@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from src.data.cells import SPELLED_MISSING, own_text, text
-from src.data.folder import digest
+from src.data.hub_folder import digest
 from src.data.inventory import Clip, Inventory, inspected, load_inventory
 from src.data.rows import Rows, ids, names, texts
 from src.data.sources import dataset_identity, open_rows

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Final, NoReturn
 
-from src.data.folder import Layout, digest
 from src.data.hub import download
+from src.data.hub_folder import HubFolder, digest
 from src.data.local import local_files, local_rows
 from src.data.parquet import ParquetRows
 from src.data.rows import Rows, check_columns
@@ -68,7 +68,7 @@ def open_rows(settings: DatasetSettings) -> Rows:
 def _files(settings: DatasetSettings, place: Path) -> list[Path]:
     if settings.source is None:
         return local_files(settings, place)
-    return Layout(place).files(settings.config, settings.split)
+    return HubFolder(place).files(settings.config, settings.split)
 
 
 def _place(settings: DatasetSettings) -> Path | None:

@@ -1,4 +1,4 @@
-"""Ends a sweep's processes when the process that launched them is gone, however it went; started by the pool launcher.
+"""Ends a sweep's processes when the process that launched them is gone, however it went; started by the parallel launcher.
 
 Reads lines from its standard input: ``+N`` and ``-N`` for a process group that began and one that is over. At the end
 of the input, which the system brings about when the launcher dies, it asks what is left to end, and then makes it.

@@ -12,7 +12,7 @@ from src.scoring.comparison import scored
 from src.scoring.mean import mean_scores
 from src.stages.base import RESULT, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS
-from src.stages.point import SCHEMA, Point
+from src.stages.point import VERSIONS, Point
 from src.storage.store import Entry, fingerprint
 from src.tracking import Tracker
 
@@ -102,7 +102,7 @@ def run_id(record: Mapping[str, Any]) -> str:
 
 def mean_entry(points: Sequence[Point]) -> Entry:
     """Where the mean scores are stored."""
-    key = {"schema": SCHEMA, "evaluations": [point.evaluation.fingerprint for point in points]}
+    key = {"schema": VERSIONS["composite"], "evaluations": [point.evaluation.fingerprint for point in points]}
     return points[0].store.entry("composite", key)
 
 

@@ -18,17 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hydra.core.hydra_config import HydraConfig
 
-from src.data.folder import Layout
+from src.data.hub_folder import HubFolder
 from src.errors import UserError
-from src.machine.interrupts import held
 from src.machine.provenance import gpus, processor
 from src.models.files import checkpoint_files
 from src.models.source import resolve_source
 from src.runs import attempt
-from src.runs.objectives import objectives
 from src.runs.records import RECORD, present, save_record
 from src.settings import DatasetSettings, ModelSettings, Settings
-from src.settings.composite import Composite
+from src.settings.composite import Composite, members
 from src.storage.checksum import read_checked
 from src.storage.digest import sha256_file, source
 from src.storage.integrity import holds, state
@@ -46,26 +44,6 @@ NOTE = "note.json"
 APART: Final[dict[str, Any]] = {"output_dir": True, "sweep": True, "tracking": {"group": True}}
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 SCORING = ("jiwer", "whisper-normalizer")  # packages whose versions are part of fingerprints
-
-
-def run(study: Settings | Composite) -> float | tuple[float | None, ...] | None:
-    """Runs a point, or those of a composite, or finds them finished; returns its objectives.
-
-    Raises:
-        UserError: a mistake in the settings, found before anything heavy where possible.
-    """
-    record = _found_again(study)
-    if record is None:
-        with held():
-            from src.runs.pipeline import run as run_study
-
-        record = run_study(study)
-    return objectives(record, members(study)[0].sweep.objectives)
-
-
-def members(study: Settings | Composite) -> tuple[Settings, ...]:
-    """The settings of each point."""
-    return study.members if isinstance(study, Composite) else (study,)
 
 
 def stored_record(study: Settings | Composite) -> dict[str, Any] | None:
@@ -115,7 +93,7 @@ def list_finished(sweep: Path, number: int, record: dict[str, Any]) -> None:
     write_json(sweep / f"finished_{number}" / RECORD, record)
 
 
-def _found_again(study: Settings | Composite) -> dict[str, Any] | None:
+def found_again(study: Settings | Composite) -> dict[str, Any] | None:
     """The record of a finished study, shown and put into the job's folder as if it had been run."""
     record = stored_record(study)
     if record is None:
@@ -184,7 +162,7 @@ def _data_files(dataset: DatasetSettings) -> Iterator[Path]:
         raise LookupError(dataset.name)
     folder = resolve_source(dataset.root or dataset.source)
     if folder is not None:
-        yield from Layout(folder).files(dataset.config, dataset.split)
+        yield from HubFolder(folder).files(dataset.config, dataset.split)
 
 
 def _versions() -> dict[str, str]:

@@ -19,10 +19,10 @@ from src.machine.provenance import here
 from src.runs import attempt
 from src.runs.composite_record import build_composite_record, composite_fingerprint, log_composite, run_id
 from src.runs.foundation import discard_damaged, foundation
-from src.runs.memo import members, remember
+from src.runs.memo import remember
 from src.runs.records import build_record, present, save_record
 from src.settings import Settings
-from src.settings.composite import Composite
+from src.settings.composite import Composite, members
 from src.stages import ALL_STAGES
 from src.stages.base import RESULT, Stage
 from src.stages.point import Point, open_point

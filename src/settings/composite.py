@@ -26,6 +26,11 @@ class Composite:
     members: tuple[Settings, ...]
 
 
+def members(study: Settings | Composite) -> tuple[Settings, ...]:
+    """The settings of each point."""
+    return study.members if isinstance(study, Composite) else (study,)
+
+
 def from_hydra(config: DictConfig) -> Settings | Composite:
     """Checks a composed Hydra configuration and freezes it: one point, or one for each member of a composite.
 

@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.storage.redaction import redact_text
 
 if TYPE_CHECKING:
-    from src.settings import TrackingSettings
+    from src.settings.groups import TrackingSettings
 
 log = logging.getLogger(__name__)
 

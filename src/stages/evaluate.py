@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from src.data.audio import SAMPLING_RATE
-from src.data.corpora import require_dataset, require_disjoint, require_whole_sessions
+from src.data.corpora import require_dataset, require_disjoint
+from src.data.recordings import require_whole_sessions
 from src.data.transcripts import Transcript, load_transcripts
 from src.models.loading import check_processors
 from src.scoring import probe

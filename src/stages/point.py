@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from src.data.corpora import Corpus, Selection, dataset_identity, open_corpus
 from src.errors import within
@@ -23,8 +23,23 @@ from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
 from src.storage.store import Entry, Store, fingerprint, open_store
 from src.text.normalizers import Rules
 
-SCHEMA = 7  # raise when the meaning of a stored result changes
-EXPORTS = 3  # raise when exporters write other files
+SCHEMA = 7  # of records; raise when the meaning of a field changes
+# Of entries; raise one when the meaning of what it stores changes. What rests on it is made again, and nothing else.
+VERSIONS: Final = {
+    "calibrate": 7,
+    "statistics": 7,
+    "quantize": 7,
+    "export": 10,
+    "transcripts": 7,
+    "probe": 7,
+    "evaluate": 7,
+    "composite": 7,
+    "prompt": 7,
+    "profile": 7,
+    "decoded_cost": 7,
+    "latency": 7,
+    "measured": 7,
+}
 WORST_UTTERANCES = 16  # that evaluate stores beside the scores, for the report
 
 FULL_DTYPE = "float32"
@@ -157,8 +172,7 @@ class Point:
     def exported(self) -> Entry:
         """The quantized model as another runtime's files."""
         told = {"long_form": self.settings.evaluate.long_form, "dtype": self.settings.dtype, **self._decoding}
-        files = {"format": EXPORTS, **self.settings.export.model_dump(), **told}
-        return self._entry("export", quantized=self.quantized.fingerprint, **files)
+        return self._entry("export", quantized=self.quantized.fingerprint, **self.settings.export.model_dump(), **told)
 
     @cached_property
     def prompt(self) -> Entry:
@@ -226,7 +240,7 @@ class Point:
 
     def _entry(self, stage: str, **key: Any) -> Entry:
         seed = {"model_seed": self.settings.seed} if self.settings.model.random_weights else {}
-        return self.store.entry(stage, {"schema": SCHEMA, "model": self.model_identity, **seed, **key})
+        return self.store.entry(stage, {"schema": VERSIONS[stage], "model": self.model_identity, **seed, **key})
 
 
 def _at_full_precision(settings: Settings) -> Settings:

@@ -20,7 +20,7 @@ from src.quant.checkpoint import load_weights
 from src.quant.granularity import WeightSpec
 from src.settings import ExportSettings
 from src.stages.export import FOLDER, Export
-from src.stages.point import FP_METHOD, Point, open_point
+from src.stages.point import FP_METHOD, VERSIONS, Point, open_point
 from src.stages.quantize import CHECKPOINT, Quantize
 from src.storage.store import Entry
 
@@ -67,7 +67,7 @@ class Timed:
         cost = self.point.settings.profile.model_dump(include={"seconds", "tokens", "repeats", "max_load"})
         where = {"machine": {**machine(self.point.settings.device), "threads": self.threads}}
         engine = {"engine": self.engine, "version": installed(_VERSIONS[self.engine])}
-        return {**engine, "model": what.fingerprint, **where, **cost}
+        return {"schema": VERSIONS["measured"], **engine, "model": what.fingerprint, **where, **cost}
 
     @property
     def entry(self) -> Entry:

@@ -1,8 +1,8 @@
 """What a sweep of all methods tells: each against round-to-nearest at the same bits, test sets and seeds together.
 
-``python -m tests.benchmarks.methods_table OUTPUTS`` reads what ``./launchers/methods.sh output_dir=OUTPUTS`` left, and
-prints for each model a table of WER differences to ``rtn`` in points, with their 95 % intervals (over speakers, of the
-mean over test sets' words and seeds) and a star where one leaves out zero. Nothing is decoded.
+``python -m tests.benchmarks.methods_table OUTPUTS`` reads what ``./launchers/experiment.sh methods output_dir=OUTPUTS``
+left, and prints for each model a table of WER differences to ``rtn`` in points, with their 95 % intervals (over
+speakers, of the mean over test sets' words and seeds) and a star where one leaves out zero. Nothing is decoded.
 """
 
 from __future__ import annotations

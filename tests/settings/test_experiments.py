@@ -14,9 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from src.project import ROOT
-from src.runs.memo import members
 from src.settings import Settings
-from src.settings.composite import from_hydra
+from src.settings.composite import from_hydra, members
 from tests.commands import environment
 
 CONF, LAUNCHERS = ROOT / "conf", ROOT / "launchers"
@@ -50,10 +49,8 @@ def settings(name: str, *overrides: str) -> tuple[Settings, ...]:
     return members(from_hydra(config))
 
 
-def test_every_experiment_has_its_size_here_and_a_script() -> None:
-    names = {path.stem for path in (CONF / "experiment").glob("*.yaml")}
-    assert names == set(SIZES)
-    assert {path.stem for path in LAUNCHERS.glob("*.sh")} >= names
+def test_every_experiment_has_its_size_here() -> None:
+    assert {path.stem for path in (CONF / "experiment").glob("*.yaml")} == set(SIZES)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -75,14 +72,24 @@ def test_the_papers_grid_is_five_models_by_eight_test_sets() -> None:
         assert len({each.dataset.name for each in settings(name)}) == 8
 
 
-@pytest.mark.parametrize("script", sorted(SIZES))
-def test_a_script_runs_its_own_experiment(script: str, tmp_path: Path) -> None:
-    """The command it ends in, printed by a stand-in for python on the path."""
+def launched(*arguments: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """The launcher, with a stand-in for python on the path that prints what it is asked."""
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$@"\n')
     python.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    command = [LAUNCHERS / f"{script}.sh", "wbits=2,3"]
     changed = environment(PATH=path, LAUNCHER="slurm", VIRTUAL_ENV=str(tmp_path))
-    ran = subprocess.run(command, env=changed, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ran.stdout == f"-m src.main -m experiment={script} hydra/launcher=slurm wbits=2,3\n"
+    command = [LAUNCHERS / "experiment.sh", *arguments]
+    return subprocess.run(command, env=changed, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+def test_the_launcher_runs_an_experiment_by_its_name(tmp_path: Path) -> None:
+    ran = launched("methods", "wbits=2,3", tmp_path=tmp_path)
+    assert ran.stdout == "-m src.main -m experiment=methods hydra/launcher=slurm wbits=2,3\n"
+
+
+@pytest.mark.parametrize("wrong", [["nonsense"], []])
+def test_the_launcher_names_the_experiments_where_it_does_not_know_one(wrong: list[str], tmp_path: Path) -> None:
+    ran = launched(*wrong, tmp_path=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert all(name in ran.stderr for name in SIZES)

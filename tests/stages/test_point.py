@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.errors import UserError
-from src.stages.point import Point, open_point
+from src.stages.point import VERSIONS, Point, open_point
 from tests.composed import composed
 
 
@@ -161,3 +161,30 @@ def test_an_error_says_which_of_the_two_sets_it_means(tmp_path: Path, change: st
         _ = point(tmp_path, change).calibration
     assert caught.value.field == field
     assert f"Set {field} to" in caught.value.remedy
+
+
+CHAIN = ("calibration", "quantized", "transcripts", "evaluation", "profile", "decoded_cost", "exported", "latency")
+
+
+@pytest.mark.parametrize(
+    ("raised", "voided"),
+    [
+        ("calibrate", {"calibration", "quantized", "transcripts", "evaluation", "profile", "decoded_cost", "exported"}),
+        ("quantize", {"quantized", "transcripts", "evaluation", "profile", "decoded_cost", "exported"}),
+        ("transcripts", {"transcripts", "evaluation", "decoded_cost"}),
+        ("evaluate", {"evaluation"}),
+        ("export", {"exported"}),
+        ("latency", {"latency"}),
+    ],
+)
+def test_another_version_of_a_stage_voids_its_results_and_what_rests_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: str, voided: set[str]
+) -> None:
+    def names() -> dict[str, str]:
+        plain = point(tmp_path)
+        return {each: getattr(plain, each).fingerprint for each in CHAIN}
+
+    before = names()
+    monkeypatch.setitem(VERSIONS, raised, VERSIONS[raised] + 1)
+    after = names()
+    assert {each for each in CHAIN if before[each] != after[each]} == voided

@@ -16,7 +16,7 @@ from src.errors import UserError, did_you_mean
 from src.storage.digest import sha256_once
 
 
-class Layout:
+class HubFolder:
     """Configs and splits a folder offers, and their files.
 
     The README's ``configs`` header decides where there is one; otherwise ``<config>/<split>-*.parquet`` or

@@ -1,4 +1,0 @@
-#!/usr/bin/env bash
-# Weight-only grid after Edge-ASR (arXiv 2507.07877): five small models, the leaderboard's eight test sets, every method.
-# LAUNCHER=local (default), parallel or slurm; further arguments go to the command line.
-exec "$(dirname "$0")/experiment.sh" edge_asr_weights "$@"
