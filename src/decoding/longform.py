@@ -34,12 +34,12 @@ from src.models.speech import SpeechModel, TimeTokens
 
 _log = logging.getLogger(__name__)
 
-Form = Literal["sequential", "segments", "truncated"]
+LongForm = Literal["sequential", "segments", "truncated"]
 Search = Callable[..., list[list[int]]]  # greedy decoding of a batch, its other arguments bound
 
 _PAUSE: Final = SAMPLING_RATE // 5  # samples whose energy is compared; longer than the closure of a stop consonant
 _HOP: Final = SAMPLING_RATE // 100
-_WORDS: Final[dict[Form, str]] = {
+_WORDS: Final[dict[LongForm, str]] = {
     "sequential": "decoded sequentially, window by window",
     "segments": "cut into segments at the quietest points, as the model has no time tokens",
     "truncated": "the rest is left out",
@@ -55,7 +55,7 @@ class Decoded:
     capped: bool
 
 
-def form_of(speech: SpeechModel, samples: int, *, truncate: bool) -> Form | None:
+def form_of(speech: SpeechModel, samples: int, *, truncate: bool) -> LongForm | None:
     """How audio of this length becomes text; None where it fits the window."""
     if samples <= speech.window:
         return None

@@ -7,14 +7,14 @@ from typing import Any
 import jiwer
 import torch
 
-from src.embedded.corpus import Utterance
+from src.embedded.corpus import SpokenLine
 from src.embedded.recipe import Recipe
 from src.text.normalizers import ENGLISH_RULES
 
 _BATCH = 32
 
 
-def transcribe(recipe: Recipe, model: Any, utterances: list[Utterance]) -> list[str]:
+def transcribe(recipe: Recipe, model: Any, utterances: list[SpokenLine]) -> list[str]:
     """Greedy transcripts, in the order of ``utterances``."""
     model.eval()
     texts: list[str] = []
@@ -32,6 +32,6 @@ def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
     return 100 * float(jiwer.wer([reference for reference, _ in spoken], [text for _, text in spoken]))
 
 
-def score(recipe: Recipe, model: Any, utterances: list[Utterance]) -> float:
+def score(recipe: Recipe, model: Any, utterances: list[SpokenLine]) -> float:
     """WER in per cent of a model on some utterances."""
     return word_error_rate([utterance.text for utterance in utterances], transcribe(recipe, model, utterances))

@@ -97,11 +97,11 @@ class Onnx(Runtime):
         import onnx
 
         from src.export import onnx_generate
-        from src.export.onnx_linear import Form
+        from src.export.onnx_linear import OnnxForm
 
         graphs = _graphs(model.settings.family)
         assert graphs is not None, "refused before"
-        form = Form(str(self.weights), self._accuracy_level, self.cross_cache)
+        form = OnnxForm(str(self.weights), self._accuracy_level, self.cross_cache)
         onnx.save(graphs.encoder(model, form), str(folder / "encoder.onnx"))
         onnx.save(graphs.decoder(model, form), str(folder / "decoder.onnx"))
         (folder / "generate.py").write_bytes(Path(onnx_generate.__file__).read_bytes())

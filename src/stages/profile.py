@@ -12,9 +12,8 @@ from src.data.transcripts import load_transcripts
 from src.methods.apply import input_bits
 from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
+from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import average
-from src.profiling.point import LinearBits, Workload
-from src.profiling.point import Point as Cost
 from src.profiling.profile import profile_point
 from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
@@ -49,7 +48,7 @@ class Profile(Stage):
         return {"quantize": point.quantized}
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
-        """See :class:`src.profiling.profile.Profile`."""
+        """See :class:`src.profiling.profile.PointProfile`."""
         log.info("profile: %s", point.label)
         cost, disk_bytes = _cost(point), Quantize().result(point)["disk_bytes"]
         return asdict(profile_point(cost, disk_bytes=disk_bytes, device=point.settings.edge_device))
@@ -85,11 +84,11 @@ def prompt_length(point: Point) -> int:
     return int(read_json(obtain(point.prompt, build, point.settings.device) / RESULT)["prompt"])
 
 
-def _cost(point: Point) -> Cost:
+def _cost(point: Point) -> CostModel:
     """The quantized model and the reference utterance."""
     settings, quantized = point.settings, Quantize().result(point)
     graph, chosen = load_graph(settings.model), settings.profile
-    return Cost(
+    return CostModel(
         dimensions=dimensions_of(load_config(settings.model)),
         graph=graph,
         workload=Workload(chosen.seconds, chosen.tokens, prompt_length(point), chosen.batch, chosen.beams),

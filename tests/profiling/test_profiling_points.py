@@ -9,7 +9,7 @@ from transformers import BertConfig
 from src.errors import UserError
 from src.models.families import dimensions_of
 from src.models.moonshine.graph import moonshine_graph
-from src.profiling.point import LinearBits, Point, Workload
+from src.profiling.cost_model import CostModel, LinearBits, Workload
 from tests.profiling.profiling_points import THREE_FRAMES, page_config, point_of
 from tests.tiny import tiny_moonshine, tiny_whisper
 
@@ -48,7 +48,7 @@ def test_more_tokens_than_positions_are_refused_with_the_limit() -> None:
 def test_bits_of_an_unknown_linear_are_refused() -> None:
     config = page_config()
     with pytest.raises(KeyError, match="no_such_linear"):
-        Point(
+        CostModel(
             dimensions_of(config),
             moonshine_graph(config),
             Workload(THREE_FRAMES, 2, 1),

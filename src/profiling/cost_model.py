@@ -79,7 +79,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Point:
+class CostModel:
     """Everything the analytic costs depend on.
 
     Attributes:
