@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from src.models.dimensions import Conv, Dimensions, Stack
 from src.models.family import Family
 from src.models.files import PROCESSORS_REMEDY, wrong
-from src.models.whisper.prompt import complete_generation, placeholder_prompt, prompt
+from src.models.whisper.prompt import checkpoint_prompt
+from src.models.whisper.window import check_window
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, WhisperConfig, WhisperFeatureExtractor
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, WhisperConfig
 
     from src.models.graph import ModelGraph
     from src.models.speech import SpeechModel
@@ -60,10 +61,7 @@ class Whisper(Family):
         language: str | None,
     ) -> tuple[int, ...]:
         """Completes ``generation``; see :mod:`src.models.whisper.prompt`."""
-        if not vocabulary:
-            return placeholder_prompt(config, language)
-        complete_generation(generation, config, vocabulary)
-        return prompt(generation, language)
+        return checkpoint_prompt(generation, config, vocabulary, language)
 
     def graph(self, config: PreTrainedConfig) -> ModelGraph:
         """See :mod:`src.models.whisper.graph`."""
@@ -101,21 +99,6 @@ class Whisper(Family):
 
         parts = {"extractor": extractor, "tokenizer": tokenizer}
         return WhisperSpeech(module, name=settings.name, language=settings.language, **parts)
-
-
-def check_window(extractor: WhisperFeatureExtractor, config: PreTrainedConfig) -> None:
-    """Whether the encoder has a position for every second frame, and a channel for every mel bin.
-
-    Raises:
-        UserError: it has not.
-    """
-    frames = 2 * config.max_source_positions
-    if extractor.nb_max_frames != frames:
-        problem = f"the feature extractor makes {extractor.nb_max_frames} frames but the encoder takes {frames}"
-        raise wrong(problem, "Set chunk_length in preprocessor_config.json to max_source_positions / 50")
-    if extractor.feature_size != config.num_mel_bins:
-        bins = f"{extractor.feature_size} mel bins, the encoder takes {config.num_mel_bins}"
-        raise wrong(f"the feature extractor makes {bins}", PROCESSORS_REMEDY)
 
 
 def _stack(layers: int, heads: int, ffn: int, d: int) -> Stack:

@@ -18,9 +18,9 @@ from transformers.masking_utils import create_causal_mask
 
 from src.models.cache_argument import cached
 from src.models.speech import Encoded, SpeechModel, TimeTokens
-from src.models.whisper.family import Whisper, check_window
 from src.models.whisper.graph import whisper_graph
-from src.models.whisper.prompt import times_are_tokens
+from src.models.whisper.prompt import checkpoint_prompt, times_are_tokens
+from src.models.whisper.window import check_window
 
 _log = logging.getLogger(__name__)
 _FRONTEND_STRIDE = 2  # conv1 keeps the mel frame rate, conv2 halves it
@@ -51,7 +51,7 @@ class WhisperSpeech(SpeechModel):
             module,
             whisper_graph(config),
             name=name,
-            prompt=Whisper().prompt(module.generation_config, config, vocabulary, language),
+            prompt=checkpoint_prompt(module.generation_config, config, vocabulary, language),
             extractor=extractor or _default_extractor(config),
             tokenizer=tokenizer,
         )
