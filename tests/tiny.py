@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, MoonshineConfig, WhisperConfig
 
-from src.models.moonshine import MoonshineSpeech
-from src.models.whisper import WhisperSpeech
+from src.models.moonshine.speech import MoonshineSpeech
+from src.models.whisper.speech import WhisperSpeech
 from src.settings import ModelSettings
 
 WHISPER: dict[str, Any] = {

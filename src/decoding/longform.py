@@ -30,17 +30,16 @@ from src.data.utterance import Utterance
 from src.decoding.decode import Constraint
 from src.decoding.timestamps import complete, time_rules
 from src.machine.progress import progress, working
-from src.models.speech import SpeechModel
-from src.models.whisper import TimeTokens, WhisperSpeech
+from src.models.speech import SpeechModel, TimeTokens
 
 _log = logging.getLogger(__name__)
 
-Form = Literal["sequential", "segments", "truncated"]
+LongForm = Literal["sequential", "segments", "truncated"]
 Search = Callable[..., list[list[int]]]  # greedy decoding of a batch, its other arguments bound
 
 _PAUSE: Final = SAMPLING_RATE // 5  # samples whose energy is compared; longer than the closure of a stop consonant
 _HOP: Final = SAMPLING_RATE // 100
-_WORDS: Final[dict[Form, str]] = {
+_WORDS: Final[dict[LongForm, str]] = {
     "sequential": "decoded sequentially, window by window",
     "segments": "cut into segments at the quietest points, as the model has no time tokens",
     "truncated": "the rest is left out",
@@ -56,13 +55,13 @@ class Decoded:
     capped: bool
 
 
-def form_of(speech: SpeechModel, samples: int, *, truncate: bool) -> Form | None:
+def form_of(speech: SpeechModel, samples: int, *, truncate: bool) -> LongForm | None:
     """How audio of this length becomes text; None where it fits the window."""
     if samples <= speech.window:
         return None
     if truncate:
         return "truncated"
-    return "segments" if _time_tokens(speech) is None else "sequential"
+    return "segments" if speech.time_tokens is None else "sequential"
 
 
 def announce(speech: SpeechModel, utterances: Sequence[Utterance], *, truncate: bool) -> None:
@@ -86,15 +85,10 @@ def decode_long(
     ``search`` is :func:`~src.decoding.decode.greedy` for ``speech``, with all but features and samples bound.
     """
     waveforms = [utterance.waveform() for utterance in utterances]
-    times = _time_tokens(speech)
+    times = speech.time_tokens
     if times is None:
         return _in_segments(speech, waveforms, batch_size, search)
-    assert isinstance(speech, WhisperSpeech)
     return [course.decoded(speech, times) for course in sequential(speech, times, waveforms, batch_size, search)]
-
-
-def _time_tokens(speech: SpeechModel) -> TimeTokens | None:
-    return speech.time_tokens if isinstance(speech, WhisperSpeech) else None
 
 
 @dataclass
@@ -140,12 +134,12 @@ class Course:
 
 
 def sequential(
-    speech: WhisperSpeech, times: TimeTokens, waveforms: Sequence[Waveform], batch_size: int, search: Search
+    speech: SpeechModel, times: TimeTokens, waveforms: Sequence[Waveform], batch_size: int, search: Search
 ) -> list[Course]:
     """Decodes each waveform window by window to its end."""
     courses = [Course(speech.whole_features(waveform)) for waveform in waveforms]
     constraint = Constraint(times.prompt, times.cap, partial(time_rules, times, speech.eos))
-    frames = speech.window_frames
+    frames = times.window
     with working("windows", sum(course.left for course in courses) / frames) as done:
         while unfinished := [course for course in courses if course.left > 0][:batch_size]:
             before = sum(course.left for course in unfinished)

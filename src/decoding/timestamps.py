@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from src.models.whisper import TimeTokens
+from src.models.speech import TimeTokens
 
 
 def time_rules(times: TimeTokens, eos: int, logits: Tensor, emitted: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from src.data.corpora import Utterance
 from src.data.transcripts import Transcript
 from src.decoding.clock import Clock
 from src.decoding.decode import batches, greedy, warm_up
-from src.decoding.longform import Decoded, Form, Search, announce, decode_long, form_of
+from src.decoding.longform import Decoded, LongForm, Search, announce, decode_long, form_of
 from src.decoding.prefetch import ahead
 from src.machine.progress import progress
 from src.models.speech import SpeechModel
@@ -121,7 +121,7 @@ class _Batch:
     """
 
     utterances: list[Utterance]
-    forms: list[Form | None]
+    forms: list[LongForm | None]
 
     @classmethod
     def of(cls, speech: SpeechModel, utterances: list[Utterance], truncate: bool) -> _Batch:
@@ -160,7 +160,7 @@ def _decoded(speech: SpeechModel, samples: int, tokens: list[int]) -> Decoded:
     return Decoded(speech.text(tokens).strip(), len(tokens), capped=len(tokens) >= speech.max_new_tokens(samples))
 
 
-def _transcript(utterance: Utterance, decoded: Decoded, form: Form | None) -> Transcript:
+def _transcript(utterance: Utterance, decoded: Decoded, form: LongForm | None) -> Transcript:
     return Transcript(
         id=utterance.id,
         reference=utterance.text,

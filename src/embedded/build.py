@@ -20,9 +20,9 @@ WER (%, Whisper normalizer) by utterances seen, on the 100 shortest utterances o
 On the whole test sets, in fp32: whisper 1.50 clean, 6.75 other; moonshine 1.19 clean, 6.43 other. How rounding their
 weights changes that is in the README.
 
-The shipped weights followed ``SCHEDULES``, in several resumed pieces, but for two things: their first 250 steps had
-seed 0 and drew from the half of the pool that was there, and whisper's rate fell a little earlier and slower at first
-(from step 4,200). Utterances were drawn by the same rules, not in the order that this code draws them.
+The shipped weights followed the recipes' schedules, in several resumed pieces, but for two things: their first 250
+steps had seed 0 and drew from the half of the pool that was there, and whisper's rate fell a little earlier and slower
+at first (from step 4,200). Utterances were drawn by the same rules, not in the order that this code draws them.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ import torch
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
 from src.embedded import corpus
-from src.embedded.families import FAMILIES, Family
 from src.embedded.pool import synthesise
+from src.embedded.recipe import Recipe, Schedule
+from src.embedded.recipes import RECIPES
 from src.embedded.scoring import score
 from src.embedded.script import SEED, script
-from src.embedded.training import BATCH, Schedule, Trainer
+from src.embedded.training import BATCH, Trainer
 
 HERE = Path(__file__).parent
 DATA, MODELS = HERE / "data", HERE / "models"
-SCHEDULES = {"whisper": Schedule(steps=5_000, decay=650), "moonshine": Schedule(steps=5_150, decay=600)}
 DEV = ("dev_clean", "dev_other")
 SAVE_EVERY = 500  # steps between checkpoints, each scored on part of the development sets
 WATCHED = 2  # one in so many utterances of the development sets is scored at a checkpoint
@@ -59,19 +59,19 @@ def build_corpus(scratch: Path) -> None:
     synthesise(scratch / "train", "train", workers=os.cpu_count() or 1)
 
 
-def make_family(name: str) -> Family:
-    """A family with its tokenizer trained on the training sentences."""
-    family = FAMILIES[name]
-    return family(family.make_processor([line.text for line in script("train")]))
+def make_recipe(name: str) -> Recipe:
+    """A recipe with its tokenizer trained on the training sentences."""
+    recipe = RECIPES[name]
+    return recipe(recipe.make_processor([line.text for line in script("train")]))
 
 
 def train(name: str, scratch: Path, schedule: Schedule) -> None:
     """Train one model, from its checkpoint if there is one; logs WER at every checkpoint, exports at the end."""
-    family = make_family(name)
+    recipe = make_recipe(name)
     dev = {config: corpus.read_config(scratch, config)[::WATCHED] for config in DEV}
-    trainer = Trainer(family, scratch / "train", scratch / name, SEED)
+    trainer = Trainer(recipe, scratch / "train", scratch / name, SEED)
     for step in trainer.run(schedule, SAVE_EVERY):
-        rates = {config: round(score(family, trainer.model, utterances), 2) for config, utterances in dev.items()}
+        rates = {config: round(score(recipe, trainer.model, utterances), 2) for config, utterances in dev.items()}
         trainer.log(**rates)
         print(name, step, step * BATCH, rates, flush=True)
     export(name, scratch)
@@ -79,27 +79,27 @@ def train(name: str, scratch: Path, schedule: Schedule) -> None:
 
 def export(name: str, scratch: Path) -> None:
     """Write the checkpoint's weights (or, before there is one, untrained ones) as an ordinary fp16 model folder."""
-    family = make_family(name)
-    trainer = Trainer(family, scratch / "train", scratch / name, SEED)
+    recipe = make_recipe(name)
+    trainer = Trainer(recipe, scratch / "train", scratch / name, SEED)
     trainer.model.set_attn_implementation("sdpa")
     trainer.model.half().save_pretrained(MODELS / name)
-    family.processor.save_pretrained(MODELS / name)
+    recipe.processor.save_pretrained(MODELS / name)
     print(f"exported {name} after {trainer.step * BATCH:,} utterances", flush=True)
 
 
 def evaluate(name: str) -> None:
     """Print the WER of an exported model, in fp32, on both whole test sets."""
-    family = FAMILIES[name](AutoProcessor.from_pretrained(MODELS / name))
+    recipe = RECIPES[name](AutoProcessor.from_pretrained(MODELS / name))
     model = AutoModelForSpeechSeq2Seq.from_pretrained(MODELS / name, dtype=torch.float32)
     for config in ("clean", "other"):
-        print(f"{name} {config}: {score(family, model, corpus.read_config(DATA, config)):.2f} % WER", flush=True)
+        print(f"{name} {config}: {score(recipe, model, corpus.read_config(DATA, config)):.2f} % WER", flush=True)
 
 
 def main() -> None:
     """Everything, or one step of it."""
     parser = argparse.ArgumentParser(description="make the embedded corpus and models")
     parser.add_argument("step", nargs="?", choices=["all", "corpus", "train", "export", "evaluate"], default="all")
-    parser.add_argument("--family", nargs="*", choices=list(FAMILIES), default=list(FAMILIES))
+    parser.add_argument("--family", nargs="*", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/embedded-scratch"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps", type=int, help="steps in all, instead of the recipe's")
@@ -109,9 +109,9 @@ def main() -> None:
     if chosen.step in ("all", "corpus"):
         build_corpus(chosen.scratch)
     for name in chosen.family:
-        recipe = SCHEDULES[name]
+        schedule = RECIPES[name].schedule
         if chosen.step in ("all", "train"):
-            train(name, chosen.scratch, Schedule(chosen.steps or recipe.steps, chosen.decay or recipe.decay))
+            train(name, chosen.scratch, Schedule(chosen.steps or schedule.steps, chosen.decay or schedule.decay))
         if chosen.step == "export":
             export(name, chosen.scratch)
         if chosen.step in ("all", "evaluate"):

@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Utterance:
+class SpokenLine:
     """One utterance read back: samples (n,) at 16 kHz, what is said, and by which voice."""
 
     id: str
@@ -82,14 +82,14 @@ def check_splits() -> None:
         raise ValueError("two splits share a sentence")
 
 
-def read_config(folder: Path, config: str) -> list[Utterance]:
+def read_config(folder: Path, config: str) -> list[SpokenLine]:
     """Every utterance of a config, decoded."""
     utterances = []
     for row in pq.read_table(parquet(folder, config)).to_pylist():
         samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")
         if rate != RATE:
             raise ValueError(f"{row['id']} has {rate} samples a second")
-        utterances.append(Utterance(row["id"], row["text"], row["voice"], torch.from_numpy(samples)))
+        utterances.append(SpokenLine(row["id"], row["text"], row["voice"], torch.from_numpy(samples)))
     return utterances
 
 

@@ -7,20 +7,20 @@ from typing import Any
 import jiwer
 import torch
 
-from src.embedded.corpus import Utterance
-from src.embedded.families import Family
+from src.embedded.corpus import SpokenLine
+from src.embedded.recipe import Recipe
 from src.text.normalizers import ENGLISH_RULES
 
 _BATCH = 32
 
 
-def transcribe(family: Family, model: Any, utterances: list[Utterance]) -> list[str]:
+def transcribe(recipe: Recipe, model: Any, utterances: list[SpokenLine]) -> list[str]:
     """Greedy transcripts, in the order of ``utterances``."""
     model.eval()
     texts: list[str] = []
     with torch.inference_mode():
         for start in range(0, len(utterances), _BATCH):
-            texts += family.generate(model, [utterance.audio for utterance in utterances[start : start + _BATCH]])
+            texts += recipe.generate(model, [utterance.audio for utterance in utterances[start : start + _BATCH]])
     return texts
 
 
@@ -32,6 +32,6 @@ def word_error_rate(references: list[str], hypotheses: list[str]) -> float:
     return 100 * float(jiwer.wer([reference for reference, _ in spoken], [text for _, text in spoken]))
 
 
-def score(family: Family, model: Any, utterances: list[Utterance]) -> float:
+def score(recipe: Recipe, model: Any, utterances: list[SpokenLine]) -> float:
     """WER in per cent of a model on some utterances."""
-    return word_error_rate([utterance.text for utterance in utterances], transcribe(family, model, utterances))
+    return word_error_rate([utterance.text for utterance in utterances], transcribe(recipe, model, utterances))

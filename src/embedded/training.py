@@ -9,7 +9,6 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from src.embedded.acoustics import MILD, STRONG, change_tempo, distort, noise_bank
-from src.embedded.families import Family
 from src.embedded.pool import Pool
+from src.embedded.recipe import ALPHABET, CHUNK_SECONDS, Recipe, Schedule
 from src.embedded.synthesis import RATE
-from src.embedded.vocabularies import ALPHABET, CHUNK_SECONDS
 
 BATCH = 32
 _BUCKETED = 32  # batches that are sorted by length together
@@ -31,38 +29,15 @@ _TEMPO = (0.88, 1.14)  # factors on the duration of a whole batch
 _TEMPO_SHARE = 0.6  # of the strongly distorted batches
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Steps in all, steps of the final linear decay, and the learning rate between warm-up and decay.
-
-    Until ``mild`` steps are done speech is distorted mildly; afterwards strongly, and in changing tempo.
-    """
-
-    steps: int
-    decay: int
-    mild: int = 3_000
-    peak: float = 1.2e-3
-    warm_up: int = 300
-
-    def rate(self, step: int) -> float:
-        """Learning rate of ``step``, counted from 0."""
-        return self.peak * min(1.0, (step + 1) / self.warm_up, (self.steps - step) / self.decay)
-
-    def full_padding(self, step: int) -> float:
-        """Probability that a batch of a padding family is padded to the whole chunk: it costs three times as much."""
-        left = (self.steps - step) / self.decay
-        return 0.05 if left > 1 else 0.1 if left > 0.2 else 0.3
-
-
 class Trainer:
     """The state of one run; ``folder`` holds its checkpoint and its log."""
 
-    def __init__(self, family: Family, pool_folder: Path, folder: Path, seed: int) -> None:
+    def __init__(self, recipe: Recipe, pool_folder: Path, folder: Path, seed: int) -> None:
         torch.manual_seed(seed)
-        self.family, self.pool_folder, self.folder, self.seed = family, pool_folder, folder, seed
-        self.model: Any = family.build()
+        self.recipe, self.pool_folder, self.folder, self.seed = recipe, pool_folder, folder, seed
+        self.model: Any = recipe.build()
         self.model.set_attn_implementation("eager")  # on a CPU the fused bf16 kernel doubles the time of a step
-        self.ctc_head = nn.Linear(family.width, len(ALPHABET) + 1)
+        self.ctc_head = nn.Linear(recipe.width, len(ALPHABET) + 1)
         self.step, self.seconds = 0, 0.0
         weights = [*self.model.parameters(), *self.ctc_head.parameters()]
         self.weights = [weight for weight in weights if weight.requires_grad]
@@ -127,14 +102,14 @@ class Trainer:
 
     def _losses(self, audio: Tensor, lengths: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
         """Label-smoothed cross-entropy a token, and CTC a character."""
-        sequences = [torch.tensor(self.family.sequence(text)) for text in texts]
+        sequences = [torch.tensor(self.recipe.sequence(text)) for text in texts]
         tokens = nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=-100)
         targets = tokens[:, 1:].clone()
-        targets[:, : self.family.prompt_length - 1] = -100
+        targets[:, : self.recipe.prompt_length - 1] = -100
         letters = [torch.tensor([ALPHABET.index(letter) + 1 for letter in text]) for text in texts]
         with torch.autocast("cpu", torch.bfloat16):
-            states, frames, mask = self.family.encode(self.model, audio, lengths)
-            logits = self.family.decode(self.model, states, mask, tokens[:, :-1].clamp(min=0))
+            states, frames, mask = self.recipe.encode(self.model, audio, lengths)
+            logits = self.recipe.decode(self.model, states, mask, tokens[:, :-1].clamp(min=0))
             characters = self.ctc_head(states)
         attention = nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, label_smoothing=0.1)
         ctc = nn.functional.ctc_loss(
@@ -175,8 +150,8 @@ class Trainer:
                 yield nn.functional.pad(audio, (0, padding)), lengths, [pool.texts[i] for i in chosen]
 
     def _padded(self, longest: int, rng: random.Random, schedule: Schedule) -> int:
-        """Samples a batch is padded to: a little past the longest, or the whole chunk where the family wants it."""
-        if self.family.needs_padding:
+        """Samples a batch is padded to: a little past the longest, or the whole chunk where the model wants it."""
+        if self.recipe.needs_padding:
             if rng.random() < schedule.full_padding(self.step):
                 return CHUNK_SECONDS * RATE
             longest = min(longest + rng.randrange(RATE // 2), CHUNK_SECONDS * RATE)

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from src.export.base import Exportable, Runtime
+from src.models.families import family_of
 from src.models.files import GENERATION
 from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.storage.store import write_json
@@ -87,14 +88,14 @@ def _config(model: Exportable, bits: int) -> dict[str, Any]:
     }
     config = {**model.config.to_dict(), "dtype": "float32", "quantization_config": quantization}
     config.pop("_name_or_path", None)  # a path on this machine
-    config["architectures"] = [f"{model.settings.family.title()}ForConditionalGeneration"]
+    config["architectures"] = [type(model.speech.module).__name__]
     return config
 
 
 def _generation(model: Exportable) -> Any:
     """The checkpoint's generation settings, with language and suppressed tokens as they were evaluated."""
     generation = copy.deepcopy(model.speech.module.generation_config)
-    if model.settings.language is not None and model.settings.family == "whisper":
+    if model.settings.language is not None and family_of(model.settings.family).told_language:
         generation.language, generation.task = model.settings.language, "transcribe"
     if not model.suppress:
         generation.suppress_tokens = generation.begin_suppress_tokens = None

@@ -24,6 +24,7 @@ from src.export.ggml_blocks import BLOCK, EXACT, TYPES, BlockType, encode
 from src.export.ggml_tokens import ENGLISH, Numbers, unknown_tokens
 from src.models.graph import Linear
 from src.models.loading import load_config
+from src.models.whisper.family import Whisper
 from src.quant.extras import Extra
 from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
@@ -71,7 +72,7 @@ class Ggml(Runtime):
 
     def check_model(self, model: ModelSettings) -> None:
         """Whisper with the proportions that whisper.cpp takes for granted. Raises UserError."""
-        if model.family != "whisper":
+        if model.family != Whisper.name:
             raise self.refuse(f"is whisper.cpp's file, and {model.name} is a {model.family} model", _ONNX)
         config = load_config(model)
         if not config.tie_word_embeddings:

@@ -1,7 +1,7 @@
 """Encoder and decoder as ONNX graphs that run in onnxruntime alone, with a generate loop beside them.
 
-The folder holds ``encoder.onnx`` and ``decoder.onnx`` (:mod:`src.export.onnx_whisper`,
-:mod:`src.export.onnx_moonshine`, :mod:`src.export.onnx_decoder` tell inputs and outputs), ``generate.py``
+The folder holds ``encoder.onnx`` and ``decoder.onnx`` (``onnx_FAMILY.py`` beside this module and
+:mod:`src.export.onnx_decoder` tell inputs and outputs), ``generate.py``
 (:mod:`src.export.onnx_generate`) with what it needs to know in ``generate.json``, and the tokenizer.
 :mod:`src.export.onnx_linear` tells the forms of the weights, :mod:`src.export.onnx_cross` those of the encoder's
 keys and values.
@@ -9,8 +9,11 @@ keys and values.
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar
 
 from src.export.base import Exportable, Runtime
 from src.models.graph import Linear
@@ -19,9 +22,6 @@ from src.quant.extras import Extra
 from src.quant.granularity import WeightSpec
 from src.settings import FULL_PRECISION, ExportSettings, ModelSettings
 from src.storage.store import write_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 _FLOAT = 1  # MatMulNBits's accuracy_level of float32 products
 _BLOCK = 16  # groups have to be made of blocks of so many columns
@@ -59,7 +59,10 @@ class Onnx(Runtime):
 
     def check_model(self, model: ModelSettings) -> None:
         """Refuses what the graphs do not express; no published checkpoint has any of it. Raises UserError."""
-        if not _is_usual(load_config(model)):
+        graphs = _graphs(model.family)
+        if graphs is None:
+            raise self.refuse(f"has no graphs of {model.family} models", "Use export=compressed_tensors")
+        if not graphs.is_usual(load_config(model)):
             problem = f"knows {model.family} with its published activations, heads and positions only"
             raise self.refuse(problem, "Use export=compressed_tensors")
 
@@ -93,27 +96,24 @@ class Onnx(Runtime):
         """See the module docstring."""
         import onnx
 
-        from src.export import onnx_generate, onnx_moonshine, onnx_whisper
-        from src.export.onnx_linear import Form
+        from src.export import onnx_generate
+        from src.export.onnx_linear import OnnxForm
 
-        family = onnx_whisper if model.settings.family == "whisper" else onnx_moonshine
-        form = Form(str(self.weights), self._accuracy_level, self.cross_cache)
-        onnx.save(family.encoder(model, form), str(folder / "encoder.onnx"))
-        onnx.save(family.decoder(model, form), str(folder / "decoder.onnx"))
+        graphs = _graphs(model.settings.family)
+        assert graphs is not None, "refused before"
+        form = OnnxForm(str(self.weights), self._accuracy_level, self.cross_cache)
+        onnx.save(graphs.encoder(model, form), str(folder / "encoder.onnx"))
+        onnx.save(graphs.decoder(model, form), str(folder / "decoder.onnx"))
         (folder / "generate.py").write_bytes(Path(onnx_generate.__file__).read_bytes())
         write_json(folder / "generate.json", _told(model))
         model.copy_processors(folder)
         return [] if model.truncate else [_WINDOW.format(model.speech.window / model.speech.sampling_rate)]
 
 
-def _is_usual(config: PreTrainedConfig) -> bool:
-    """GELU throughout in Whisper; in Moonshine also a gated SiLU, a key head per query head, and default positions."""
-    if config.model_type == "whisper":
-        return bool(config.activation_function == "gelu" and not config.scale_embedding)
-    sides = ("encoder", "decoder")
-    heads = [(getattr(config, f"{side}_num_{kind}_heads")) for kind in ("attention", "key_value") for side in sides]
-    functions = (config.encoder_hidden_act, config.decoder_hidden_act) == ("gelu", "silu")
-    return heads[:2] == heads[2:] and functions and config.rope_parameters.get("rope_type", "default") == "default"
+def _graphs(family: str) -> ModuleType | None:
+    """The family's module beside this one, with ``encoder``, ``decoder`` and ``is_usual``; None where there is none."""
+    name = f"{__package__}.onnx_{family}"
+    return import_module(name) if find_spec(name) else None
 
 
 def _told(model: Exportable) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def block_size(group: int) -> int | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
+class CodeBlocks:
     """One weight [rows, columns] as the operators take it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Blocks:
     zero: np.ndarray | None
 
     @classmethod
-    def of(cls, weight: QuantizedWeight) -> Blocks:
+    def of(cls, weight: QuantizedWeight) -> CodeBlocks:
         """The blocks of ``weight``, whose groups are made of whole ones."""
         columns = weight.shape[1]
         bits = next(width for width in WIDTHS if weight.spec.bits <= width)
@@ -66,7 +66,7 @@ class Blocks:
 
 
 def blocked_bytes(rows: int, columns: int, spec: WeightSpec) -> int:
-    """Bytes of :class:`Blocks` of a weight with integer zero points."""
+    """Bytes of :class:`CodeBlocks` of a weight with integer zero points."""
     bits = next(width for width in WIDTHS if spec.bits <= width)
     size = block_size(spec.columns_per_group(columns))
     assert size is not None, "refused before"
@@ -93,7 +93,7 @@ def stackable(weights: Sequence[QuantizedWeight]) -> bool:
 
 def product(graph: Graph, x: str, paths: Sequence[str], weights: Sequence[QuantizedWeight], level: int) -> str:
     """``x`` [..., in] times the weights at ``paths``, one under the other, with biases; ``level``: accuracy_level."""
-    name, parts = "+".join(paths), [Blocks.of(weight) for weight in weights]
+    name, parts = "+".join(paths), [CodeBlocks.of(weight) for weight in weights]
     columns, bits, size = weights[0].shape[1], parts[0].bits, parts[0].size
     codes = np.concatenate([part.codes for part in parts])
     inputs = [
@@ -127,7 +127,7 @@ def stacked_bias(graph: Graph, paths: Sequence[str]) -> str:
 
 def embedded(graph: Graph, tokens: str, path: str, weight: QuantizedWeight) -> str:
     """Rows of the embedding at ``path``, from the tensors that :func:`product` stores for the head."""
-    blocks, (rows, columns) = Blocks.of(weight), weight.shape
+    blocks, (rows, columns) = CodeBlocks.of(weight), weight.shape
     count = columns // blocks.size
     if blocks.zero is None:
         zero = graph.tensor(f"{path}.middle", blocks.zeros)

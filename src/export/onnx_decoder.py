@@ -11,7 +11,7 @@ from onnx import TensorProto
 from src.export.base import Exportable
 from src.export.onnx_cross import CROSSES, Cross, Shape
 from src.export.onnx_graph import MICROSOFT, Graph
-from src.export.onnx_linear import Form, head, linear
+from src.export.onnx_linear import OnnxForm, head, linear
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Cached:
 
 
 def cross_outputs(
-    graph: Graph, states: str, heads: int, frames: int | str, form: Form, mask: str | None = None
+    graph: Graph, states: str, heads: int, frames: int | str, form: OnnxForm, mask: str | None = None
 ) -> None:
     """Keys and values of every decoder block's cross-attention as outputs: the decoder never sees the states.
 
@@ -77,7 +77,7 @@ def cached_decoder(
     frames: int | str,
     embed: Callable[[Graph, str, str], str],
     block: Callable[[Graph, str, str, Cached], str],
-    form: Form,
+    form: OnnxForm,
     *,
     masked: bool = False,
 ) -> onnx.ModelProto:

@@ -55,7 +55,7 @@ class Recogniser:
 
     def features(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """What the encoder takes, by the name of its input."""
-        return self._mels(waveforms) if self.told["family"] == "whisper" else self._padded(waveforms)
+        return self._mels(waveforms) if "mel_filters" in self.told else self._padded(waveforms)
 
     def encode_features(self, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See :meth:`encode`."""

@@ -23,7 +23,7 @@ from src.quant.granularity import QuantizedWeight
 
 
 @dataclass(frozen=True)
-class Form:
+class OnnxForm:
     """How weights are written, and what cross-attention reads.
 
     Attributes:
@@ -42,7 +42,7 @@ class Form:
         return self.weights != "float32"
 
 
-def linear(graph: Graph, x: str, path: str, form: Form) -> str:
+def linear(graph: Graph, x: str, path: str, form: OnnxForm) -> str:
     """The linear at ``path`` applied to ``x`` [..., in], in one of the forms of the module docstring."""
     weight = graph.model.stored.weights.get(path)
     if weight is not None and form.weights == "codes":
@@ -88,7 +88,7 @@ def _rounded_tokens(graph: Graph, x: str) -> tuple[str, str, str]:
     return codes, scale, graph.op("Cast", zero, to=TensorProto.INT32)
 
 
-def linears(graph: Graph, x: str, paths: Sequence[str], form: Form) -> list[str]:
+def linears(graph: Graph, x: str, paths: Sequence[str], form: OnnxForm) -> list[str]:
     """The linears at ``paths``, each applied to ``x``: as one product where their weights can be put on one another.
 
     A decode step has one row, and products so small cost as much to start as to compute.
@@ -115,7 +115,7 @@ def _dense(graph: Graph, path: str) -> str:
     return graph.tensor(f"{path}.weight", weight.dequantize().numpy().T)
 
 
-def embedded(graph: Graph, tokens: str, form: Form) -> str:
+def embedded(graph: Graph, tokens: str, form: OnnxForm) -> str:
     """Rows of the token embedding for ``tokens`` [batch, new]: [batch, new, d]."""
     path = graph.model.graph.embedding
     weight = graph.model.stored.weights.get(path)
@@ -124,7 +124,7 @@ def embedded(graph: Graph, tokens: str, form: Form) -> str:
     return graph.op("Gather", _table(graph, path), tokens)
 
 
-def head(graph: Graph, hidden: str, form: Form) -> str:
+def head(graph: Graph, hidden: str, form: OnnxForm) -> str:
     """Logits [..., vocabulary] from the embedding's rows, which both ends of the decoder share, or the head's own.
 
     Its input is not rounded unless the accuracy level asks for it, so that integer graphs have its codes in blocks too.

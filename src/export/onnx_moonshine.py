@@ -10,17 +10,26 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto
+from transformers import PreTrainedConfig
 
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import Form, embedded, linear, linears
+from src.export.onnx_linear import OnnxForm, embedded, linear, linears
 
 CONVOLUTIONS = ((127, 64), (7, 3), (3, 2))  # width and stride of conv1, conv2, conv3
 _GROUP_NORM_EPSILON = 1e-5
 
 
-def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
+def is_usual(config: PreTrainedConfig) -> bool:
+    """GELU, in the decoder a gated SiLU, a key head per query head, and default positions."""
+    sides = ("encoder", "decoder")
+    heads = [(getattr(config, f"{side}_num_{kind}_heads")) for kind in ("attention", "key_value") for side in sides]
+    functions = (config.encoder_hidden_act, config.decoder_hidden_act) == ("gelu", "silu")
+    return heads[:2] == heads[2:] and functions and config.rope_parameters.get("rope_type", "default") == "default"
+
+
+def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     """From ``audio`` [batch, samples] and ``samples`` int64 [batch], each clip's own length.
 
     Outputs: ``frame_mask`` bool [batch, frames], and the ``cross_*`` of :func:`cross_outputs`.
@@ -46,7 +55,7 @@ def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
     return graph.finish("encoder")
 
 
-def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
+def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     """See :func:`~src.export.onnx_decoder.cached_decoder`."""
     heads = model.config.decoder_num_attention_heads
     turns: list[Rotary] = []
@@ -151,6 +160,6 @@ def _group_norm(graph: Graph, x: str, counts: str) -> str:
     return graph.op("Add", graph.op("Mul", graph.op("Div", centred, deviation), weight), bias)
 
 
-def _projected(graph: Graph, x: str, path: str, heads: int, form: Form) -> tuple[str, str, str]:
+def _projected(graph: Graph, x: str, path: str, heads: int, form: OnnxForm) -> tuple[str, str, str]:
     q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
     return q, k, v

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import onnx
 from onnx import TensorProto
+from transformers import PreTrainedConfig
 
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import Form, embedded, linear, linears
+from src.export.onnx_linear import OnnxForm, embedded, linear, linears
 
 
-def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
+def is_usual(config: PreTrainedConfig) -> bool:
+    """GELU throughout, and embeddings that are not scaled."""
+    return bool(config.activation_function == "gelu" and not config.scale_embedding)
+
+
+def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     """``mel`` [batch, mels, frames] of one window to the ``cross_*`` of :func:`cross_outputs`."""
     config, graph = model.config, Graph(model)
     frames = config.max_source_positions
@@ -31,7 +37,7 @@ def encoder(model: Exportable, form: Form) -> onnx.ModelProto:
     return graph.finish("encoder")
 
 
-def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
+def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     """See :func:`~src.export.onnx_decoder.cached_decoder`."""
     heads = model.config.decoder_attention_heads
 
@@ -51,12 +57,12 @@ def decoder(model: Exportable, form: Form) -> onnx.ModelProto:
     return cached_decoder(model, heads, model.config.max_source_positions, embed, block, form)
 
 
-def _projected(graph: Graph, x: str, path: str, heads: int, form: Form) -> tuple[str, str, str]:
+def _projected(graph: Graph, x: str, path: str, heads: int, form: OnnxForm) -> tuple[str, str, str]:
     q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
     return q, k, v
 
 
-def _mlp(graph: Graph, hidden: str, path: str, form: Form) -> str:
+def _mlp(graph: Graph, hidden: str, path: str, form: OnnxForm) -> str:
     normed = graph.layer_norm(hidden, f"{path}.final_layer_norm")
     wide = graph.op("Gelu", linear(graph, normed, f"{path}.fc1", form))
     return graph.op("Add", hidden, linear(graph, wide, f"{path}.fc2", form))

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from src.models.families import family_of
+from src.models.family import Family
 from src.models.files import (
     COMPLETE,
     CONFIG,
@@ -27,30 +29,6 @@ from src.settings import ModelSettings
 
 _ELSEWHERE: Final = ("transformers_weights", "configuration_files", "fast_tokenizer_files")
 _QUANTIZED: Final = ("quantization_config", "compression_config")
-_SIZES: Final[Mapping[str, Mapping[str, tuple[str, int]]]] = {  # fields of config.json: whose axis they are the size of
-    "whisper": {
-        "d_model": ("decoder.embed_tokens.weight", 1),
-        "vocab_size": ("decoder.embed_tokens.weight", 0),
-        "num_mel_bins": ("encoder.conv1.weight", 1),
-        "encoder_ffn_dim": ("encoder.layers.0.fc1.weight", 0),
-        "decoder_ffn_dim": ("decoder.layers.0.fc1.weight", 0),
-        "max_source_positions": ("encoder.embed_positions.weight", 0),
-        "max_target_positions": ("decoder.embed_positions.weight", 0),
-    },
-    "moonshine": {
-        "hidden_size": ("decoder.embed_tokens.weight", 1),
-        "vocab_size": ("decoder.embed_tokens.weight", 0),
-        "intermediate_size": ("encoder.layers.0.mlp.fc1.weight", 0),
-    },
-}
-_LAYERS: Final[Mapping[str, Mapping[str, str]]] = {
-    "whisper": {"encoder_layers": "encoder", "decoder_layers": "decoder"},
-    "moonshine": {"encoder_num_hidden_layers": "encoder", "decoder_num_hidden_layers": "decoder"},
-}
-_HEADS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {  # and the width that they share
-    "whisper": ("d_model", ("encoder_attention_heads", "decoder_attention_heads")),
-    "moonshine": ("hidden_size", ("encoder_num_attention_heads", "decoder_num_attention_heads")),
-}
 _MORE: Final = ("max_position_embeddings", "encoder_num_key_value_heads", "decoder_num_key_value_heads")
 _TOKENS: Final = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
 _FREE: Final = frozenset(  # what a fine-tune may change
@@ -74,7 +52,7 @@ def check_checkpoint(settings: ModelSettings, folder: Path) -> None:
     _refuse_quantized(folder, config)
     tensors = _tensors(folder, files)
     _check_types(tensors)
-    for field, said, held in _sizes(settings.family, config, tensors):
+    for field, said, held in _sizes(family_of(settings.family), config, tensors):
         raise wrong(f"{folder / CONFIG} says {field} {said}, and the weights have {held}", COMPLETE)
     _check_declared(settings, folder, config)
 
@@ -85,28 +63,29 @@ def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not there, or it does not.
     """
+    family = family_of(settings.family)
     if not (folder / CONFIG).exists():
         problem = f"{str(folder)!r} has no {CONFIG}, hence no readable config.json"
         raise wrong(problem, f"{COMPLETE}; {_formats(folder)}")
     config = read_object(folder / CONFIG)
-    family = config.get("model_type")
-    if family != settings.family:
-        kind = f"a {family} model" if family else "of a family that its config.json does not name"
+    found = config.get("model_type")
+    if found != family.name:
+        kind = f"a {found} model" if found else "of a family that its config.json does not name"
         problem = f"{settings.source!r} is {kind}, but model.family is {settings.family}"
         raise wrong(problem, "Choose the model yaml of that family, e.g. model=whisper_tiny")
-    width, heads = _HEADS[settings.family]
-    for field in (*_SIZES[settings.family], *_LAYERS[settings.family], *heads, *_MORE):
+    for field in (*family.sizes, *family.layers, *family.heads, *_MORE):
         value = config.get(field, 1)
         if field in _MORE and value is None:
             continue
         if type(value) is not int or value < 1:
             raise wrong(f"{folder / CONFIG} says {field} {value!r}, which is no positive integer", COMPLETE)
-    for field in heads:
-        if config.get(width, 0) % config.get(field, 1):
+    width = config.get(family.width, 0)
+    for field in family.heads:
+        if width % config.get(field, 1):
             raise wrong(
-                f"{folder / CONFIG}: {config[width]} {width} cannot be shared by {config[field]} {field}", COMPLETE
+                f"{folder / CONFIG}: {width} {family.width} cannot be shared by {config[field]} {field}", COMPLETE
             )
-    _check_tokens(folder, config)
+    _check_tokens(family, folder, config)
     return config
 
 
@@ -196,14 +175,14 @@ def _check_types(tensors: Mapping[str, Stored]) -> None:
             )
 
 
-def _sizes(family: str, config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Iterator[tuple[str, int, int]]:
+def _sizes(family: Family, config: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Iterator[tuple[str, int, int]]:
     """Fields that config.json and the weights disagree about, with what either says."""
-    for field, (name, axis) in _SIZES[family].items():
+    for field, (name, axis) in family.sizes.items():
         tensor = _named(tensors, name)
         if field in config and tensor is not None and len(tensor.shape) > axis and tensor.shape[axis] != config[field]:
             yield field, config[field], tensor.shape[axis]
     layers = {match.groups() for match in map(_LAYER.search, tensors) if match}
-    for field, side in _LAYERS[family].items():
+    for field, side in family.layers.items():
         held = len({number for where, number in layers if where == side})
         if field in config and held and held != config[field]:
             yield field, config[field], held
@@ -214,7 +193,8 @@ def _check_declared(settings: ModelSettings, folder: Path, config: Mapping[str, 
 
     Heads are among them, whose number the weights do not tell.
     """
-    sizes = {*_SIZES[settings.family], *_LAYERS[settings.family], *_HEADS[settings.family][1], *_MORE} - _FREE
+    family = family_of(settings.family)
+    sizes = {*family.sizes, *family.layers, *family.heads, *_MORE} - _FREE
     for field in sorted(sizes & settings.architecture.keys() & config.keys()):
         said, declared = config[field], settings.architecture[field]
         if said not in (declared, None):
@@ -222,12 +202,12 @@ def _check_declared(settings: ModelSettings, folder: Path, config: Mapping[str, 
             raise wrong(problem, "Choose the model yaml of that size, or write one with `architecture: {}` for it")
 
 
-def _check_tokens(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_tokens(family: Family, folder: Path, config: Mapping[str, Any]) -> None:
     """Token ids of config.json and generation_config.json are within the vocabulary."""
     vocabulary = config.get("vocab_size")
     generation = folder / "generation_config.json"
     told = read_object(generation) if generation.exists() else {}
-    for field in ("eos_token_id", *(["decoder_start_token_id"] if config["model_type"] == "moonshine" else [])):
+    for field in family.tokens:
         if config.get(field, 0) is None and told.get(field) is None:
             raise wrong(f"{folder / CONFIG} says {field} null", COMPLETE)
     for file, said in ((folder / CONFIG, config), (generation, told)):

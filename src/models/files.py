@@ -34,6 +34,7 @@ SETTINGS: Final = (
 # A change to other weights. Never read: applied or not, the result would be another model's.
 ADAPTER: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 COMPLETE: Final = "Give the folder of a complete checkpoint"
+PROCESSORS_REMEDY: Final = "Copy the preprocessor's and the tokenizer's files from the checkpoint this one was made of"
 _POINTER: Final = b"version https://git-lfs"
 
 

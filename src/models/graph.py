@@ -1,6 +1,6 @@
 """The model graph as data: which linears share an input, what feeds them, and what may be folded into what.
 
-Declared once per family (:mod:`src.models.whisper_graph`, :mod:`src.models.moonshine_graph`) by exact module paths,
+Declared once per family (:mod:`src.models.whisper.graph`, :mod:`src.models.moonshine.graph`) by exact module paths,
 checked against the loaded module, and used by every method. There is no pattern matching and no tracing.
 """
 
@@ -83,14 +83,14 @@ class ModelGraph:
 
     Attributes:
         encoder: encoder blocks in order.
-        decoder: decoder blocks in order.
+        decoder: decoder blocks in order; none where the head reads the encoder, as with CTC.
         links: every group of linears that share an input. The k and v projections of the cross-attention of all
             decoder blocks read the encoder's final norm and form one link.
         encoder_norm: path of the encoder's final norm.
-        decoder_norm: path of the decoder's final norm, which feeds the head.
+        decoder_norm: path of the decoder's final norm, which feeds the head; without a decoder the encoder's.
         frontend: paths of the convolutions.
-        embedding: path of the token embedding.
-        head: path of the output projection, tied to the embedding in both families.
+        embedding: path of the token embedding; without one the head's.
+        head: path of the output projection.
         head_dim: width of one attention head.
     """
 

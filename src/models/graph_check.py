@@ -107,8 +107,7 @@ def _single_modules(graph: ModelGraph, modules: dict[str, nn.Module]) -> Iterato
     """Norms, front-end, embedding and head are what they are called."""
     expected: list[tuple[str, type[nn.Module]]] = [
         (graph.encoder_norm, nn.LayerNorm),
-        (graph.decoder_norm, nn.LayerNorm),
-        (graph.embedding, nn.Embedding),
+        *([(graph.decoder_norm, nn.LayerNorm), (graph.embedding, nn.Embedding)] if graph.decoder else ()),
         (graph.head, nn.Linear),
         *((path, nn.Conv1d) for path in graph.frontend),
     ]

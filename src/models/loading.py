@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src.errors import UserError, did_you_mean
 from src.models.claims import check_checkpoint, check_config, own_head, tensor_shapes
+from src.models.families import family_of
 from src.models.files import checkpoint_files, only
 from src.models.source import download, model_identity, resolve_revision, resolve_source
 from src.settings import ModelSettings
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["load", "load_config", "load_graph", "model_identity", "resolve_source"]
 
 _PROCESSORS = "its feature extractor or tokenizer"
-# Accepted by the configuration class, though not among its fields.
-_EXTRA_FIELDS = {"whisper": frozenset[str](), "moonshine": frozenset({"partial_rotary_factor", "rope_theta"})}
 
 
 def load(settings: ModelSettings, device: str, seed: int) -> SpeechModel:
@@ -49,13 +48,13 @@ def load(settings: ModelSettings, device: str, seed: int) -> SpeechModel:
             with _reading(settings, _PROCESSORS, shown):
                 extractor, tokenizer = load_processors(shown, config)
             module = _pretrained_module(settings, config, shown)
-    speech = _wrap(settings, module.to(device), extractor, tokenizer)
+    speech = family_of(settings.family).speech(module.to(device), settings, extractor, tokenizer)
     _check(settings, speech.graph, module)
     return speech
 
 
 def load_prompt(settings: ModelSettings) -> tuple[int, ...]:
-    """What a Whisper's transcripts start with, without reading a weight.
+    """What transcripts start with, from configuration, processors and generation settings: no weight is read.
 
     Raises:
         UserError: as :func:`load`.
@@ -63,33 +62,23 @@ def load_prompt(settings: ModelSettings) -> tuple[int, ...]:
     from transformers import GenerationConfig
 
     from src.models.processors import load_processors
-    from src.models.whisper_prompt import complete_generation, prompt
 
     config, folder = load_config(settings), _folder(settings)
     with only(folder, checkpoint_files(folder)) as shown, _reading(settings, _PROCESSORS, shown):
         _, tokenizer = load_processors(shown, config)
         there = (shown / "generation_config.json").exists()
         generation = GenerationConfig.from_pretrained(shown) if there else GenerationConfig.from_model_config(config)
-        complete_generation(generation, config, tokenizer.get_vocab())
-    return prompt(generation, settings.language)
+        return family_of(settings.family).prompt(generation, config, tokenizer.get_vocab(), settings.language)
 
 
 def check_processors(settings: ModelSettings) -> None:
-    """Checks feature extractor, tokenizer and, of Whisper, generation settings and language, without reading a weight.
+    """Checks feature extractor, tokenizer, and generation settings and language where they are told in the prompt.
 
     Raises:
         UserError: as :func:`load`.
     """
-    if settings.random_weights:
-        return
-    if settings.family == "whisper":
+    if not settings.random_weights:
         load_prompt(settings)
-        return
-    from src.models.processors import load_processors
-
-    folder = _folder(settings)
-    with only(folder, checkpoint_files(folder)) as shown, _reading(settings, _PROCESSORS, shown):
-        load_processors(shown, load_config(settings))
 
 
 def load_graph(settings: ModelSettings) -> ModelGraph:
@@ -108,7 +97,7 @@ def load_graph(settings: ModelSettings) -> ModelGraph:
         module = _build(config)
     if not settings.random_weights:
         check_shapes(settings.source, module, tensor_shapes(_folder(settings)))
-    graph = _declared_graph(settings, config)
+    graph = family_of(settings.family).graph(config)
     _check(settings, graph, module)
     return graph
 
@@ -140,23 +129,6 @@ def _folder(settings: ModelSettings) -> Path:
     return fetched
 
 
-def _declared_graph(settings: ModelSettings, config: PreTrainedConfig) -> ModelGraph:
-    from src.models.moonshine_graph import moonshine_graph
-    from src.models.whisper_graph import whisper_graph
-
-    return whisper_graph(config) if settings.family == "whisper" else moonshine_graph(config)
-
-
-def _wrap(settings: ModelSettings, module: PreTrainedModel, extractor: Any, tokenizer: Any) -> SpeechModel:
-    from src.models.moonshine import MoonshineSpeech
-    from src.models.whisper import WhisperSpeech
-
-    parts = {"name": settings.name, "extractor": extractor, "tokenizer": tokenizer}
-    if settings.family == "whisper":
-        return WhisperSpeech(module, language=settings.language, **parts)
-    return MoonshineSpeech(module, **parts)
-
-
 def _check(settings: ModelSettings, graph: ModelGraph, module: PreTrainedModel) -> None:
     from src.models.graph_check import GraphError, check_graph
 
@@ -185,8 +157,8 @@ def _config_from_architecture(settings: ModelSettings) -> PreTrainedConfig:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    default = AutoConfig.for_model(settings.family)
-    known = {field for field in default.to_dict() if field != "model_type"} | _EXTRA_FIELDS[settings.family]
+    family, default = family_of(settings.family), AutoConfig.for_model(settings.family)
+    known = {field for field in default.to_dict() if field != "model_type"} | family.more_fields
     for field in settings.architecture:
         if field not in known:
             raise UserError(f"model.architecture.{field}", "no such field", did_you_mean(field, known))
@@ -210,25 +182,25 @@ def _random_module(settings: ModelSettings, seed: int) -> PreTrainedModel:
 def _build(config: PreTrainedConfig) -> PreTrainedModel:
     """An initialised module of this configuration on torch's default device."""
     import torch
-    from transformers import AutoModelForSpeechSeq2Seq
 
+    build = family_of(config.model_type).module.from_config
     try:
-        return AutoModelForSpeechSeq2Seq.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        module: PreTrainedModel = build(config, attn_implementation="sdpa", dtype=torch.float32)
     except (AssertionError, LookupError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             "model.architecture", f"no model can be built from it ({error})", "Compare it with a yaml in conf/model"
         ) from error
+    return module
 
 
 def _pretrained_module(settings: ModelSettings, config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
     """The module with every weight read from the checkpoint."""
     import torch
-    from transformers import AutoModelForSpeechSeq2Seq
 
     from src.models.contents import check_loaded
 
     with _quiet(), _reading(settings, "weights that its config.json describes", folder):
-        module, report = AutoModelForSpeechSeq2Seq.from_pretrained(
+        module, report = family_of(settings.family).module.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.models.claims import check_checkpoint, check_config
+from src.models.families import family_of
 from src.models.files import (
     ADAPTER,
     CONFIG,
@@ -83,7 +84,7 @@ def model_identity(settings: ModelSettings) -> dict[str, str]:
         UserError: the folder does not exist or holds another checkpoint than it seems (:mod:`src.models.claims`), or an
             unpinned hub revision can not be resolved.
     """
-    identity = {"family": settings.family, "language": settings.language or ""}
+    identity = {"family": family_of(settings.family).name, "language": settings.language or ""}
     if settings.random_weights and settings.architecture:
         return identity | {"architecture": json.dumps(settings.architecture, sort_keys=True)}
     folder = resolve_source(settings.source)

@@ -1,8 +1,7 @@
 """One loaded recogniser behind one interface: encode audio, walk its blocks, decode token by token.
 
-Both families are driven the same way by calibration, quantization and evaluation; what differs between them lives in
-:mod:`src.models.whisper` and :mod:`src.models.moonshine`. An utterance's result never depends on which other
-utterances share its batch.
+All families are driven the same way by calibration, quantization and evaluation; what differs between them lives in
+packages of their own. An utterance's result never depends on which other utterances share its batch.
 """
 
 from __future__ import annotations
@@ -33,6 +32,36 @@ class Encoded:
 
     states: Tensor
     mask: Tensor
+
+
+@dataclass(frozen=True)
+class TimeTokens:
+    """Tokens that stand for times within the window, from 0 to its end, an encoder position of 0.02 s apart.
+
+    Attributes:
+        prompt: what a transcript with times starts with: the prompt without "no timestamps".
+        first: id of the time 0. The id below it is "no timestamps".
+        last: id of the time at which the window ends. Ids above it are what a fine-tune added, words mostly.
+        latest_start: the latest time that a transcript may begin with, in time tokens.
+        cap: most tokens a window's transcript may have after the prompt.
+        frames: mel frames that one of them stands for.
+    """
+
+    prompt: tuple[int, ...]
+    first: int
+    last: int
+    latest_start: int
+    cap: int
+    frames: int
+
+    @property
+    def window(self) -> int:
+        """Mel frames of the window."""
+        return (self.last - self.first) * self.frames
+
+    def holds(self, token: int) -> bool:
+        """Whether a token is a time."""
+        return self.first <= token <= self.last
 
 
 class SpeechModel(ABC):
@@ -79,6 +108,15 @@ class SpeechModel(ABC):
     def window(self) -> int:
         """Most audio samples one pass takes; what to do with longer audio: :mod:`src.decoding.longform`."""
 
+    @property
+    def time_tokens(self) -> TimeTokens | None:
+        """What it writes times with; None where it knows none."""
+        return None
+
+    def whole_features(self, waveform: np.ndarray) -> Tensor:
+        """As :meth:`features` of audio of any length, neither cut nor padded to the window."""
+        return self.features([waveform])[0]
+
     @abstractmethod
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
         """What the encoder takes, one CPU tensor an utterance, from mono 16 kHz float32 waveforms ``[samples]``."""
@@ -92,14 +130,17 @@ class SpeechModel(ABC):
             :class:`Encoded`.
         """
 
-    @abstractmethod
     def decoder_inputs(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Any]]:
         """What the first decoder block gets under teacher forcing without a cache.
 
         Returns:
             hidden ``[batch, length, d]`` of ``tokens`` (LongTensor ``[batch, length]``), and keyword arguments every
             decoder block takes.
+
+        Raises:
+            NotImplementedError: it has no decoder.
         """
+        raise NotImplementedError(f"{self.name} has no decoder")
 
     @abstractmethod
     def max_new_tokens(self, samples: int) -> int:
@@ -113,9 +154,9 @@ class SpeechModel(ABC):
         [frequencies, mels]; Moonshine: ``shortest``, the samples that shorter clips are padded to.
         """
 
-    @abstractmethod
     def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
         """Output of the decoder's final norm ``[batch, length, d]``; writes to ``cache`` if there is one."""
+        raise NotImplementedError(f"{self.name} has no decoder")
 
     def block(self, block: Block) -> torch.nn.Module:
         """The module of a block: takes hidden and the block arguments, returns hidden."""
@@ -200,7 +241,7 @@ class SpeechModel(ABC):
 
 def _eos(module: PreTrainedModel) -> int:
     """The end token of the generation settings, or of the architecture where those name none."""
-    eos = module.generation_config.eos_token_id
+    eos = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
     if eos is None:
         eos = module.config.eos_token_id
     return int(eos[0] if isinstance(eos, list | tuple) else eos)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from src.models.graph import Component, Feed, ModelGraph, Rows
-from src.profiling.point import FULL_BITS, FULL_BYTES, Point
+from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
 from src.quant.structure import Edit
 
 _THERE_AND_BACK = 2  # keys are rotated before they are rounded, and rotated back after
@@ -56,7 +56,7 @@ class OnlineRotation:
         return FULL_BITS * self.times * len(self.sides) * 2 * self.width
 
 
-def online_rotations(point: Point) -> Iterator[OnlineRotation]:
+def online_rotations(point: CostModel) -> Iterator[OnlineRotation]:
     """Every rotation that runs with the model.
 
     Raises:
@@ -73,7 +73,7 @@ def online_rotations(point: Point) -> Iterator[OnlineRotation]:
                 yield OnlineRotation(place, width, factor_sides(edit), _THERE_AND_BACK)
 
 
-def added_biases(point: Point) -> Iterator[tuple[Place, int]]:
+def added_biases(point: CostModel) -> Iterator[tuple[Place, int]]:
     """Place and size of every bias that the model did not have.
 
     Raises:
@@ -86,7 +86,7 @@ def added_biases(point: Point) -> Iterator[tuple[Place, int]]:
             yield found[edit.path], outputs.get(edit.path, point.dimensions.width)
 
 
-def stored_factor_bytes(point: Point) -> int:
+def stored_factor_bytes(point: CostModel) -> int:
     """Bytes of all rotation factors in the stored model, whether or not they are used at this point's widths."""
     return FULL_BYTES * sum(side * side for edit in point.edits for side in factor_sides(edit))
 
@@ -112,5 +112,6 @@ def places(graph: ModelGraph) -> Mapping[str, Place]:
             found[link.source] = Place(components[link.linears[0]], link.rows)
         found |= {path: Place(components[path], link.rows) for path in link.linears}
     found[graph.encoder_norm] = Place(Component.ENCODER, Rows.FRAME)
-    found[graph.decoder_norm] = Place(Component.DECODER, Rows.TOKEN)
+    if graph.decoder:
+        found[graph.decoder_norm] = Place(Component.DECODER, Rows.TOKEN)
     return found

@@ -30,8 +30,8 @@ from enum import StrEnum
 
 from src.models.graph import Component, Linear, Rows
 from src.profiling.additions import OnlineRotation, online_rotations
+from src.profiling.cost_model import FULL_BITS, CostModel
 from src.profiling.passes import DecoderPass, Phase, decode_steps, prefill
-from src.profiling.point import FULL_BITS, Point
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Product:
         return self.macs * self.left_bits * self.right_bits
 
 
-def products(point: Point) -> tuple[Product, ...]:
+def products(point: CostModel) -> tuple[Product, ...]:
     """Every product of the utterance (or batch), all four phases."""
     steps = decode_steps(point)
     return (
@@ -61,7 +61,7 @@ def products(point: Point) -> tuple[Product, ...]:
     )
 
 
-def encoder_products(point: Point) -> Iterator[Product]:
+def encoder_products(point: CostModel) -> Iterator[Product]:
     """Front-end and encoder blocks."""
     dimensions, batch = point.dimensions, point.workload.batch
     frames = batch * point.frames
@@ -77,7 +77,7 @@ def encoder_products(point: Point) -> Iterator[Product]:
     yield Product(Component.ENCODER, Phase.ENCODER, macs, FULL_BITS, FULL_BITS)
 
 
-def cross_kv_products(point: Point) -> Iterator[Product]:
+def cross_kv_products(point: CostModel) -> Iterator[Product]:
     """Keys and values of every decoder block's cross-attention, and their way into the cache."""
     frames = point.workload.batch * point.frames
     for block in point.graph.decoder:
@@ -87,7 +87,7 @@ def cross_kv_products(point: Point) -> Iterator[Product]:
     yield from _rotations(point, _in_cross_kv, frames, Phase.CROSS_KV)
 
 
-def decoder_products(point: Point, passes: Sequence[DecoderPass]) -> Iterator[Product]:
+def decoder_products(point: CostModel, passes: Sequence[DecoderPass]) -> Iterator[Product]:
     """Decoder blocks and head for one or several passes of one phase."""
     phase, rows = passes[0].phase, sum(each.rows for each in passes)
     for block in point.graph.decoder:
@@ -101,7 +101,7 @@ def decoder_products(point: Point, passes: Sequence[DecoderPass]) -> Iterator[Pr
     yield from _linear(point, point.head, sum(each.sequences for each in passes), phase)
 
 
-def self_attention_products(point: Point, passes: Sequence[DecoderPass]) -> Iterator[Product]:
+def self_attention_products(point: CostModel, passes: Sequence[DecoderPass]) -> Iterator[Product]:
     """Those of queries and probabilities with the self-attention cache: what grows from step to step."""
     phase, pair = passes[0].phase, _macs_of_a_pair(point)
     pairs = pair * sum(each.pairs for each in passes)
@@ -141,12 +141,12 @@ def _grouped(
     return sums
 
 
-def _macs_of_a_pair(point: Point) -> int:
+def _macs_of_a_pair(point: CostModel) -> int:
     """Multiply-accumulates of one token with one cached position: with its key and its value, in all layers."""
     return 2 * point.dimensions.decoder.layers * point.dimensions.decoder.heads * point.dimensions.attended_head_dim
 
 
-def _linear(point: Point, linear: Linear, rows: int, phase: Phase) -> Iterator[Product]:
+def _linear(point: CostModel, linear: Linear, rows: int, phase: Phase) -> Iterator[Product]:
     bits = point.of(linear)
     exact = linear.out_features * bits.exact_inputs
     parts = (
@@ -159,7 +159,7 @@ def _linear(point: Point, linear: Linear, rows: int, phase: Phase) -> Iterator[P
             yield Product(linear.component, phase, rows * macs, weight_bits, activation_bits)
 
 
-def _rotations(point: Point, runs: Callable[[OnlineRotation], bool], rows: int, phase: Phase) -> Iterator[Product]:
+def _rotations(point: CostModel, runs: Callable[[OnlineRotation], bool], rows: int, phase: Phase) -> Iterator[Product]:
     for rotation in online_rotations(point):
         if runs(rotation):
             yield Product(rotation.place.component, phase, rows * rotation.macs, FULL_BITS, FULL_BITS)

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from src.data.audio import SAMPLING_RATE
 from src.profiling.bitops import Product, by_component, by_phase, products
+from src.profiling.cost_model import CostModel, Workload
 from src.profiling.memory_io import bytes_by_part, bytes_by_phase, moves
-from src.profiling.point import Point, Workload
 
 
 class Spoken(Protocol):
@@ -61,7 +61,7 @@ class DecodedCost:
     bops_phases: dict[str, float]
 
 
-def average(point: Point, transcripts: Iterable[Spoken]) -> DecodedCost | None:
+def average(point: CostModel, transcripts: Iterable[Spoken]) -> DecodedCost | None:
     """Means over ``transcripts`` of what ``point`` costs at their lengths; None where none fits the window."""
     found = list(transcripts)
     fitting = [each for each in found if each.long_form is None]
@@ -90,7 +90,7 @@ def average(point: Point, transcripts: Iterable[Spoken]) -> DecodedCost | None:
     )
 
 
-def breakdowns(point: Point) -> dict[str, dict[str, int]]:
+def breakdowns(point: CostModel) -> dict[str, dict[str, int]]:
     """Bytes, multiply-accumulates and bit operations of the reference utterance, by component and by phase."""
     parts, moved = products(point), moves(point)
     return {

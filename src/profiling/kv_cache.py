@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from src.profiling.point import FULL_BITS, FULL_BYTES, Point
+from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
 
 _SCALE_BITS = 16
 
 
-def cross_cache_bytes(point: Point) -> int:
+def cross_cache_bytes(point: CostModel) -> int:
     """Keys and values of all frames of all utterances in all layers: what is written once, and read by every pass."""
     values = point.frames * row_bytes(point)
     keys = values if point.key_group is None else _packed(point, point.frames)
     return point.workload.batch * point.dimensions.decoder.layers * (keys + values)
 
 
-def self_cache_bytes(point: Point, before: int, after: int) -> int:
+def self_cache_bytes(point: CostModel, before: int, after: int) -> int:
     """What a pass that takes the cache of one sequence from ``before`` to ``after`` tokens writes and reads.
 
     It writes the new tokens and reads all.
@@ -24,7 +24,7 @@ def self_cache_bytes(point: Point, before: int, after: int) -> int:
     return point.dimensions.decoder.layers * (keys + values)
 
 
-def row_bytes(point: Point) -> int:
+def row_bytes(point: CostModel) -> int:
     """Bytes of one layer's keys (or values) of one position, which share a grid per head."""
     quantized = point.kv_bits < FULL_BITS
     overhead = _SCALE_BITS + point.kv_bits if quantized else 0
@@ -32,7 +32,7 @@ def row_bytes(point: Point) -> int:
     return -(-heads * (point.dimensions.head_dim * point.kv_bits + overhead) // 8)
 
 
-def _channel_keys(point: Point, group: int, before: int, after: int) -> int:
+def _channel_keys(point: CostModel, group: int, before: int, after: int) -> int:
     """One layer's keys: new ones are written at 16 bits and again, packed, when their group is complete.
 
     A prompt, which comes at once, is written packed as far as it fills groups.
@@ -49,7 +49,7 @@ def _channel_keys(point: Point, group: int, before: int, after: int) -> int:
     return (after - before) * width * FULL_BYTES + completed * _packed(point, group) + stored(after)
 
 
-def _packed(point: Point, tokens: int) -> int:
+def _packed(point: CostModel, tokens: int) -> int:
     """One layer's keys of ``tokens`` positions that share a grid per channel: a scale and a minimum each."""
     width = point.dimensions.decoder.kv_heads * point.dimensions.head_dim
     return -(-width * (tokens * point.kv_bits + 2 * _SCALE_BITS) // 8)

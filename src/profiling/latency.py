@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Latency:
+class MeasuredLatency:
     """Wall-clock times in milliseconds at batch 1, and what they were measured on.
 
     Attributes:
@@ -64,7 +64,7 @@ def measure(
     repeats: int,
     seed: int,
     kv_layer: Callable[[], CacheLayerMixin] = DynamicLayer,
-) -> Latency:
+) -> MeasuredLatency:
     """Encodes seeded noise of ``seconds`` and decodes ``tokens`` steps after the prompt, ``repeats`` times.
 
     The most likely token is fed back and an end token does not stop the run, so the work is the same for every model.
@@ -72,7 +72,7 @@ def measure(
     with measure_peak(speech.device) as peak:
         engine = TorchEngine(speech, seconds=seconds, seed=seed, kv_layer=kv_layer)
         times = run_reference(engine, tokens=tokens, repeats=repeats)
-    return Latency(
+    return MeasuredLatency(
         encoder_ms=float(np.median(times.encoder)),
         encoder_p95_ms=float(np.percentile(times.encoder, 95)),
         prefill_ms=float(np.median(times.prefill)),

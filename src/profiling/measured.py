@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from src.export.base import Runtime
+from src.profiling.cost_model import FULL_BITS, CostModel, LinearBits
 from src.profiling.kv_cache import cross_cache_bytes
 from src.profiling.memory_io import memory_io
-from src.profiling.point import FULL_BITS, LinearBits, Point
 from src.profiling.runtimes.job import Measurement
 from src.quant.granularity import WeightSpec
 
@@ -26,7 +26,7 @@ CACHE_BITS: Final = {
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasuredRow:
     """One runtime's line of the table.
 
     Attributes:
@@ -50,13 +50,13 @@ class Row:
 
 def build_row(
     runtime: str, precision: str, file_bytes: int | None, step_bytes: int, measured: Measurement, limit_gbs: float
-) -> Row:
+) -> MeasuredRow:
     """The row, with the bandwidth that follows; ``limit_gbs`` is what the memory gives."""
     reached = step_bytes / (measured.token_ms / 1e3) / 1e9
-    return Row(runtime, precision, file_bytes, step_bytes, measured, reached, reached / limit_gbs)
+    return MeasuredRow(runtime, precision, file_bytes, step_bytes, measured, reached, reached / limit_gbs)
 
 
-def step_bytes(point: Point, engine: str, runtime: Runtime, specs: Mapping[str, WeightSpec]) -> int:
+def step_bytes(point: CostModel, engine: str, runtime: Runtime, specs: Mapping[str, WeightSpec]) -> int:
     """Bytes of one decode step of ``point`` in an engine whose files hold weights as ``runtime`` writes them.
 
     Args:

@@ -1,4 +1,4 @@
-"""How stored measurements (:class:`src.profiling.measured.Row`) are shown. Nothing heavy is imported."""
+"""How stored measurements (:class:`src.profiling.measured.MeasuredRow`) are shown. Nothing heavy is imported."""
 
 from __future__ import annotations
 

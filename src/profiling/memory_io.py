@@ -37,9 +37,9 @@ from dataclasses import dataclass
 
 from src.models.graph import Component, Linear, Rows
 from src.profiling.additions import Place, added_biases, online_rotations
+from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
 from src.profiling.kv_cache import cross_cache_bytes, self_cache_bytes
 from src.profiling.passes import DecoderPass, Phase, decode_step, decode_steps, prefill
-from src.profiling.point import FULL_BITS, FULL_BYTES, Point
 
 KV_CACHE = "kv_cache"
 
@@ -53,7 +53,7 @@ class Move:
     size: int
 
 
-def moves(point: Point) -> tuple[Move, ...]:
+def moves(point: CostModel) -> tuple[Move, ...]:
     """Everything the utterance (or batch) moves, all four phases."""
     return (
         *_once_moves(point),
@@ -63,23 +63,23 @@ def moves(point: Point) -> tuple[Move, ...]:
     )
 
 
-def step_moves(point: Point, number: int) -> tuple[Move, ...]:
+def step_moves(point: CostModel, number: int) -> tuple[Move, ...]:
     """What the ``number``-th decode step moves, counted from 1."""
     return tuple(_decoder_moves(point, [decode_step(point, number)]))
 
 
-def growing_bytes(point: Point, number: int) -> int:
+def growing_bytes(point: CostModel, number: int) -> int:
     """Of what the ``number``-th decode step moves, what depends on the number: the self-attention cache."""
     step = decode_step(point, number)
     return step.sequences * self_cache_bytes(point, step.before, step.after)
 
 
-def memory_io(point: Point) -> dict[str, int]:
+def memory_io(point: CostModel) -> dict[str, int]:
     """Bytes moved, by component name and ``kv_cache``; their sum is the utterance's memory I/O."""
     return bytes_by_part(moves(point))
 
 
-def memory_io_phases(point: Point) -> dict[str, int]:
+def memory_io_phases(point: CostModel) -> dict[str, int]:
     """The same bytes by phase name."""
     return bytes_by_phase(moves(point))
 
@@ -100,7 +100,7 @@ def bytes_by_phase(parts: Iterable[Move]) -> dict[str, int]:
     return moved
 
 
-def activation_bytes(point: Point) -> int:
+def activation_bytes(point: CostModel) -> int:
     """Upper bound for activations, nothing fused: each product reads its input and writes its output.
 
     Counted are linears, convolutions, the head, and every factor of a rotation on the fly; attention scores are not.
@@ -118,7 +118,7 @@ def activation_bytes(point: Point) -> int:
     return -(-bits // 8)
 
 
-def _once_moves(point: Point) -> Iterator[Move]:
+def _once_moves(point: CostModel) -> Iterator[Move]:
     """Weights that are read once: front-end, encoder, and the cross-attention's k and v."""
     dimensions = point.dimensions
     encoder, decoder = dimensions.encoder, dimensions.decoder
@@ -135,7 +135,7 @@ def _once_moves(point: Point) -> Iterator[Move]:
             yield Move(place.component.value, Phase.ENCODER if own else Phase.CROSS_KV, size)
 
 
-def _decoder_moves(point: Point, passes: Sequence[DecoderPass]) -> Iterator[Move]:
+def _decoder_moves(point: CostModel, passes: Sequence[DecoderPass]) -> Iterator[Move]:
     """Weights and caches that one or several passes of one phase read, and what they write to the cache."""
     dimensions, decoder, phase = point.dimensions, point.dimensions.decoder, passes[0].phase
 
@@ -155,7 +155,7 @@ def _decoder_moves(point: Point, passes: Sequence[DecoderPass]) -> Iterator[Move
     yield Move(KV_CACHE, phase, cached)
 
 
-def _weights(point: Point) -> Iterator[tuple[Place, int]]:
+def _weights(point: CostModel) -> Iterator[tuple[Place, int]]:
     """Bytes of the blocks' matrices, and of what methods added to them."""
     for linear in point.graph.linears:
         yield Place(linear.component, _kind_of_rows(point, linear)), point.of(linear).read_bytes
@@ -165,7 +165,7 @@ def _weights(point: Point) -> Iterator[tuple[Place, int]]:
         yield rotation.place, rotation.factor_bytes
 
 
-def _embedding_row_bytes(point: Point) -> int:
+def _embedding_row_bytes(point: CostModel) -> int:
     """Bytes of one token: its row of the embedding and, where there is such a table, of the positions."""
     dimensions = point.dimensions
     # Rows are alike but for the zero points' padding to a whole byte, which is less than a bit a row.
@@ -173,15 +173,15 @@ def _embedding_row_bytes(point: Point) -> int:
     return -(-row_bits // 8) + (dimensions.width * FULL_BYTES if dimensions.token_positions else 0)
 
 
-def _rows(point: Point, rows: Rows) -> int:
+def _rows(point: CostModel, rows: Rows) -> int:
     return point.workload.batch * point.frames if rows is Rows.FRAME else point.workload.embedded
 
 
-def _kind_of_rows(point: Point, linear: Linear) -> Rows:
+def _kind_of_rows(point: CostModel, linear: Linear) -> Rows:
     return Rows.FRAME if linear.path in point.frame_linears else Rows.TOKEN
 
 
-def _linear_activation_bits(point: Point, linear: Linear) -> int:
+def _linear_activation_bits(point: CostModel, linear: Linear) -> int:
     bits = point.of(linear)
     rounded = (linear.in_features - bits.exact_inputs) * bits.activation_bits
     at_full = (bits.exact_inputs + linear.out_features) * FULL_BITS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from src.profiling.point import Point
+from src.profiling.cost_model import CostModel
 
 
 class Phase(StrEnum):
@@ -48,17 +48,17 @@ class DecoderPass:
         return self.rows * self.after
 
 
-def prefill(point: Point) -> DecoderPass:
+def prefill(point: CostModel) -> DecoderPass:
     """The pass over the prompt."""
     return DecoderPass(Phase.PREFILL, point.workload.batch, 0, point.workload.prompt)
 
 
-def decode_step(point: Point, number: int) -> DecoderPass:
+def decode_step(point: CostModel, number: int) -> DecoderPass:
     """The ``number``-th decode step, counted from 1."""
     after = point.workload.prompt + number
     return DecoderPass(Phase.DECODE, point.workload.sequences, after - 1, after)
 
 
-def decode_steps(point: Point) -> tuple[DecoderPass, ...]:
+def decode_steps(point: CostModel) -> tuple[DecoderPass, ...]:
     """All decode steps in order."""
     return tuple(decode_step(point, number) for number in range(1, point.workload.tokens + 1))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from src.models.dimensions import Dimensions
 from src.models.graph import Linear
 from src.profiling.additions import added_biases, stored_factor_bytes
+from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
 from src.profiling.decoded import breakdowns
 from src.profiling.memory_io import activation_bytes
-from src.profiling.point import FULL_BITS, FULL_BYTES, Point
 from src.profiling.roofline import Roofline, roofline
-from src.profiling.shapes import Dimensions
 from src.profiling.steps import Steps, steps
 from src.settings import EdgeDeviceSettings
 
 
 @dataclass(frozen=True)
-class Profile:
+class PointProfile:
     """What one point costs on the reference utterance or batch. ``dataclasses.asdict`` of it is valid JSON.
 
     Attributes:
@@ -75,14 +75,14 @@ class Profile:
     roofline: Roofline | None
 
 
-def profile_point(point: Point, *, disk_bytes: int, device: EdgeDeviceSettings | None = None) -> Profile:
+def profile_point(point: CostModel, *, disk_bytes: int, device: EdgeDeviceSettings | None = None) -> PointProfile:
     """Counts all costs of ``point``. Bits, bytes and milliseconds throughout."""
     costs, work = breakdowns(point), point.workload
     parameters, stored = parameter_count(point), stored_bytes(point)
     quantized = _quantized(point)
     weights = sum(linear.out_features * linear.in_features for linear in quantized)
     packed = stored["codes"] + stored["grids_and_outliers"]
-    return Profile(
+    return PointProfile(
         seconds=work.seconds,
         tokens=work.tokens,
         batch=work.batch,
@@ -110,8 +110,8 @@ def profile_point(point: Point, *, disk_bytes: int, device: EdgeDeviceSettings |
     )
 
 
-def stored_bytes(point: Point) -> dict[str, int]:
-    """Bytes of all tensors of the stored model by what they hold; see :attr:`Profile.parameter_breakdown`."""
+def stored_bytes(point: CostModel) -> dict[str, int]:
+    """Bytes of all tensors of the stored model by what they hold; see :attr:`PointProfile.parameter_breakdown`."""
     quantized = _quantized(point)
     codes = sum(_code_bytes(point, linear) for linear in quantized)
     weights = sum(linear.out_features * linear.in_features for linear in quantized)
@@ -124,24 +124,24 @@ def stored_bytes(point: Point) -> dict[str, int]:
     }
 
 
-def parameter_count(point: Point) -> int:
+def parameter_count(point: CostModel) -> int:
     """Parameters of the whole model, as ``sum(p.numel() for p in module.parameters())`` counts them."""
     weights = sum(linear.out_features * linear.in_features for linear in point.graph.linears)
     return weights + _other_parameters(point.dimensions) + sum(size for _, size in added_biases(point))
 
 
-def _quantized(point: Point) -> list[Linear]:
+def _quantized(point: CostModel) -> list[Linear]:
     """Weights of fewer than 16 bits, in the blocks and at the ends."""
     return [each for each in (*point.graph.linears, *point.ends) if point.of(each).weight_bits < FULL_BITS]
 
 
-def _code_bytes(point: Point, linear: Linear) -> int:
+def _code_bytes(point: CostModel, linear: Linear) -> int:
     """Bytes of the packed codes: every row is padded to a byte, and columns of exact inputs have none."""
     bits = point.of(linear)
     return linear.out_features * -(-(linear.in_features - bits.exact_inputs) * bits.weight_bits // 8)
 
 
-def _at_full_precision(point: Point, linear: Linear) -> int:
+def _at_full_precision(point: CostModel, linear: Linear) -> int:
     """Weights of a quantized linear that have 16 bits."""
     bits = point.of(linear)
     return linear.out_features * bits.exact_inputs + bits.outliers

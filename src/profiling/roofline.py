@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from src.profiling.bitops import Product, products
+from src.profiling.cost_model import CostModel
 from src.profiling.memory_io import memory_io_phases
 from src.profiling.passes import Phase
-from src.profiling.point import Point
 from src.settings import EdgeDeviceSettings
 from src.settings.groups import Arithmetic
 
@@ -69,7 +69,7 @@ class Roofline:
     notes: tuple[str, ...]
 
 
-def roofline(point: Point, device: EdgeDeviceSettings) -> Roofline | None:
+def roofline(point: CostModel, device: EdgeDeviceSettings) -> Roofline | None:
     """The estimate for ``device``; None where it is ``none``."""
     if device.bandwidth_gb_s is None:
         return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from src.profiling.bitops import decoder_products, self_attention_products, total_bops, total_macs
+from src.profiling.cost_model import CostModel
 from src.profiling.memory_io import growing_bytes, step_moves
 from src.profiling.passes import decode_steps
-from src.profiling.point import Point
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Steps:
     bops: tuple[int, ...]
 
 
-def steps(point: Point) -> Steps:
+def steps(point: CostModel) -> Steps:
     """The steps of the reference utterance; their sums are the costs of its decode phase."""
     passes = decode_steps(point)
     if not passes:

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from src.machine.provenance import combined
+from src.models.families import family_of
 from src.settings import BIT_WIDTHS, Settings
 from src.storage.checksum import CHECKSUM, read_checked, with_checksum
 from src.storage.checksum import RECORD as RECORD
@@ -72,7 +73,7 @@ def build_record(point: Point) -> dict[str, Any]:
 
 def protocol(settings: Settings) -> dict[str, Any]:
     """How the transcripts came about: the Open ASR leaderboard's way, and what the settings change of it."""
-    told = settings.model.family == "whisper" and settings.model.language is not None
+    told = family_of(settings.model.family).told_language and settings.model.language is not None
     return {
         "decoding": "greedy",
         "language": settings.model.language,

@@ -64,7 +64,7 @@ class ModelSettings(Frozen):
     """
 
     name: Name
-    family: Literal["whisper", "moonshine"]
+    family: Name
     source: str
     revision: str | None
     random_weights: bool

@@ -9,14 +9,13 @@ from typing import Any
 
 from src.machine.load import alone
 from src.machine.progress import progress
+from src.models.families import dimensions_of
 from src.models.loading import load_config, load_graph
-from src.profiling.measured import Row, build_row, step_bytes
+from src.profiling.cost_model import CostModel, Workload
+from src.profiling.measured import MeasuredRow, build_row, step_bytes
 from src.profiling.measured_table import COLUMNS, cells
-from src.profiling.point import Point as Cost
-from src.profiling.point import Workload
 from src.profiling.runtimes.job import Measurement
 from src.profiling.runtimes.launch import measure, measure_bandwidth
-from src.profiling.shapes import Dimensions
 from src.stages.base import RESULT, Stage, obtain, read_json, unless_busy
 from src.stages.point import Point
 from src.stages.profile import prompt_length
@@ -60,7 +59,7 @@ class Measure(Stage):
             each.check()
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
-        """One row a runtime (:class:`src.profiling.measured.Row`), and the bandwidth they are compared with."""
+        """One row a runtime (:class:`src.profiling.measured.MeasuredRow`), and the bandwidth they are compared with."""
         runtimes, most = timed(point), point.settings.profile.max_load
         with alone(runtimes[0].threads, most):
             bandwidth = measure_bandwidth(runtimes[0].threads)
@@ -73,7 +72,7 @@ class Measure(Stage):
         tracker.table(self.name, "runtimes", list(COLUMNS), [cells(row) for row in self.result(point)["rows"]])
 
 
-def _row(each: Timed, limit_gbs: float) -> Row:
+def _row(each: Timed, limit_gbs: float) -> MeasuredRow:
     """Exports what has to be, and measures it; a measurement that is stored is not repeated."""
     settings = each.point.settings
     prompt = prompt_length(each.point)
@@ -86,7 +85,9 @@ def _row(each: Timed, limit_gbs: float) -> Row:
         return asdict(replace(measured, load=beside.others))
 
     measured = Measurement(**read_json(obtain(each.entry, build, settings.device) / RESULT))
-    dimensions = Dimensions.from_config(load_config(settings.model))
+    dimensions = dimensions_of(load_config(settings.model))
     work = Workload(settings.profile.seconds, settings.profile.tokens, prompt)
-    moved = step_bytes(Cost(dimensions, load_graph(settings.model), work, {}), each.engine, each.runtime, each.specs())
+    moved = step_bytes(
+        CostModel(dimensions, load_graph(settings.model), work, {}), each.engine, each.runtime, each.specs()
+    )
     return build_row(each.engine, each.precision, file_bytes(folder), moved, measured, limit_gbs)

@@ -10,12 +10,11 @@ from typing import Any
 
 from src.data.transcripts import load_transcripts
 from src.methods.apply import input_bits
+from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
+from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import average
-from src.profiling.point import LinearBits, Workload
-from src.profiling.point import Point as Cost
 from src.profiling.profile import profile_point
-from src.profiling.shapes import Dimensions
 from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
 from src.stages.base import RESULT, Stage, obtain, read_json
@@ -49,7 +48,7 @@ class Profile(Stage):
         return {"quantize": point.quantized}
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
-        """See :class:`src.profiling.profile.Profile`."""
+        """See :class:`src.profiling.profile.PointProfile`."""
         log.info("profile: %s", point.label)
         cost, disk_bytes = _cost(point), Quantize().result(point)["disk_bytes"]
         return asdict(profile_point(cost, disk_bytes=disk_bytes, device=point.settings.edge_device))
@@ -85,12 +84,12 @@ def prompt_length(point: Point) -> int:
     return int(read_json(obtain(point.prompt, build, point.settings.device) / RESULT)["prompt"])
 
 
-def _cost(point: Point) -> Cost:
+def _cost(point: Point) -> CostModel:
     """The quantized model and the reference utterance."""
     settings, quantized = point.settings, Quantize().result(point)
     graph, chosen = load_graph(settings.model), settings.profile
-    return Cost(
-        dimensions=Dimensions.from_config(load_config(settings.model)),
+    return CostModel(
+        dimensions=dimensions_of(load_config(settings.model)),
         graph=graph,
         workload=Workload(chosen.seconds, chosen.tokens, prompt_length(point), chosen.batch, chosen.beams),
         bits=linear_bits(quantized["layers"], input_bits(graph, settings), static=settings.static_inputs),

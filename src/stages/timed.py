@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.export.base import Runtime
 from src.export.build import build_runtime
 from src.machine.provenance import installed, machine
-from src.profiling.runtimes.job import Job
+from src.profiling.runtimes.job import TimingJob
 from src.quant.checkpoint import load_weights
 from src.quant.granularity import WeightSpec
 from src.settings import ExportSettings
@@ -122,10 +122,10 @@ class Timed:
         stored = load_weights(self.exported.quantized.path / CHECKPOINT)
         return {path: weight.spec for path, weight in stored.weights.items()}
 
-    def job(self, folder: Path | None, prompt: int) -> Job:
+    def job(self, folder: Path | None, prompt: int) -> TimingJob:
         """What a process of its own is asked to measure."""
         settings = self.point.settings
-        return Job(
+        return TimingJob(
             engine=self.engine,
             source="" if folder is None else str(folder),
             model=settings.model.model_dump(mode="json"),

@@ -26,14 +26,13 @@ from rich.console import Console
 from rich.table import Table
 
 from src.export.onnx_generate import Recogniser
+from src.models.families import dimensions_of
 from src.models.loading import load_config, load_graph
+from src.profiling.cost_model import CostModel, Workload
 from src.profiling.measured import step_bytes
-from src.profiling.point import Point as Cost
-from src.profiling.point import Workload
-from src.profiling.runtimes.job import Job
+from src.profiling.runtimes.job import TimingJob
 from src.profiling.runtimes.launch import measure_bandwidth
 from src.profiling.runtimes.onnx_engine import OnnxEngine
-from src.profiling.shapes import Dimensions
 from src.stages.export import FOLDER, Export
 from src.stages.point import Point, open_point
 from src.stages.quantize import Quantize
@@ -67,7 +66,7 @@ def prepared(model: str, folder: Path, chosen: tuple[str, ...]) -> Point:
 
 def engine(point: Point, options: argparse.Namespace) -> OnnxEngine:
     recogniser = Recogniser(point.exported.path / FOLDER, options.threads)
-    job = Job("onnx", "", {}, options.seconds, 0, options.tokens, 1, 0, options.threads, "cpu")
+    job = TimingJob("onnx", "", {}, options.seconds, 0, options.tokens, 1, 0, options.threads, "cpu")
     return OnnxEngine(recogniser, job)
 
 
@@ -122,7 +121,7 @@ def moved(point: Point, options: argparse.Namespace, prompt: int) -> int:
     """Bytes that a decode step reads."""
     settings = point.settings
     work = Workload(options.seconds, options.tokens, prompt)
-    cost = Cost(Dimensions.from_config(load_config(settings.model)), load_graph(settings.model), work, {})
+    cost = CostModel(dimensions_of(load_config(settings.model)), load_graph(settings.model), work, {})
     each = Timed(point, "onnx")
     return step_bytes(cost, "onnx", each.runtime, each.specs())
 
@@ -207,7 +206,7 @@ def _show_files(console: Console, points: dict[str, Point]) -> None:
     """Bytes of what is quantized: in float32 and in each file."""
     for name, point in points.items():
         each, graph = Timed(point, "onnx"), load_graph(point.settings.model)
-        cost = Cost(Dimensions.from_config(load_config(point.settings.model)), graph, Workload(1.0, 1, 1), {})
+        cost = CostModel(dimensions_of(load_config(point.settings.model)), graph, Workload(1.0, 1, 1), {})
         specs = each.specs()
         chosen = [weight for weight in (*graph.linears, *cost.ends) if weight.path in specs]
         if chosen:

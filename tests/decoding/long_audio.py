@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from src.data.audio import SAMPLING_RATE, Waveform
-from src.models.whisper import WhisperSpeech
+from src.models.whisper.speech import WhisperSpeech
 from tests.tiny import tiny_whisper
 
 NO_TIMESTAMPS = 95

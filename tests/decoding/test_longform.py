@@ -19,7 +19,7 @@ from src.decoding.longform import Course, cuts, decode_long, sequential
 from src.decoding.transcribe import transcribe_corpus
 from src.models.loading import load
 from src.models.speech import SpeechModel
-from src.models.whisper import WhisperSpeech
+from src.models.whisper.speech import WhisperSpeech
 from src.quant.fake import kv_layer_factory
 from src.runs.records import build_record
 from src.scoring.wer import score

@@ -12,12 +12,13 @@ from transformers.generation.logits_process import WhisperTimeStampLogitsProcess
 from src.decoding.decode import greedy
 from src.decoding.longform import sequential
 from src.decoding.timestamps import complete, time_rules
-from src.models.whisper import TimeTokens, WhisperSpeech
+from src.models.speech import TimeTokens
+from src.models.whisper.speech import WhisperSpeech
 from tests.decoding.long_audio import NO_TIMESTAMPS, POSITIONS, modulated, timed_whisper
 from tests.tiny import tiny_whisper
 
 EOS, VOCABULARY = 89, 197
-TIMES = TimeTokens(prompt=(90,), first=96, last=196, latest_start=50, cap=31)
+TIMES = TimeTokens(prompt=(90,), first=96, last=196, latest_start=50, cap=31, frames=2)
 ZERO, ONE, TWO = 96, 146, 196  # tokens of the times 0, 1 and 2 s
 
 
@@ -121,8 +122,10 @@ def test_every_window_goes_on_by_a_time_token_at_least() -> None:
 def test_a_whisper_says_whether_it_knows_times() -> None:
     speech = timed_whisper(seed=0)
     first, last = NO_TIMESTAMPS + 1, NO_TIMESTAMPS + 1 + POSITIONS
-    assert speech.time_tokens == TimeTokens(prompt=speech.prompt[:-1], first=first, last=last, latest_start=50, cap=31)
-    assert speech.window_frames == POSITIONS * TIMES.frames
+    assert speech.time_tokens == TimeTokens(
+        prompt=speech.prompt[:-1], first=first, last=last, latest_start=50, cap=31, frames=2
+    )
+    assert speech.time_tokens.window == POSITIONS * TIMES.frames
     del speech.module.generation_config.max_initial_timestamp_index
     assert speech.time_tokens.latest_start == 50  # 1 s, where the checkpoint does not say
     assert without_times().time_tokens is None

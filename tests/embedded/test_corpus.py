@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from src.embedded.build import DATA, MODELS
-from src.embedded.corpus import PUBLISHED, SCHEMA, Utterance, parquet, read_config
+from src.embedded.corpus import PUBLISHED, SCHEMA, SpokenLine, parquet, read_config
 from src.embedded.script import SIZES, script
 from src.embedded.synthesis import MAX_SECONDS, RATE
 from src.embedded.voices import FLITE, SEEN, UNSEEN
@@ -18,7 +18,7 @@ MEGABYTE = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def published() -> dict[str, list[Utterance]]:
+def published() -> dict[str, list[SpokenLine]]:
     return {config: read_config(DATA, config) for config in PUBLISHED}
 
 
@@ -38,7 +38,7 @@ def test_the_card_declares_every_config() -> None:
         assert f"  - split: {split}\n    path: {config}/{split}-*\n" in header
 
 
-def test_audio_is_finite_sixteen_kilohertz_and_as_long_as_stated(published: dict[str, list[Utterance]]) -> None:
+def test_audio_is_finite_sixteen_kilohertz_and_as_long_as_stated(published: dict[str, list[SpokenLine]]) -> None:
     for config, utterances in published.items():
         assert len(utterances) == SIZES[config]
         stated = pq.read_table(parquet(DATA, config), columns=["audio_length_s"])["audio_length_s"].to_pylist()
@@ -50,7 +50,7 @@ def test_audio_is_finite_sixteen_kilohertz_and_as_long_as_stated(published: dict
             assert 0.5 < seconds <= MAX_SECONDS
 
 
-def test_test_sets_are_large_enough_and_hold_unseen_voices(published: dict[str, list[Utterance]]) -> None:
+def test_test_sets_are_large_enough_and_hold_unseen_voices(published: dict[str, list[SpokenLine]]) -> None:
     for config, least in (("clean", 0.1), ("other", 0.6)):
         voices = [utterance.voice for utterance in published[config]]
         assert len(voices) >= 300
@@ -60,7 +60,7 @@ def test_test_sets_are_large_enough_and_hold_unseen_voices(published: dict[str, 
     assert all(utterance.voice in TRAINING_VOICES for utterance in published["calibration"])
 
 
-def test_the_files_are_what_the_script_says(published: dict[str, list[Utterance]]) -> None:
+def test_the_files_are_what_the_script_says(published: dict[str, list[SpokenLine]]) -> None:
     for config, utterances in published.items():
         assert {(u.id, u.text) for u in utterances} == {(line.id, line.text) for line in script(config)}
 

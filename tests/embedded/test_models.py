@@ -8,7 +8,7 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
 from src.embedded.build import DATA, MODELS
 from src.embedded.corpus import read_config
-from src.embedded.families import FAMILIES
+from src.embedded.recipes import RECIPES
 from src.embedded.scoring import word_error_rate
 from src.embedded.script import script
 from src.embedded.synthesis import RATE
@@ -16,7 +16,7 @@ from src.embedded.synthesis import RATE
 UTTERANCES = 12
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=list(RECIPES))
 def loaded(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
     folder = MODELS / request.param
     model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The parts of the training recipe: features, distortions, schedule, and a step of each family."""
+"""The parts of the training recipe: features, distortions, schedule, and a step of each recipe."""
 
 import math
 from pathlib import Path
@@ -10,13 +10,14 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from src.embedded.acoustics import CLEAN, OTHER, Distortion, add_noise, coloured_noise, distort, noise_bank, telephone
-from src.embedded.families import FAMILIES
 from src.embedded.features import log_mel
 from src.embedded.grammar import distinct_sentences
 from src.embedded.pool import Pool, _write_shard
+from src.embedded.recipe import Schedule
+from src.embedded.recipes import RECIPES
 from src.embedded.script import script
 from src.embedded.synthesis import RATE
-from src.embedded.training import BATCH, Schedule, Trainer
+from src.embedded.training import BATCH, Trainer
 
 SECONDS = 6
 
@@ -93,12 +94,12 @@ def pool_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", list(FAMILIES))
+@pytest.mark.parametrize("name", list(RECIPES))
 def test_training_steps_resume_where_they_stopped(name: str, pool_folder: Path, tmp_path: Path) -> None:
-    family = FAMILIES[name](FAMILIES[name].make_processor(distinct_sentences(400, seed=1)))
+    recipe = RECIPES[name](RECIPES[name].make_processor(distinct_sentences(400, seed=1)))
     schedule = Schedule(steps=2, decay=1)
-    assert list(Trainer(family, pool_folder, tmp_path, seed=0).run(schedule, save_every=1, log_every=1)) == [1, 2]
-    resumed = Trainer(family, pool_folder, tmp_path, seed=0)
+    assert list(Trainer(recipe, pool_folder, tmp_path, seed=0).run(schedule, save_every=1, log_every=1)) == [1, 2]
+    resumed = Trainer(recipe, pool_folder, tmp_path, seed=0)
     assert resumed.step == 2
     assert list(resumed.run(schedule, save_every=1)) == []
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
@@ -107,8 +108,8 @@ def test_training_steps_resume_where_they_stopped(name: str, pool_folder: Path, 
 
 def test_a_resumed_run_draws_what_it_would_have_drawn(pool_folder: Path, tmp_path: Path) -> None:
     schedule = Schedule(steps=100, decay=1, mild=0)
-    family = FAMILIES["whisper"](FAMILIES["whisper"].make_processor(distinct_sentences(400, seed=1)))
-    trainer = Trainer(family, pool_folder, tmp_path, seed=0)
+    recipe = RECIPES["whisper"](RECIPES["whisper"].make_processor(distinct_sentences(400, seed=1)))
+    trainer = Trainer(recipe, pool_folder, tmp_path, seed=0)
     drawn = []
     for audio, _, _ in trainer._batches(schedule):
         drawn.append(audio)

@@ -20,7 +20,7 @@ from src.export.base import Exportable
 from src.export.onnx_codes import packed
 from src.export.onnx_generate import Recogniser
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import Form, linear
+from src.export.onnx_linear import OnnxForm, linear
 from src.quant.checkpoint import load_weights
 from src.stages.quantize import CHECKPOINT
 from tests.export.exporting import agreement, export, opened, quantized, tokens, utterances
@@ -71,7 +71,9 @@ def test_integer_products_are_those_that_were_simulated(tmp_path: Path) -> None:
     stored = load_weights(point.quantized.path / CHECKPOINT)
     graph = Graph(Exportable(point.settings.model, stored, abits, 0))
     x = graph.input("x", onnx.TensorProto.FLOAT, ["batch", "new", 192])
-    graph.output("y", linear(graph, x, path, Form("int8_dynamic", 1)), onnx.TensorProto.FLOAT, ["batch", "new", 1536])
+    graph.output(
+        "y", linear(graph, x, path, OnnxForm("int8_dynamic", 1)), onnx.TensorProto.FLOAT, ["batch", "new", 1536]
+    )
     session = onnxruntime.InferenceSession(graph.finish("linear").SerializeToString())
     tokens_of_all_sizes = torch.randn(3, 7, 192) * torch.logspace(-3, 3, 7).view(-1, 1)
     expected = speech.module.get_submodule(path)(tokens_of_all_sizes).numpy()

@@ -12,7 +12,7 @@ from transformers import MoonshineConfig
 
 from src.models.graph import Block, Component, Feed, Linear, ModelGraph, Rows
 from src.models.graph_check import GraphError, check_graph
-from src.models.moonshine_graph import moonshine_graph
+from src.models.moonshine.graph import moonshine_graph
 from src.models.speech import SpeechModel
 from tests.tiny import MOONSHINE, tiny_moonshine, tiny_whisper
 

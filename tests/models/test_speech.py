@@ -206,7 +206,7 @@ def test_moonshine_stops_after_the_tokens_its_audio_can_hold() -> None:
 
 def test_whisper_warns_when_it_cuts_long_clips(caplog: pytest.LogCaptureFixture) -> None:
     speech = tiny_whisper()  # a window of 2 s
-    with caplog.at_level(logging.WARNING, logger="src.models.whisper"):
+    with caplog.at_level(logging.WARNING, logger="src.models.whisper.speech"):
         features = speech.features(_waveforms(2.5, 1.0, 3.0))
     assert {tuple(feature.shape) for feature in features} == {(80, 200)}
     assert "2 clips are longer than the 2 s window" in caplog.text

@@ -8,11 +8,11 @@ from transformers import MoonshineConfig
 
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
+from src.models.families import dimensions_of
 from src.models.graph import ModelGraph
-from src.models.moonshine_graph import moonshine_graph
+from src.models.moonshine.graph import moonshine_graph
 from src.models.speech import SpeechModel
-from src.profiling.point import LinearBits, Point, Workload
-from src.profiling.shapes import Dimensions
+from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.quant.structure import Edit
 from src.settings import Settings
 from src.stages.profile import linear_bits
@@ -40,13 +40,13 @@ def page_config() -> MoonshineConfig:
 
 def page_point(
     weight_bits: int = 16, activation_bits: int = 16, kv_bits: int = 16, edits: tuple[Edit, ...] = ()
-) -> Point:
+) -> CostModel:
     """1 prompt token and 2 text tokens: 3 passes, 3 positions, 1 + 2 + 3 = 6 cache positions attended."""
     config = page_config()
     graph = moonshine_graph(config)
     bits = uniform_bits(graph, weight_bits, activation_bits)
     workload = Workload(THREE_FRAMES, tokens=2, prompt=1)
-    return Point(Dimensions.from_config(config), graph, workload, bits, kv_bits, edits)
+    return CostModel(dimensions_of(config), graph, workload, bits, kv_bits, edits)
 
 
 def uniform_bits(graph: ModelGraph, weight_bits: int, activation_bits: int) -> dict[str, LinearBits]:
@@ -66,10 +66,10 @@ def point_of(
     tokens: int = 5,
     bits: Mapping[str, LinearBits] | None = None,
     kv_bits: int = 16,
-) -> Point:
+) -> CostModel:
     """A point of a loaded model."""
     workload = Workload(seconds, tokens, len(speech.prompt))
-    return Point(Dimensions.from_config(speech.module.config), speech.graph, workload, bits or {}, kv_bits)
+    return CostModel(dimensions_of(speech.module.config), speech.graph, workload, bits or {}, kv_bits)
 
 
 def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
@@ -81,9 +81,9 @@ def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
 
 def point_of_quantized(
     speech: SpeechModel, settings: Settings, quantizer: Quantizer, seconds: float = 1.0, tokens: int = 5
-) -> Point:
+) -> CostModel:
     """The point of a quantized model as the profile stage makes it."""
     bits = linear_bits(quantizer.rows, input_bits(speech.graph, settings), static=settings.static_inputs)
     workload = Workload(seconds, tokens, len(speech.prompt))
-    dimensions = Dimensions.from_config(speech.module.config)
-    return Point(dimensions, speech.graph, workload, bits, settings.kvbits, tuple(quantizer.edits))
+    dimensions = dimensions_of(speech.module.config)
+    return CostModel(dimensions, speech.graph, workload, bits, settings.kvbits, tuple(quantizer.edits))

@@ -15,8 +15,8 @@ import torch
 from src.models.graph import Linear
 from src.models.speech import SpeechModel
 from src.profiling.bitops import by_component, by_phase, products, total_bops, total_macs
+from src.profiling.cost_model import CostModel, LinearBits
 from src.profiling.memory_io import activation_bytes, memory_io
-from src.profiling.point import LinearBits, Point
 from src.profiling.profile import parameter_count, profile_point
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.structure import Edit, rotation_edit
@@ -45,7 +45,7 @@ def _added(edits: tuple[Edit, ...], kv_bits: int = 16) -> tuple[dict[str, int], 
     return by_both[0], by_both[1], moved, activation_bytes(edited) - activation_bytes(plain)
 
 
-def _with(kept: LinearBits, path: str) -> Point:
+def _with(kept: LinearBits, path: str) -> CostModel:
     """The page at w4a8 but for one linear."""
     point = page_point(4, 8)
     return dataclasses.replace(point, bits={**point.bits, path: kept})

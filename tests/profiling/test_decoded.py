@@ -12,9 +12,9 @@ import pytest
 from src.data.transcripts import Transcript
 from src.models.speech import SpeechModel
 from src.profiling.bitops import products, total_bops, total_macs
+from src.profiling.cost_model import Workload
 from src.profiling.decoded import average
 from src.profiling.memory_io import memory_io
-from src.profiling.point import Workload
 from tests.profiling.profiling_points import point_of, uniform_bits
 from tests.tiny import tiny_moonshine, tiny_whisper
 

@@ -18,9 +18,9 @@ from src.profiling.bitops import (
     products,
     total_macs,
 )
+from src.profiling.cost_model import CostModel
 from src.profiling.latency import noise
 from src.profiling.passes import decode_step, prefill
-from src.profiling.point import Point
 from src.profiling.profile import parameter_count
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
@@ -68,7 +68,7 @@ def _counted_macs(call: Callable[[], Any]) -> tuple[Any, int]:
     return result, flops // 2
 
 
-def _check_every_phase(speech: SpeechModel, point: Point, kv_layer: Callable[[], CacheLayerMixin]) -> None:
+def _check_every_phase(speech: SpeechModel, point: CostModel, kv_layer: Callable[[], CacheLayerMixin]) -> None:
     speech.module.set_attn_implementation("eager")
     features = speech.features([noise(point.workload.seconds, speech.sampling_rate, seed=0)])
     encoded, encoder_macs = _counted_macs(lambda: speech.encode(features))

@@ -12,14 +12,14 @@ import pytest
 from src.errors import UserError
 from src.export.build import build_runtime
 from src.export.onnx_codes import blocked_bytes
+from src.models.families import dimensions_of
 from src.models.loading import load_config, load_graph
+from src.profiling.cost_model import CostModel, Workload
 from src.profiling.measured import build_row, step_bytes
 from src.profiling.measured_table import COLUMNS
-from src.profiling.point import Point, Workload
 from src.profiling.reference import Times
 from src.profiling.runtimes.bandwidth import measure as measure_bandwidth
 from src.profiling.runtimes.job import Measurement, summarize
-from src.profiling.shapes import Dimensions
 from src.project import ROOT
 from src.quant.granularity import WeightSpec
 from src.stages import timed
@@ -31,10 +31,10 @@ from tests.composed import composed
 PROMPT, TOKENS = 4, 20
 
 
-def cost(model: str) -> Point:
+def cost(model: str) -> CostModel:
     settings = composed(f"model={model}", "model.random_weights=true").model
     work = Workload(5.0, TOKENS, PROMPT)
-    return Point(Dimensions.from_config(load_config(settings)), load_graph(settings), work, {})
+    return CostModel(dimensions_of(load_config(settings)), load_graph(settings), work, {})
 
 
 def test_a_float32_step_of_whisper_small_reads_what_its_shape_says() -> None:

@@ -11,20 +11,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from src.models.speech import SpeechModel
 from src.profiling.bitops import by_phase, decoder_products, encoder_products, products, total_bops, total_macs
+from src.profiling.cost_model import CostModel, Workload
 from src.profiling.latency import noise
 from src.profiling.memory_io import activation_bytes, memory_io, memory_io_phases
 from src.profiling.passes import decode_step
-from src.profiling.point import Point, Workload
 from src.profiling.steps import steps
 from tests.profiling.profiling_points import THREE_FRAMES, page_point, point_of
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 
-def _with(batch: int, beams: int, tokens: int = 2, kv_bits: int = 16) -> Point:
+def _with(batch: int, beams: int, tokens: int = 2, kv_bits: int = 16) -> CostModel:
     return replace(page_point(kv_bits=kv_bits), workload=Workload(THREE_FRAMES, tokens, 1, batch, beams))
 
 
-def _macs(point: Point) -> dict[str, int]:
+def _macs(point: CostModel) -> dict[str, int]:
     return by_phase(products(point), lambda product: product.macs)
 
 

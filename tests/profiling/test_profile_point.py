@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from src.profiling.point import LinearBits
-from src.profiling.profile import Profile, profile_point
+from src.profiling.cost_model import LinearBits
+from src.profiling.profile import PointProfile, profile_point
 from src.profiling.steps import Steps
 from tests.profiling.profiling_points import page_point, point_of, uniform_bits
 from tests.tiny import tiny_whisper
 
 
-def _profile(weight_bits: int, activation_bits: int = 16) -> Profile:
+def _profile(weight_bits: int, activation_bits: int = 16) -> PointProfile:
     return profile_point(page_point(weight_bits, activation_bits), disk_bytes=1234)
 
 
@@ -55,7 +55,7 @@ def test_profile_survives_json() -> None:
     profile = _profile(4)
     fields = json.loads(json.dumps(dataclasses.asdict(profile)))
     steps = Steps(**{name: tuple(values) for name, values in fields["steps"].items()})
-    assert Profile(**{**fields, "steps": steps}) == profile
+    assert PointProfile(**{**fields, "steps": steps}) == profile
 
 
 def test_only_quantized_linears_count_towards_bits_per_weight() -> None:

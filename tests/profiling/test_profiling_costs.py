@@ -14,8 +14,8 @@ import pytest
 from src.models.graph import Component
 from src.models.speech import SpeechModel
 from src.profiling.bitops import Product, by_component, by_phase, products, total_bops, total_macs
+from src.profiling.cost_model import LinearBits
 from src.profiling.memory_io import activation_bytes, memory_io
-from src.profiling.point import LinearBits
 from tests.profiling.profiling_points import page_point, point_of, uniform_bits
 from tests.tiny import tiny_moonshine, tiny_whisper
 

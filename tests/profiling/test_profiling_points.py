@@ -7,9 +7,9 @@ import torch
 from transformers import BertConfig
 
 from src.errors import UserError
-from src.models.moonshine_graph import moonshine_graph
-from src.profiling.point import LinearBits, Point, Workload
-from src.profiling.shapes import Dimensions
+from src.models.families import dimensions_of
+from src.models.moonshine.graph import moonshine_graph
+from src.profiling.cost_model import CostModel, LinearBits, Workload
 from tests.profiling.profiling_points import THREE_FRAMES, page_config, point_of
 from tests.tiny import tiny_moonshine, tiny_whisper
 
@@ -18,7 +18,7 @@ from tests.tiny import tiny_moonshine, tiny_whisper
 def test_moonshine_frames_are_those_of_the_front_end(samples: int) -> None:
     speech = tiny_moonshine()
     frames = speech.encode([torch.zeros(samples)]).states.shape[1]
-    assert Dimensions.from_config(speech.module.config).frames(samples / 16_000) == frames
+    assert dimensions_of(speech.module.config).frames(samples / 16_000) == frames
 
 
 def test_workload_passes_positions_and_attended() -> None:
@@ -48,8 +48,8 @@ def test_more_tokens_than_positions_are_refused_with_the_limit() -> None:
 def test_bits_of_an_unknown_linear_are_refused() -> None:
     config = page_config()
     with pytest.raises(KeyError, match="no_such_linear"):
-        Point(
-            Dimensions.from_config(config),
+        CostModel(
+            dimensions_of(config),
             moonshine_graph(config),
             Workload(THREE_FRAMES, 2, 1),
             {"no_such_linear": LinearBits(1, 4, 16)},
@@ -58,4 +58,4 @@ def test_bits_of_an_unknown_linear_are_refused() -> None:
 
 def test_other_architectures_are_refused() -> None:
     with pytest.raises(UserError, match="bert"):
-        Dimensions.from_config(BertConfig())
+        dimensions_of(BertConfig())

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from src.errors import UserError
-from src.profiling.point import Point, Workload
+from src.profiling.cost_model import CostModel, Workload
 from src.profiling.roofline import roofline
 from src.project import ROOT
 from src.settings import EdgeDeviceSettings
@@ -39,7 +39,7 @@ def test_a_phase_takes_the_longer_of_its_two_times() -> None:
     assert found.notes == ()
 
 
-def _compute(point: Point, **gops: float) -> float:
+def _compute(point: CostModel, **gops: float) -> float:
     found = roofline(point, _device(1e9, **gops))
     assert found is not None
     return sum(phase.compute_ms for phase in found.phases.values())

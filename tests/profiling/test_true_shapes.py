@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
 from src.models.speech import SpeechModel
 from src.profiling.bitops import cross_kv_products, decoder_products, encoder_products, products, total_macs
+from src.profiling.cost_model import CostModel, Workload
 from src.profiling.latency import noise
 from src.profiling.passes import decode_step, prefill
-from src.profiling.point import Point, Workload
 from src.profiling.profile import parameter_count
-from src.profiling.shapes import Dimensions
 from src.project import ROOT
 from tests.composed import composed
 
@@ -27,14 +27,14 @@ MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 SECONDS, TOKENS = 3.3, 2
 
 
-def _at_true_shape(name: str) -> tuple[SpeechModel, Point]:
+def _at_true_shape(name: str) -> tuple[SpeechModel, CostModel]:
     settings = composed(f"model={name}", "model.random_weights=true").model
     device = "meta" if settings.family == "whisper" else "cpu"
     with torch.device(device):
         speech = load(settings, device, seed=0)
     speech.module.set_attn_implementation("eager")  # torch does not count fused attention on a CPU
-    dimensions = Dimensions.from_config(load_config(settings))
-    return speech, Point(dimensions, load_graph(settings), Workload(SECONDS, TOKENS, len(speech.prompt)), {})
+    dimensions = dimensions_of(load_config(settings))
+    return speech, CostModel(dimensions, load_graph(settings), Workload(SECONDS, TOKENS, len(speech.prompt)), {})
 
 
 def _counted(device: torch.device, call: Callable[[], Any]) -> tuple[Any, int]:

@@ -13,12 +13,12 @@ import pytest
 
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
+from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
+from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import breakdowns
-from src.profiling.point import LinearBits, Point, Workload
 from src.profiling.profile import parameter_count, stored_bytes
 from src.profiling.roofline import roofline
-from src.profiling.shapes import Dimensions
 from src.profiling.steps import steps
 from src.project import ROOT
 from src.quant.checkpoint import leftover_tensors, save_weights
@@ -69,16 +69,14 @@ def _section(name: str) -> str:
     return next(part for part in PAGE.split("\n## ") if part.startswith(name))
 
 
-def _point(name: str) -> Point:
+def _point(name: str) -> CostModel:
     settings = composed(f"model={name.replace('-', '_')}", "model.random_weights=true").model
     graph = load_graph(settings)
     bits = {
         each.path: LinearBits(WeightSpec(4, -1, False).stored_bytes(each.out_features, each.in_features), 4, 8)
         for each in graph.linears
     }
-    return Point(
-        Dimensions.from_config(load_config(settings)), graph, Workload(5.0, 20, PROMPTS[name]), bits, kv_bits=8
-    )
+    return CostModel(dimensions_of(load_config(settings)), graph, Workload(5.0, 20, PROMPTS[name]), bits, kv_bits=8)
 
 
 @pytest.mark.parametrize("name", PROMPTS)

@@ -71,7 +71,6 @@ def test_bit_widths_in_range(config: Config, bits: int) -> None:
         ("profile.beams", 0, "greater than or equal to 1"),
         ("edge_device.bandwidth_gb_s", -1, "greater than 0"),
         ("dataset.limit", 0, "greater than or equal to 1"),
-        ("model.family", "conformer", "'whisper' or 'moonshine'"),
         ("model.source", None, "string"),
         ("tracking.mode", "loud", "'offline', 'online' or 'none'"),
         ("scope.encoder", 7, "boolean"),

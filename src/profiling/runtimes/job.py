@@ -11,7 +11,7 @@ from src.profiling.reference import Times
 
 
 @dataclass(frozen=True)
-class Job:
+class TimingJob:
     """What to measure.
 
     Attributes:

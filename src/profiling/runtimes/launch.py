@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from src.profiling.runtimes.job import Job, Measurement
+from src.profiling.runtimes.job import Measurement, TimingJob
 from src.project import ROOT
 
 
-def measure(job: Job) -> Measurement:
+def measure(job: TimingJob) -> Measurement:
     """The measurement of ``job``.
 
     Raises:

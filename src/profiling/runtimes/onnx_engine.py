@@ -10,7 +10,7 @@ import onnxruntime
 from src.export.onnx_generate import Recogniser
 from src.machine.processor import cpu_model
 from src.profiling.reference import Engine, noise
-from src.profiling.runtimes.job import Job
+from src.profiling.runtimes.job import TimingJob
 
 VERSION = onnxruntime.__version__
 
@@ -18,7 +18,7 @@ VERSION = onnxruntime.__version__
 class OnnxEngine(Engine):
     """See the module docstring."""
 
-    def __init__(self, recogniser: Recogniser, job: Job) -> None:
+    def __init__(self, recogniser: Recogniser, job: TimingJob) -> None:
         self._recogniser = recogniser
         self._features = recogniser.features([noise(job.seconds, recogniser.told["sampling_rate"], job.seed)])
         self._prompt = np.array([recogniser.told["prompt"]], np.int64)
@@ -41,7 +41,7 @@ class OnnxEngine(Engine):
         return best
 
 
-def open_engine(job: Job) -> tuple[OnnxEngine, float, str]:
+def open_engine(job: TimingJob) -> tuple[OnnxEngine, float, str]:
     """The engine, milliseconds of loading, and the device's name."""
     start = time.perf_counter()
     recogniser = Recogniser(job.source, job.threads)

@@ -8,13 +8,13 @@ import torch
 
 from src.models.loading import load
 from src.profiling.latency import TorchEngine, device_name
-from src.profiling.runtimes.job import Job
+from src.profiling.runtimes.job import TimingJob
 from src.settings import ModelSettings
 
 VERSION = torch.__version__
 
 
-def open_engine(job: Job) -> tuple[TorchEngine, float | None, str]:
+def open_engine(job: TimingJob) -> tuple[TorchEngine, float | None, str]:
     """The engine, milliseconds of loading (None where weights are drawn), and the device's name."""
     torch.set_num_threads(job.threads)
     model = ModelSettings(**job.model)

@@ -14,7 +14,7 @@ import _pywhispercpp as whisper_cpp
 
 from src.machine.processor import cpu_model
 from src.profiling.reference import Engine, noise
-from src.profiling.runtimes.job import Job
+from src.profiling.runtimes.job import TimingJob
 
 VERSION = version("pywhispercpp")
 _SAMPLING_RATE = 16_000
@@ -23,7 +23,7 @@ _SAMPLING_RATE = 16_000
 class WhisperCppEngine(Engine):
     """See the module docstring."""
 
-    def __init__(self, context: whisper_cpp.whisper_context, job: Job) -> None:
+    def __init__(self, context: whisper_cpp.whisper_context, job: TimingJob) -> None:
         self._context, self._threads, self._prompt = context, job.threads, job.prompt
         waveform = noise(job.seconds, _SAMPLING_RATE, job.seed)
         _succeeded(whisper_cpp.whisper_pcm_to_mel(context, waveform, len(waveform), job.threads))
@@ -45,7 +45,7 @@ class WhisperCppEngine(Engine):
         self._past += 1
 
 
-def open_engine(job: Job) -> tuple[WhisperCppEngine, float, str]:
+def open_engine(job: TimingJob) -> tuple[WhisperCppEngine, float, str]:
     """The engine, milliseconds of loading, and the device's name."""
     options = whisper_cpp.whisper_context_default_params()
     options.use_gpu = options.flash_attn = False  # as the export asks for

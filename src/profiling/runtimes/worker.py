@@ -13,10 +13,10 @@ from pathlib import Path
 
 from src.profiling.memory_peak import process_peak_mib
 from src.profiling.reference import run_reference
-from src.profiling.runtimes.job import Job, Measurement, summarize
+from src.profiling.runtimes.job import Measurement, TimingJob, summarize
 
 
-def measure(job: Job) -> Measurement:
+def measure(job: TimingJob) -> Measurement:
     """Loads the job's runtime and runs the reference utterance."""
     module = import_module(f"src.profiling.runtimes.{job.engine}_engine")
     engine, load_ms, device = module.open_engine(job)
@@ -33,5 +33,5 @@ def measure(job: Job) -> Measurement:
 
 
 if __name__ == "__main__":
-    answer = asdict(measure(Job(**json.load(sys.stdin))))
+    answer = asdict(measure(TimingJob(**json.load(sys.stdin))))
     Path(sys.argv[1]).write_text(json.dumps(answer), encoding="utf-8")

@@ -1,21 +1,15 @@
 """What a recogniser's configuration says about its sizes: all that the analytic costs need besides the model graph.
 
-Sizes follow ``transformers.models.{whisper,moonshine}.modeling_*`` and are checked against built modules in the tests.
+Sizes follow transformers' modules of the family, and are checked against built ones in the tests.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
 
 from src.data.audio import SAMPLING_RATE
 from src.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import MoonshineConfig, PreTrainedConfig, WhisperConfig
-
-_MEL_HOP = 160  # samples between two log-mel frames of Whisper's feature extractor (10 ms)
 
 
 @dataclass(frozen=True)
@@ -62,12 +56,12 @@ class Stack:
         final_norm: parameters of the norm after the last block.
     """
 
-    layers: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    vectors: int
-    final_norm: int
+    layers: int = 0
+    heads: int = 0
+    kv_heads: int = 0
+    ffn: int = 0
+    vectors: int = 0
+    final_norm: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,13 +69,12 @@ class Dimensions:
     """Sizes of one recogniser.
 
     Attributes:
-        family: ``whisper`` or ``moonshine``.
         width: the residual stream's width d.
         head_dim: width of one attention head, as projected and cached.
         attended_head_dim: width of one head inside the attention products. Released Moonshine checkpoints pad heads
             with zeros to a multiple of 8 there (36 becomes 40), after the cache.
         encoder: encoder blocks.
-        decoder: decoder blocks; ``cross_vectors`` and ``cross_frame_vectors`` are theirs, too.
+        decoder: decoder blocks, none without a decoder; ``cross_vectors`` and ``cross_frame_vectors`` are theirs, too.
         gated_decoder: whether the decoder's fc1 makes a gate next to its ``ffn`` values.
         cross_vectors: per decoder block, cross-attention parameters outside weight matrices that every token needs:
             its norm and the biases of the q and output projections.
@@ -97,7 +90,6 @@ class Dimensions:
             utterance's length.
     """
 
-    family: str
     width: int
     head_dim: int
     attended_head_dim: int
@@ -114,19 +106,6 @@ class Dimensions:
     max_tokens: int
     hop: int
     window: int | None
-
-    @classmethod
-    def from_config(cls, config: PreTrainedConfig) -> Dimensions:
-        """Reads a ``WhisperConfig`` or ``MoonshineConfig``.
-
-        Raises:
-            UserError: the configuration belongs to another architecture.
-        """
-        if config.model_type == "whisper":
-            return _whisper(config)
-        if config.model_type == "moonshine":
-            return _moonshine(config)
-        raise UserError("model.family", f"no cost model for {config.model_type!r}", "Use a Whisper or a Moonshine")
 
     def lengths(self, seconds: float) -> tuple[int, ...]:
         """Positions before the first convolution and after each: the last is the number of encoder frames.
@@ -170,82 +149,3 @@ class Dimensions:
             problem = f"{samples / SAMPLING_RATE:g} s exceed the model's window"
             raise UserError("profile.seconds", problem, f"Use at most {inputs * self.hop / SAMPLING_RATE:g}")
         return inputs
-
-
-def _whisper(config: WhisperConfig) -> Dimensions:
-    """All norms have weight and bias; every linear has a bias except k_proj and the head; positions are tables."""
-    d, heads = config.d_model, config.decoder_attention_heads
-    return Dimensions(
-        family="whisper",
-        width=d,
-        head_dim=d // heads,
-        attended_head_dim=d // heads,
-        encoder=_whisper_stack(config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim, d),
-        decoder=_whisper_stack(config.decoder_layers, heads, config.decoder_ffn_dim, d),
-        gated_decoder=False,
-        cross_vectors=2 * d + 2 * d,
-        cross_frame_vectors=d,
-        vocab=config.vocab_size,
-        tied=config.tie_word_embeddings,
-        frontend=(Conv(config.num_mel_bins, d, 3, 1, 1, True), Conv(d, d, 3, 2, 1, True)),
-        frontend_vectors=config.max_source_positions * d,
-        token_positions=config.max_target_positions,
-        max_tokens=config.max_target_positions,
-        hop=_MEL_HOP,
-        window=config.max_source_positions,
-    )
-
-
-def _whisper_stack(layers: int, heads: int, ffn: int, d: int) -> Stack:
-    attention, mlp, norms = 3 * d, ffn + d, 2 * 2 * d
-    return Stack(layers, heads, heads, ffn, vectors=attention + mlp + norms, final_norm=2 * d)
-
-
-def _moonshine(config: MoonshineConfig) -> Dimensions:
-    """Norms have no bias, attention usually none, the feed-forward linears do; positions are rotary."""
-    d, heads, kv_heads = config.hidden_size, config.decoder_num_attention_heads, config.decoder_num_key_value_heads
-    head_dim = getattr(config, "head_dim", None) or d // heads
-    multiple = config.pad_head_dim_to_multiple_of or 1
-    bias = config.attention_bias * head_dim
-    return Dimensions(
-        family="moonshine",
-        width=d,
-        head_dim=head_dim,
-        attended_head_dim=-(-head_dim // multiple) * multiple,
-        encoder=_moonshine_encoder(config, bias),
-        decoder=Stack(
-            layers=config.decoder_num_hidden_layers,
-            heads=heads,
-            kv_heads=kv_heads,
-            ffn=config.intermediate_size,
-            vectors=2 * d + 2 * config.intermediate_size + d + bias * (heads + 2 * kv_heads),
-            final_norm=d,
-        ),
-        gated_decoder=True,
-        cross_vectors=d + bias * heads,
-        cross_frame_vectors=bias * 2 * kv_heads,
-        vocab=config.vocab_size,
-        tied=config.tie_word_embeddings,
-        frontend=(
-            Conv(1, d, 127, 64, 0, False),
-            Conv(d, 2 * d, 7, 3, 0, True),
-            Conv(2 * d, d, 3, 2, 0, True),
-        ),
-        frontend_vectors=2 * d,
-        token_positions=0,
-        max_tokens=config.max_position_embeddings,
-        hop=1,
-        window=None,
-    )
-
-
-def _moonshine_encoder(config: MoonshineConfig, bias: int) -> Stack:
-    d, heads, kv_heads = config.hidden_size, config.encoder_num_attention_heads, config.encoder_num_key_value_heads
-    return Stack(
-        layers=config.encoder_num_hidden_layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        ffn=config.intermediate_size,
-        vectors=2 * d + config.intermediate_size + d + bias * (heads + 2 * kv_heads),
-        final_norm=d,
-    )

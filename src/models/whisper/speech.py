@@ -7,7 +7,6 @@ number of encoder frames and all of them are real to the decoder: Whisper was tr
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,40 +17,14 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.masking_utils import create_causal_mask
 
 from src.models.cache_argument import cached
-from src.models.processors import check_window
-from src.models.speech import Encoded, SpeechModel
-from src.models.whisper_graph import whisper_graph
-from src.models.whisper_prompt import complete_generation, times_are_tokens
-from src.models.whisper_prompt import prompt as prompt_of
+from src.models.speech import Encoded, SpeechModel, TimeTokens
+from src.models.whisper.graph import whisper_graph
+from src.models.whisper.prompt import checkpoint_prompt, times_are_tokens
+from src.models.whisper.window import check_window
 
 _log = logging.getLogger(__name__)
 _FRONTEND_STRIDE = 2  # conv1 keeps the mel frame rate, conv2 halves it
 _LATEST_START = 50  # time tokens of 0.02 s: speech begins within 1 s, the default of the authors' decoder
-
-
-@dataclass(frozen=True)
-class TimeTokens:
-    """Tokens that stand for times within the window, from 0 to its end, an encoder position of 0.02 s apart.
-
-    Attributes:
-        prompt: what a transcript with times starts with: the prompt without "no timestamps".
-        first: id of the time 0. The id below it is "no timestamps".
-        last: id of the time at which the window ends. Ids above it are what a fine-tune added, words mostly.
-        latest_start: the latest time that a transcript may begin with, in time tokens.
-        cap: most tokens a window's transcript may have after the prompt.
-        frames: mel frames that one of them stands for.
-    """
-
-    prompt: tuple[int, ...]
-    first: int
-    last: int
-    latest_start: int
-    cap: int
-    frames: int = _FRONTEND_STRIDE
-
-    def holds(self, token: int) -> bool:
-        """Whether a token is a time."""
-        return self.first <= token <= self.last
 
 
 class WhisperSpeech(SpeechModel):
@@ -78,7 +51,7 @@ class WhisperSpeech(SpeechModel):
             module,
             whisper_graph(config),
             name=name,
-            prompt=_prompt(module, language, vocabulary),
+            prompt=checkpoint_prompt(module.generation_config, config, vocabulary, language),
             extractor=extractor or _default_extractor(config),
             tokenizer=tokenizer,
         )
@@ -89,12 +62,6 @@ class WhisperSpeech(SpeechModel):
         """The samples that clips are padded to."""
         samples: int = self._extractor.n_samples
         return samples
-
-    @property
-    def window_frames(self) -> int:
-        """Mel frames of the window."""
-        frames: int = self._extractor.nb_max_frames
-        return frames
 
     @property
     def time_tokens(self) -> TimeTokens | None:
@@ -114,6 +81,7 @@ class WhisperSpeech(SpeechModel):
             last=first + config.max_source_positions,
             latest_start=_LATEST_START if latest_start is None else latest_start,
             cap=self._cap(prompt),
+            frames=_FRONTEND_STRIDE,
         )
 
     def features(self, waveforms: list[np.ndarray]) -> list[Tensor]:
@@ -200,16 +168,3 @@ def _default_extractor(config: WhisperConfig) -> WhisperFeatureExtractor:
     frames_per_second = 100
     seconds = config.max_source_positions * _FRONTEND_STRIDE // frames_per_second
     return WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=seconds)
-
-
-def _prompt(module: PreTrainedModel, language: str | None, vocabulary: dict[str, int]) -> tuple[int, ...]:
-    if not vocabulary:
-        return _placeholder_prompt(module.config, language)
-    complete_generation(module.generation_config, module.config, vocabulary)
-    return prompt_of(module.generation_config, language)
-
-
-def _placeholder_prompt(config: WhisperConfig, language: str | None) -> tuple[int, ...]:
-    """Ids that follow the start token: as many as the real prompt has, which is all that matters to its cost."""
-    length = 2 if language is None else 4
-    return tuple((config.decoder_start_token_id + i) % config.vocab_size for i in range(length))

@@ -81,6 +81,21 @@ def prompt(generation: Any, language: str | None) -> tuple[int, ...]:
     return (start, languages[f"<|{language}|>"], generation.task_to_id["transcribe"], no_timestamps)
 
 
+def checkpoint_prompt(
+    generation: Any, config: Any, vocabulary: Mapping[str, int], language: str | None
+) -> tuple[int, ...]:
+    """:func:`prompt` after :func:`complete_generation`.
+
+    Without a vocabulary, arbitrary ids follow the start token: as many as the real prompt has, which is all that
+    matters to its cost.
+    """
+    if not vocabulary:
+        length = 2 if language is None else 4
+        return tuple((config.decoder_start_token_id + i) % config.vocab_size for i in range(length))
+    complete_generation(generation, config, vocabulary)
+    return prompt(generation, language)
+
+
 def times_are_tokens(ids: range, names: Mapping[int, str]) -> bool:
     """Whether the tokens ``ids`` are times by what the tokenizer calls them; older ones leave them without a name."""
     return all(_TIME.fullmatch(names.get(number, "<|0.00|>")) for number in ids)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from src.errors import UserError
+from src.models.dimensions import Dimensions
 from src.models.graph import Component, Linear, ModelGraph, Rows
-from src.profiling.shapes import Dimensions
 from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
 
@@ -79,7 +79,7 @@ class Workload:
 
 
 @dataclass(frozen=True)
-class Point:
+class CostModel:
     """Everything the analytic costs depend on.
 
     Attributes:

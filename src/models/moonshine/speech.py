@@ -18,7 +18,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 
 from src.models.cache_argument import cached
-from src.models.moonshine_graph import moonshine_graph
+from src.models.moonshine.graph import moonshine_graph
 from src.models.speech import Encoded, SpeechModel
 
 _TOKENS_PER_SECOND = 6.5  # the authors' bound against repetition loops, for their 32k vocabulary

@@ -1,0 +1,92 @@
+"""A family of recognisers as one object, known by transformers' ``model_type``: what sets it apart from the others.
+
+Importing a family is cheap: what needs torch or transformers is imported where it is called.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+    from src.models.dimensions import Dimensions
+    from src.models.graph import ModelGraph
+    from src.models.speech import SpeechModel
+    from src.settings import ModelSettings
+
+
+class Family(ABC):
+    """One architecture. Registered in :mod:`src.models.families`.
+
+    Attributes:
+        name: transformers' ``model_type``.
+        sizes: fields of config.json; the tensor and the axis that each is the size of.
+        layers: fields of config.json that count blocks; ``encoder`` or ``decoder``, as tensors' names have it.
+        width: the field of config.json with the width that attention heads share.
+        heads: fields of config.json that count attention heads.
+        tokens: token ids that config.json or generation_config.json has to tell.
+        more_fields: what its configuration class accepts beside its fields.
+        told_language: whether the prompt of a multilingual checkpoint tells language and task.
+    """
+
+    name: ClassVar[str]
+    sizes: ClassVar[Mapping[str, tuple[str, int]]]
+    layers: ClassVar[Mapping[str, str]]
+    width: ClassVar[str]
+    heads: ClassVar[tuple[str, ...]]
+    tokens: ClassVar[tuple[str, ...]] = ("eos_token_id",)
+    more_fields: ClassVar[frozenset[str]] = frozenset()
+    told_language: ClassVar[bool] = False
+
+    @property
+    def module(self) -> Any:
+        """The class of transformers with ``from_config`` and ``from_pretrained`` of its modules."""
+        from transformers import AutoModelForSpeechSeq2Seq
+
+        return AutoModelForSpeechSeq2Seq
+
+    @property
+    @abstractmethod
+    def extractor(self) -> Any:
+        """The class of its feature extractors."""
+
+    def check_extractor(self, extractor: Any, config: PreTrainedConfig) -> None:  # noqa: B027 - a hook
+        """Whether an extractor of that class makes what the encoder of ``config`` takes. Raises UserError."""
+
+    def prompt(
+        self,
+        generation: GenerationConfig,  # noqa: ARG002 - a hook
+        config: PreTrainedConfig,
+        vocabulary: Mapping[str, int],  # noqa: ARG002 - likewise
+        language: str | None,  # noqa: ARG002 - likewise
+    ) -> tuple[int, ...]:
+        """Token ids that transcripts start with; none where nothing is generated token by token.
+
+        Args:
+            generation: the checkpoint's generation settings; what they leave out may be added.
+            config: its configuration.
+            vocabulary: ids of all tokens, the special ones included; empty without a tokenizer.
+            language: ``model.language``.
+
+        Raises:
+            UserError: the checkpoint does not tell, or the language is none of its own.
+        """
+        start = getattr(config, "decoder_start_token_id", None)
+        return () if start is None else (start,)
+
+    @abstractmethod
+    def graph(self, config: PreTrainedConfig) -> ModelGraph:
+        """The structure of its modules."""
+
+    @abstractmethod
+    def dimensions(self, config: PreTrainedConfig) -> Dimensions:
+        """The sizes that the analytic costs need."""
+
+    @abstractmethod
+    def speech(
+        self, module: PreTrainedModel, settings: ModelSettings, extractor: Any | None, tokenizer: Any | None
+    ) -> SpeechModel:
+        """The recogniser around ``module``. Raises UserError."""

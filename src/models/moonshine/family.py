@@ -1,0 +1,104 @@
+"""What sets Moonshine apart; see :class:`~src.models.family.Family`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from src.models.dimensions import Conv, Dimensions, Stack
+from src.models.family import Family
+
+if TYPE_CHECKING:
+    from transformers import MoonshineConfig, PreTrainedConfig, PreTrainedModel
+
+    from src.models.graph import ModelGraph
+    from src.models.speech import SpeechModel
+    from src.settings import ModelSettings
+
+
+class Moonshine(Family):
+    """Moonshine of any size."""
+
+    name = "moonshine"
+    sizes: ClassVar[Mapping[str, tuple[str, int]]] = {
+        "hidden_size": ("decoder.embed_tokens.weight", 1),
+        "vocab_size": ("decoder.embed_tokens.weight", 0),
+        "intermediate_size": ("encoder.layers.0.mlp.fc1.weight", 0),
+    }
+    layers: ClassVar[Mapping[str, str]] = {
+        "encoder_num_hidden_layers": "encoder",
+        "decoder_num_hidden_layers": "decoder",
+    }
+    width = "hidden_size"
+    heads = ("encoder_num_attention_heads", "decoder_num_attention_heads")
+    tokens = ("eos_token_id", "decoder_start_token_id")
+    more_fields = frozenset({"partial_rotary_factor", "rope_theta"})
+
+    @property
+    def extractor(self) -> Any:
+        """Of waveforms."""
+        from transformers import Wav2Vec2FeatureExtractor
+
+        return Wav2Vec2FeatureExtractor
+
+    def graph(self, config: PreTrainedConfig) -> ModelGraph:
+        """See :mod:`src.models.moonshine.graph`."""
+        from src.models.moonshine.graph import moonshine_graph
+
+        return moonshine_graph(config)
+
+    def dimensions(self, config: MoonshineConfig) -> Dimensions:
+        """Norms have no bias, attention usually none, the feed-forward linears do; positions are rotary."""
+        d, heads, kv_heads = config.hidden_size, config.decoder_num_attention_heads, config.decoder_num_key_value_heads
+        head_dim = getattr(config, "head_dim", None) or d // heads
+        multiple = config.pad_head_dim_to_multiple_of or 1
+        bias = config.attention_bias * head_dim
+        return Dimensions(
+            width=d,
+            head_dim=head_dim,
+            attended_head_dim=-(-head_dim // multiple) * multiple,
+            encoder=_encoder(config, bias),
+            decoder=Stack(
+                layers=config.decoder_num_hidden_layers,
+                heads=heads,
+                kv_heads=kv_heads,
+                ffn=config.intermediate_size,
+                vectors=2 * d + 2 * config.intermediate_size + d + bias * (heads + 2 * kv_heads),
+                final_norm=d,
+            ),
+            gated_decoder=True,
+            cross_vectors=d + bias * heads,
+            cross_frame_vectors=bias * 2 * kv_heads,
+            vocab=config.vocab_size,
+            tied=config.tie_word_embeddings,
+            frontend=(
+                Conv(1, d, 127, 64, 0, False),
+                Conv(d, 2 * d, 7, 3, 0, True),
+                Conv(2 * d, d, 3, 2, 0, True),
+            ),
+            frontend_vectors=2 * d,
+            token_positions=0,
+            max_tokens=config.max_position_embeddings,
+            hop=1,
+            window=None,
+        )
+
+    def speech(
+        self, module: PreTrainedModel, settings: ModelSettings, extractor: Any | None, tokenizer: Any | None
+    ) -> SpeechModel:
+        """See :mod:`src.models.moonshine.speech`."""
+        from src.models.moonshine.speech import MoonshineSpeech
+
+        return MoonshineSpeech(module, name=settings.name, extractor=extractor, tokenizer=tokenizer)
+
+
+def _encoder(config: MoonshineConfig, bias: int) -> Stack:
+    d, heads, kv_heads = config.hidden_size, config.encoder_num_attention_heads, config.encoder_num_key_value_heads
+    return Stack(
+        layers=config.encoder_num_hidden_layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        ffn=config.intermediate_size,
+        vectors=2 * d + config.intermediate_size + d + bias * (heads + 2 * kv_heads),
+        final_norm=d,
+    )
