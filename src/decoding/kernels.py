@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from src.models.attention import attention_replaced
 from src.models.products import HAS_ONEDNN, product
 from src.quant.linear import QuantLinear
 
@@ -36,14 +37,12 @@ def inference_kernels(module: PreTrainedModel) -> Iterator[None]:
         yield
         return
     linears = [child for child in module.modules() if type(child) in (nn.Linear, QuantLinear)]
-    before = module.config._attn_implementation
     for linear in linears:
         linear.__dict__["forward"] = partial(_linear, linear)
-    module.config._attn_implementation = _NAME if before == "sdpa" else before
     try:
-        yield
+        with attention_replaced(module, _NAME, only="sdpa"):
+            yield
     finally:
-        module.config._attn_implementation = before
         for linear in linears:
             del linear.__dict__["forward"]
 

@@ -16,6 +16,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmitit
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from src.errors import UserError
+from src.machine.logs import returned_or_raised
 from src.runs.attempt import LOST, ended_on_request, lost
 from src.runs.failures import FAILURE, End, Job
 from src.storage.redaction import guard_output, redact_error, without_secrets
@@ -63,8 +64,8 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         for config in (returned.cfg, returned.hydra_cfg):
             if config is not None:
                 conceal(config)
-        if isinstance(returned._return_value, BaseException):
-            redact_error(returned._return_value)
+        if isinstance(error := returned_or_raised(returned), BaseException):
+            redact_error(error)
         return returned
 
     def announce(self, overrides: Sequence[Sequence[str]], first: int) -> Path:
@@ -114,7 +115,7 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         if outcome.status is JobStatus.COMPLETED:
             log.info("\t#%d done", launched.number)
             return outcome
-        end = End.of(outcome._return_value)  # `return_value` would raise it
+        end = End.of(returned_or_raised(outcome))
         log.warning("\t#%d failed: %s", launched.number, end.reason)
         if not (self._job(launched)[0].folder / FAILURE).exists():  # it failed before it could say so
             self._record(launched, end)

@@ -41,6 +41,11 @@ def _printing(handlers: Iterable[logging.Handler]) -> Iterable[logging.Handler]:
     return (each for each in handlers if isinstance(each, logging.StreamHandler) and each.stream in streams)
 
 
+def returned_or_raised(job: JobReturn) -> Any:
+    """What a job returned, or the error that it raised, which Hydra's public ``return_value`` would raise here."""
+    return job._return_value
+
+
 class QuietReturn(JobReturn):
     """A job's end that raises its error without printing its overrides first, as Hydra's does."""
 

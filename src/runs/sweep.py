@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from src.errors import UserError
+from src.machine.logs import returned_or_raised
 from src.runs.failures import FAILURE, End
 from src.storage.redaction import redact_text, redact_yaml, without_secrets
 from src.storage.secret_patterns import REDACTED
@@ -39,7 +40,7 @@ class SweepTable(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Writes why a point failed into its own log: of a whole sweep, Hydra reports the first failure only."""
         if job_return.status is JobStatus.FAILED and config.hydra.mode is RunMode.MULTIRUN:
-            error = job_return._return_value  # `return_value` would raise it
+            error = returned_or_raised(job_return)
             log.error("failed: %s", error, exc_info=None if isinstance(error, UserError) else error)
 
 

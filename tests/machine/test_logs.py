@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 
-from src.machine.logs import ConsoleFilter, route_libraries
+from src.machine.logs import ConsoleFilter, returned_or_raised, route_libraries
 
 
 @pytest.fixture
@@ -48,3 +49,10 @@ def test_what_libraries_warn_of_is_in_the_log_alone(
 def test_an_error_of_a_library_is_seen(streams: tuple[io.StringIO, io.StringIO]) -> None:
     logging.getLogger("asyncio").error("it broke")
     assert streams[0].getvalue() == "it broke\n"
+
+
+def test_hydra_still_keeps_what_a_failed_job_raised() -> None:
+    error = ValueError("of the job")
+    job = JobReturn(status=JobStatus.FAILED)
+    job.return_value = error
+    assert returned_or_raised(job) is error

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from src.calib.task import BlockInput
+from src.models.attention import attention_replaced
 
 _NAME = "attention_received"
 
@@ -67,11 +68,9 @@ def _intercepted(model: Any) -> Iterator[None]:
         scaling = options.get("scaling")
         raise _Seen(module, query, key, mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
 
-    before = model.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS[_NAME] = intercept
-    model.config._attn_implementation = _NAME
     try:
-        yield
+        with attention_replaced(model, _NAME):
+            yield
     finally:
-        model.config._attn_implementation = before
         del ALL_ATTENTION_FUNCTIONS[_NAME]
