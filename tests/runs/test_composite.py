@@ -28,6 +28,7 @@ LEADERBOARD = (
     *("spgispeech", "tedlium", "voxpopuli"),
 )
 MEMBERS = ("embedded_clean", "embedded_other")
+SAMPLE = ("librispeech_sample_clean", "librispeech_sample_other")
 SMALL = (
     *("dataset.limit=16", "calib.n=6", "profile.repeats=2", "profile.max_load=1000"),
     *("evaluate.bootstrap_samples=500", "evaluate.probe_clips=1"),
@@ -78,10 +79,12 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
 
 
 def test_every_composite_is_tested_here() -> None:
-    assert composites() == {"esb", "embedded"}
+    assert composites() == {"esb", "embedded", "librispeech_sample"}
 
 
-@pytest.mark.parametrize(("name", "expected"), [("esb", LEADERBOARD), ("embedded", MEMBERS)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("esb", LEADERBOARD), ("embedded", MEMBERS), ("librispeech_sample", SAMPLE)]
+)
 def test_a_composite_is_the_points_of_its_members(name: str, expected: tuple[str, ...]) -> None:
     found = members(f"dataset={name}", "wbits=3")
     assert tuple(found) == expected
