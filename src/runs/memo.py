@@ -22,7 +22,7 @@ from src.data.folder import Layout
 from src.errors import UserError
 from src.machine.interrupts import held
 from src.machine.provenance import gpus, processor
-from src.models.files import checkpoint_files
+from src.models.formats import source_files
 from src.models.source import resolve_source
 from src.runs import attempt
 from src.runs.objectives import objectives
@@ -174,7 +174,7 @@ def _inputs(settings: Settings) -> Iterator[Path]:
 def _model_files(model: ModelSettings) -> Iterator[Path]:
     folder = resolve_source(model.source)
     if folder is not None:
-        yield from checkpoint_files(folder)
+        yield from source_files(folder)
     elif model.revision is None and not model.random_weights:
         raise LookupError(model.source)
 

@@ -1,0 +1,77 @@
+"""Checkpoints in other formats than transformers', read by their bytes: no code of theirs is run, one module a format.
+
+Headers and settings are read at once, and tell what transformers would find in a folder of its own; weights are read
+when they are asked for. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from src.models.files import checkpoint_files
+from src.models.formats import ctranslate2, moonshine_ort, quantized
+from src.models.formats.foreign import Foreign
+
+__all__ = ["Foreign", "foreign", "settings_folder", "source_files"]
+
+_FORMATS: Final[tuple[Callable[[Path], Foreign | None], ...]] = (
+    quantized.describe,
+    ctranslate2.describe,
+    moonshine_ort.describe,
+)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    folder: TemporaryDirectory[str]  # removed when the process ends
+    holds: Foreign
+
+
+_shown: dict[Path, _Shown] = {}
+
+
+def foreign(folder: Path) -> Foreign | None:
+    """What is in ``folder``, or behind it where :func:`settings_folder` made it; None where it is transformers' own.
+
+    Raises:
+        UserError: a file of one of the formats is damaged, cut off, or of another model or version.
+    """
+    if folder in _shown:
+        return _shown[folder].holds
+    states = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in folder.iterdir() if file.is_file()]
+    return _foreign(folder, tuple(sorted(states)))
+
+
+@lru_cache(maxsize=16)
+def _foreign(folder: Path, _states: tuple[tuple[Path, int, int], ...]) -> Foreign | None:
+    return next(filter(None, (describe(folder) for describe in _FORMATS)), None)
+
+
+def settings_folder(folder: Path) -> Path:
+    """Where transformers finds its settings of the checkpoint in ``folder``: there, or made from another format's.
+
+    Raises:
+        UserError: as :func:`foreign`.
+    """
+    found = foreign(folder)
+    if found is None or not found.settings:
+        return folder
+    for shown in _shown.values():
+        if shown.holds is found:
+            return Path(shown.folder.name)
+    made = TemporaryDirectory(prefix="settings-")
+    for name, content in found.settings.items():
+        (Path(made.name) / name).write_bytes(content)
+    _shown[Path(made.name)] = _Shown(made, found)
+    return Path(made.name)
+
+
+def source_files(folder: Path) -> list[Path]:
+    """What the checkpoint in ``folder`` is made of, in any format: what its identity hashes. Raises UserError."""
+    found = foreign(folder)
+    return checkpoint_files(folder) if found is None else sorted(found.files)
