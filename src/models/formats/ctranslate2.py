@@ -294,7 +294,7 @@ def _settings(folder: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
             "errors": "replace",
             "model_max_length": 1024,
             "add_prefix_space": False,
-            "clean_up_tokenization_spaces": True,
+            "clean_up_tokenization_spaces": False,
         },
         preprocessor_config={
             "feature_extractor_type": "WhisperFeatureExtractor",

@@ -37,7 +37,7 @@ class Foreign:
 
 def as_json(**settings: Mapping[str, Any]) -> dict[str, bytes]:
     """The content of settings files by name, from their fields by name without suffix."""
-    return {f"{name}.json": (json.dumps(fields, indent=1) + "\n").encode() for name, fields in settings.items()}
+    return {f"{name}.json": json.dumps(fields).encode() for name, fields in settings.items()}
 
 
 def mapped(file: Path) -> np.ndarray:
@@ -49,7 +49,7 @@ def mapped(file: Path) -> np.ndarray:
     try:
         if not file.stat().st_size:
             raise wrong(f"{file} is empty", "Copy the file again")
-        data = np.memmap(file, np.uint8, mode="r")
+        data = np.memmap(file, np.uint8, mode="r").view(np.ndarray)
     except OSError as error:
         raise wrong(f"{file} cannot be read ({error.strerror})", "Make it readable, or copy it again") from error
     refuse_pointer(file, data[:64].tobytes())
