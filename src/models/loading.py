@@ -6,6 +6,7 @@ all cached never pays for them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from src.models.speech import SpeechModel
 
 __all__ = ["load", "load_config", "load_graph", "model_identity", "resolve_source"]
+
+_log = logging.getLogger(__name__)
 
 _PROCESSORS = "its feature extractor or tokenizer"
 # Accepted by the configuration class, though not among its fields.
@@ -49,7 +52,10 @@ def load(settings: ModelSettings, device: str, seed: int) -> SpeechModel:
         with only(folder, checkpoint_files(folder)) as shown:
             with _reading(settings, _PROCESSORS, shown):
                 extractor, tokenizer = load_processors(shown, config)
-            module = _pretrained_module(settings, config, shown, foreign(folder))
+            found = foreign(folder)
+            module = _pretrained_module(settings, config, shown, found)
+        if found and found.rounded:
+            _log.info("%s: %s; the baseline is that", settings.name, found.rounded)
     speech = _wrap(settings, module.to(device), extractor, tokenizer)
     _check(settings, speech.graph, module)
     return speech

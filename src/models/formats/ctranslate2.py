@@ -65,6 +65,8 @@ def describe(folder: Path) -> Foreign | None:
     with parsing(files[0], _KIND):
         config = _config(data, variables)
         pieces = dict(_pieces(config, variables))
+        for name in {piece.variable for piece in pieces.values()}:
+            _check_scale(name, variables)
         tensors = {name: Stored(files[0], "F32", _shape(piece, variables), 0, 0) for name, piece in pieces.items()}
 
     def read() -> dict[str, np.ndarray]:
@@ -161,6 +163,13 @@ def _values(data: _Joined, variables: Mapping[str, _Variable], name: str) -> np.
     return values.astype(np.float32) / scale.reshape(-1, *[1] * (values.ndim - 1))
 
 
+def _check_scale(name: str, variables: Mapping[str, _Variable]) -> None:
+    """Whether a variable is there and, if it holds integers, one scale or one a row. Raises LookupError, ValueError."""
+    variable = variables[name]
+    if variable.dtype not in ("<f2", "<f4") and variables[f"{name}_scale"].shape not in ((), (1,), variable.shape[:1]):
+        raise ValueError(f"{name}_scale is {variables[f'{name}_scale'].shape} for {variable.shape}")
+
+
 def _shape(piece: _Piece, variables: Mapping[str, _Variable]) -> tuple[int, ...]:
     rows, *others = variables[piece.variable].shape
     return len(range(rows)[piece.rows]), *others
@@ -219,7 +228,6 @@ def _pieces(config: Mapping[str, Any], variables: Mapping[str, _Variable]) -> It
 
     def both(to: str, source: str, rows: slice = every, *, bias: bool = True) -> Iterator[tuple[str, _Piece]]:
         for part in ("weight", "bias") if bias else ("weight",):
-            _ = variables[f"{source}/{part}"]
             yield f"model.{to}.{part}", _Piece(f"{source}/{part}", rows)
 
     def norm(to: str, source: str) -> Iterator[tuple[str, _Piece]]:

@@ -77,4 +77,4 @@ def _number(data: np.ndarray, at: int, kind: str) -> int:
     size = struct.calcsize(f"<{kind}")
     if not 0 <= at <= len(data) - size:
         raise ValueError(f"{len(data)} bytes, and an offset to {at}")
-    return int(struct.unpack_from(f"<{kind}", data, at)[0])
+    return int(struct.unpack_from(f"<{kind}", data.data, at)[0])

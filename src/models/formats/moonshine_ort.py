@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,11 +59,10 @@ def describe(folder: Path) -> Foreign | None:
     files = [folder / _ENCODER, folder / _DECODER]
     if not any(file.exists() for file in files):
         return None
-    tokenizer = next((folder / name for name in ("tokenizer.json", "tokenizer.bin") if (folder / name).exists()), None)
+    tokenizer = folder / ("tokenizer.json" if (folder / "tokenizer.json").exists() else "tokenizer.bin")
     for file in (*files, tokenizer):
-        if file is None or not file.exists():
-            problem = f"{folder} has no {'tokenizer.bin' if file is None else file.name}"
-            raise wrong(problem, "Copy all files of the model")
+        if not file.exists():
+            raise wrong(f"{folder} has no {file.name}", "Copy all files of the model")
     weights: dict[str, _Weight] = {}
     for file, prefix in zip(files, ("model.encoder.", ""), strict=True):
         with parsing(file, _KIND):
@@ -94,24 +94,25 @@ def _weights(file: Path) -> dict[str, _Weight]:
     held = {each.text(_TENSOR_NAME): each for graph in graphs for each in graph.tables(_GRAPH_INITIALIZERS)}
     found: dict[str, _Weight] = {}
 
-    def add(path: str, shape: tuple[int, ...], read: Callable[[], np.ndarray]) -> None:
-        found.setdefault(path, _Weight(file, shape, read))
-
     for node in (node for graph in graphs for node in graph.tables(_GRAPH_NODES)):
         kind, inputs = node.text(_NODE_TYPE), node.texts(_NODE_INPUTS)
         path = _OPERATION.sub("", node.text(_NODE_NAME)).strip("/").replace("/", ".")
         if kind in _PRODUCTS and path != "proj_out":  # the head is the embedding
-            rows, columns = _shape(held[inputs[1]])
-            add(f"{path}.weight", (columns, rows), lambda name=inputs[1]: np.ascontiguousarray(_real(held, name).T))
+            grid = _grid(held, inputs[1])
+            found[f"{path}.weight"] = _Weight(file, grid[0].shape[::-1], partial(_transposed, *grid))
         elif kind == "Gather" and inputs[0].endswith("_quantized"):
-            add(f"{path}.weight", _shape(held[inputs[0]]), lambda name=inputs[0]: _real(held, name))
+            grid = _grid(held, inputs[0])
+            found[f"{path}.weight"] = _Weight(file, grid[0].shape, partial(_real, *grid))
     for name, tensor in held.items():
-        plain, shape = _COPY.sub("", name), _shape(tensor)
-        if _PLAIN.search(plain):
-            add(plain, shape, lambda tensor=tensor: _array(tensor))
-        elif (match := _GROUP_NORM.fullmatch(plain)) and len(shape) == 2 and shape[0] > 1 and shape[1] == 1:
-            part = "weight" if match[1] == "Mul" else "bias"
-            add(f"groupnorm.{part}", shape[:1], lambda tensor=tensor: _array(tensor)[:, 0])
+        plain = _COPY.sub("", name)
+        match = _GROUP_NORM.fullmatch(plain)
+        if match and len(shape := _shape(tensor)) == 2 and shape[0] > 1 and shape[1] == 1:
+            plain, array = f"groupnorm.{'weight' if match[1] == 'Mul' else 'bias'}", _array(tensor)[:, 0]
+        elif _PLAIN.search(plain):
+            array = _array(tensor)
+        else:
+            continue
+        found[plain] = _Weight(file, array.shape, partial(np.asarray, array))
     return found
 
 
@@ -135,13 +136,29 @@ def _array(tensor: Table) -> np.ndarray:
     number = tensor.number(_TENSOR_TYPE)
     if number not in _DTYPES:
         raise ValueError(f"{tensor.text(_TENSOR_NAME)} is of type {number}, not one of {sorted(_DTYPES)}")
-    return tensor.octets(_TENSOR_BYTES).view(_DTYPES[number]).reshape(_shape(tensor))
+    array: np.ndarray = tensor.octets(_TENSOR_BYTES).view(_DTYPES[number]).reshape(_shape(tensor))
+    return array
 
 
-def _real(held: Mapping[str, Table], name: str) -> np.ndarray:
-    """What the integers of a tensor stand for: ``scale (code - zero)``."""
-    scale, zero = (_array(held[name.replace("_quantized", part)]) for part in ("_scale", "_zero_point"))
-    return (_array(held[name]).astype(np.float32) - zero.astype(np.float32)) * scale
+def _grid(held: Mapping[str, Table], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes, scale and zero point of a tensor; nothing is read yet."""
+    codes, scale, zero = (
+        _array(held[name.replace("_quantized", part)]) for part in ("_quantized", "_scale", "_zero_point")
+    )
+    if codes.ndim != 2 or codes.itemsize != 1 or scale.size != 1 or zero.size != 1:
+        raise ValueError(f"{name} is {codes.dtype} {list(codes.shape)}, with {scale.size} scales")
+    return codes, scale, zero
+
+
+def _real(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """What the integers of a tensor stand for, float32."""
+    real: np.ndarray = (codes.astype(np.float32) - zero.astype(np.float32)) * scale
+    return real
+
+
+def _transposed(codes: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """The same as [out, in], which is [in, out] here."""
+    return np.ascontiguousarray(_real(codes, scale, zero).T)
 
 
 def _config(weights: Mapping[str, _Weight]) -> dict[str, Any]:
@@ -209,7 +226,8 @@ def _tokenizer(data: bytes) -> bytes:
     A length of 128 and more takes two bytes. Pairs are merged in the order of the tokens that they make, as in every
     vocabulary of SentencePiece; of runs of spaces, which no transcript has, the authors' order is another one.
     """
-    names, at = [], 0
+    names: list[str] = []
+    at = 0
     while at < len(data):
         length, at = data[at], at + 1
         if length >= 128:

@@ -86,7 +86,7 @@ def dequantize(parts: Mapping[str, np.ndarray], spec: Mapping[str, Any]) -> np.n
     codes = np.zeros((rows, columns), np.float32)
     codes[:, kept] = _unpacked(parts["codes"], bits, int(kept.sum()))
     scale, zero = _grids(parts, spec)
-    weight = (codes.reshape(rows, scale.shape[1], -1) - zero[..., None]) * scale[..., None]
+    weight: np.ndarray = (codes.reshape(rows, scale.shape[1], -1) - zero[..., None]) * scale[..., None]
     weight = weight.reshape(rows, columns)[:, np.argsort(order)]
     if "dense_columns" in parts:
         weight[:, parts["dense_columns"]] = parts["dense_values"]
@@ -99,7 +99,8 @@ def dequantize(parts: Mapping[str, np.ndarray], spec: Mapping[str, Any]) -> np.n
 def _unpacked(packed: np.ndarray, bits: int, columns: int) -> np.ndarray:
     """Codes uint8 [rows, columns] from streams of bits, least significant first: [rows, bytes]."""
     stream = np.unpackbits(packed, axis=1, count=columns * bits, bitorder="little").reshape(len(packed), columns, bits)
-    return np.packbits(stream, axis=2, bitorder="little")[..., 0]
+    codes: np.ndarray = np.packbits(stream, axis=2, bitorder="little")[..., 0]
+    return codes
 
 
 def _grids(parts: Mapping[str, np.ndarray], spec: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +123,7 @@ def _statistic(parts: Mapping[str, np.ndarray], name: str, spec: Mapping[str, An
     rows, groups = spec["shape"][0], step.shape[1]
     codes = _unpacked(parts[f"{name}_codes"][None], each["bits"], rows * groups).reshape(rows, groups)
     row = np.arange(rows) // each["rows"]
-    values = step[row].astype(np.float32) * codes + parts[f"{name}_lowest"][row].astype(np.float32)
+    values: np.ndarray = step[row].astype(np.float32) * codes + parts[f"{name}_lowest"][row].astype(np.float32)
     return values.astype(step.dtype).astype(np.float32)
 
 
