@@ -37,6 +37,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FOLDER_PREFIXES = (".", "/", "~", "src/")
 _LONGEST_ID = 96
 _SOURCES = "Give the path of a checkpoint's folder, or a hub id such as openai/whisper-tiny"
+_ANOTHER = "To take another model, leave the digests out with ~model.sha256"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -225,13 +226,14 @@ def _folder_digest(folder: Path, expected: Mapping[str, str]) -> str:
     """
     digest = hashlib.sha256()
     try:
-        for file in source_files(folder):
+        files = source_files(folder)
+        if absent := expected.keys() - {file.relative_to(folder).as_posix() for file in files}:
+            raise wrong(f"model.sha256 names {', '.join(sorted(absent))}, which is no file of {folder}", _ANOTHER)
+        for file in files:
             name, found = file.relative_to(folder).as_posix(), sha256_once(file)
             if expected.get(name, found) != found:
                 problem = f"{file} has the sha256 {found}, and model.sha256 says {expected[name]}"
-                raise wrong(
-                    problem, "Copy or install it again; for another file, leave its line out of the model's yaml"
-                )
+                raise wrong(problem, f"Copy or install it again. {_ANOTHER}")
             digest.update(f"{name} {found}\n".encode())
     except OSError as error:
         raise wrong(
