@@ -64,10 +64,9 @@ def describe(folder: Path) -> Foreign | None:
                 weights[name] = dequantize(parts, spec).reshape(shapes[path])
             return {name: arrays[name] for name in plain} | weights
 
-    width = f"{bits[0]}" if len(bits) == 1 else f"{bits[0]} to {bits[-1]}" if bits else "16"
-    return Foreign(
-        tuple(checkpoint_files(folder)), {}, tensors, read, f"weights rounded to {width} bits by this project"
-    )
+    width = f"{bits[0]} to {bits[-1]}" if len(bits) > 1 else "".join(map(str, bits))
+    rounded = f"weights rounded to {width} bits by this project" if bits else None
+    return Foreign(tuple(checkpoint_files(folder)), {}, tensors, read, rounded)
 
 
 def dequantize(parts: Mapping[str, np.ndarray], spec: Mapping[str, Any]) -> np.ndarray:
