@@ -19,11 +19,9 @@ from src.models.formats.foreign import Foreign
 
 __all__ = ["Foreign", "foreign", "settings_folder", "source_files"]
 
-_FORMATS: Final[tuple[Callable[[Path], Foreign | None], ...]] = (
-    quantized.describe,
-    ctranslate2.describe,
-    moonshine_ort.describe,
-)
+# Of a folder with safetensors, only that can be meant.
+_SAFETENSORS: Final[tuple[Callable[[Path], Foreign | None], ...]] = (quantized.describe,)
+_OTHERS: Final[tuple[Callable[[Path], Foreign | None], ...]] = (ctranslate2.describe, moonshine_ort.describe)
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,12 @@ def foreign(folder: Path) -> Foreign | None:
 
 @lru_cache(maxsize=16)
 def _foreign(folder: Path, _states: tuple[tuple[Path, int, int], ...]) -> Foreign | None:
-    return next(filter(None, (describe(folder) for describe in _FORMATS)), None)
+    formats = _SAFETENSORS if _has_safetensors(folder) else _OTHERS
+    return next(filter(None, (describe(folder) for describe in formats)), None)
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
 
 
 def settings_folder(folder: Path) -> Path:
@@ -58,8 +61,8 @@ def settings_folder(folder: Path) -> Path:
     Raises:
         UserError: as :func:`foreign`.
     """
-    found = foreign(folder)
-    if found is None or not found.settings:
+    found = None if _has_safetensors(folder) else foreign(folder)
+    if found is None or folder in _shown:
         return folder
     for shown in _shown.values():
         if shown.holds is found:

@@ -49,13 +49,13 @@ class _Piece:
 
 
 def describe(folder: Path) -> Foreign | None:
-    """What is in a folder with model.bin and without safetensors.
+    """What is in a folder with model.bin, whole or in pieces.
 
     Raises:
         UserError: the model is damaged, cut off, no Whisper, or of another version, or settings are missing.
     """
     files = [folder / _WEIGHTS] if (folder / _WEIGHTS).exists() else sorted(folder.glob(_PARTS), key=_in_order)
-    if not files or list(folder.glob("*.safetensors")):
+    if not files:
         return None
     data = _Joined(files)
     with parsing(files[0], _KIND):
