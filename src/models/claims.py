@@ -24,6 +24,7 @@ from src.models.files import (
     weight_files,
     wrong,
 )
+from src.models.formats import foreign
 from src.models.tensors import FLOATS, Stored, equal, stored_tensors
 from src.settings import ModelSettings
 
@@ -41,6 +42,8 @@ _LAYER = re.compile(r"(?:^|\.)(encoder|decoder)\.layers\.(\d+)\.")
 def check_checkpoint(settings: ModelSettings, folder: Path) -> None:
     """Checks everything that can be told of the checkpoint in ``folder`` without reading a weight.
 
+    Where it is in another format, ``folder`` is that of :func:`src.models.formats.settings_folder`.
+
     Raises:
         UserError: it is an adapter, quantized, cut off, of another family or size, or in another format.
     """
@@ -54,7 +57,7 @@ def check_checkpoint(settings: ModelSettings, folder: Path) -> None:
     _check_types(tensors)
     for field, said, held in _sizes(family_of(settings.family), config, tensors):
         raise wrong(f"{folder / CONFIG} says {field} {said}, and the weights have {held}", COMPLETE)
-    _check_declared(settings, folder, config)
+    _check_declared(settings, config)
 
 
 def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
@@ -91,19 +94,26 @@ def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
 
 def own_head(folder: Path) -> bool:
     """Whether the weights hold a head that is not the token embedding, whatever config.json says of it."""
-    tensors = stored_tensors([file for file in weight_files(folder) if file.name != INDEX])
+    tensors = _stored(folder)
     head, embedding = _named(tensors, _HEAD), _named(tensors, _EMBEDDING)
-    return head is not None and embedding is not None and not equal(head, embedding)
+    return head is not None and embedding is not None and (foreign(folder) is not None or not equal(head, embedding))
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors by name; none where there are no weights. Raises UserError."""
-    tensors = stored_tensors([file for file in weight_files(folder) if file.name != INDEX])
-    return {name: tensor.shape for name, tensor in tensors.items()}
+    return {name: tensor.shape for name, tensor in _stored(folder).items()}
 
 
-def _tensors(folder: Path, files: list[Path]) -> dict[str, Stored]:
-    """All tensors by name. Raises UserError."""
+def _stored(folder: Path) -> Mapping[str, Stored]:
+    """All tensors by name, of any format. Raises UserError."""
+    found = foreign(folder)
+    return found.tensors if found else stored_tensors([file for file in weight_files(folder) if file.name != INDEX])
+
+
+def _tensors(folder: Path, files: list[Path]) -> Mapping[str, Stored]:
+    """All tensors by name, no index naming others. Raises UserError."""
+    if foreign(folder):
+        return _stored(folder)
     weights = [file for file in files if file.suffix == ".safetensors"]
     if not weights:
         raise wrong(f"{str(folder)!r} has no {WEIGHTS}; {_formats(folder)}", _CONVERT)
@@ -124,7 +134,7 @@ def _formats(folder: Path) -> str:
     kinds = {
         "pickled weights are not loaded, they can run code": (".bin", ".pt", ".pth", ".ckpt", ".index.json"),
         "weights of other names are not loaded": (".safetensors",),
-        "other formats are not loaded": (".h5", ".msgpack", ".onnx", ".gguf", ".nemo"),
+        "other formats are not loaded": (".h5", ".msgpack", ".onnx", ".ort", ".gguf", ".nemo"),
     }
     for words, endings in kinds.items():
         found = [name for name in names if name.endswith(endings)]
@@ -188,7 +198,7 @@ def _sizes(family: Family, config: Mapping[str, Any], tensors: Mapping[str, Stor
             yield field, config[field], held
 
 
-def _check_declared(settings: ModelSettings, folder: Path, config: Mapping[str, Any]) -> None:
+def _check_declared(settings: ModelSettings, config: Mapping[str, Any]) -> None:
     """The model's yaml, where it declares sizes, describes this checkpoint: a name is what results are read by.
 
     Heads are among them, whose number the weights do not tell.
@@ -198,7 +208,9 @@ def _check_declared(settings: ModelSettings, folder: Path, config: Mapping[str, 
     for field in sorted(sizes & settings.architecture.keys() & config.keys()):
         said, declared = config[field], settings.architecture[field]
         if said not in (declared, None):
-            problem = f"{folder} is of another size than model={settings.name}: {field} is {said}, not {declared}"
+            problem = (
+                f"{settings.source!r} is of another size than model={settings.name}: {field} is {said}, not {declared}"
+            )
             raise wrong(problem, "Choose the model yaml of that size, or write one with `architecture: {}` for it")
 
 

@@ -6,6 +6,7 @@ all cached never pays for them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 from src.errors import UserError, did_you_mean
 from src.models.claims import check_checkpoint, check_config, own_head, tensor_shapes
 from src.models.families import family_of
-from src.models.files import checkpoint_files, only
+from src.models.files import GENERATION, checkpoint_files, only
+from src.models.formats import Foreign, foreign, settings_folder
 from src.models.source import download, model_identity, resolve_revision, resolve_source
 from src.settings import ModelSettings
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from src.models.speech import SpeechModel
 
 __all__ = ["load", "load_config", "load_graph", "model_identity", "resolve_source"]
+
+_log = logging.getLogger(__name__)
 
 _PROCESSORS = "its feature extractor or tokenizer"
 
@@ -47,7 +51,10 @@ def load(settings: ModelSettings, device: str, seed: int) -> SpeechModel:
         with only(folder, checkpoint_files(folder)) as shown:
             with _reading(settings, _PROCESSORS, shown):
                 extractor, tokenizer = load_processors(shown, config)
-            module = _pretrained_module(settings, config, shown)
+            found = foreign(folder)
+            module = _pretrained_module(settings, config, shown, found)
+        if found and found.rounded:
+            _log.info("%s: %s; the baseline is that", settings.name, found.rounded)
     speech = family_of(settings.family).speech(module.to(device), settings, extractor, tokenizer)
     _check(settings, speech.graph, module)
     return speech
@@ -88,13 +95,10 @@ def load_graph(settings: ModelSettings) -> ModelGraph:
         UserError: the configuration is absent, of another family, or can not be fetched; or the headers of the weights,
             where there are some, tell of others than it describes.
     """
-    import torch
-
     from src.models.contents import check_shapes
 
     config = load_config(settings)
-    with torch.device("meta"):
-        module = _build(config)
+    module = _empty(config)
     if not settings.random_weights:
         check_shapes(settings.source, module, tensor_shapes(_folder(settings)))
     graph = family_of(settings.family).graph(config)
@@ -120,10 +124,10 @@ def load_config(settings: ModelSettings) -> PreTrainedConfig:
 
 
 def _folder(settings: ModelSettings) -> Path:
-    """The folder of the checkpoint, fetched if need be."""
+    """The folder of the checkpoint, fetched if need be; of another format, that of what transformers reads of it."""
     folder = resolve_source(settings.source)
     if folder is not None:
-        return folder
+        return settings_folder(folder)
     fetched = download(settings.source, resolve_revision(settings.source, settings.revision))
     check_checkpoint(settings, fetched)  # as the identity does for a folder: before anything else
     return fetched
@@ -193,15 +197,28 @@ def _build(config: PreTrainedConfig) -> PreTrainedModel:
     return module
 
 
-def _pretrained_module(settings: ModelSettings, config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
-    """The module with every weight read from the checkpoint."""
+def _empty(config: PreTrainedConfig) -> PreTrainedModel:
+    """A module of this configuration without weights."""
     import torch
+
+    with torch.device("meta"):
+        return _build(config)
+
+
+def _pretrained_module(
+    settings: ModelSettings, config: PreTrainedConfig, folder: Path, found: Foreign | None
+) -> PreTrainedModel:
+    """The module with every weight read from the checkpoint, which may be ``found`` to be of another format."""
+    import torch
+    from transformers import GenerationConfig
 
     from src.models.contents import check_loaded
 
     with _quiet(), _reading(settings, "weights that its config.json describes", folder):
-        module, report = family_of(settings.family).module.from_pretrained(
-            folder,
+        kind = type(_empty(config)) if found else family_of(settings.family).module
+        module, report = kind.from_pretrained(
+            None if found else folder,
+            state_dict=found and {name: torch.tensor(array) for name, array in found.read().items()},
             config=config,
             use_safetensors=True,
             trust_remote_code=False,
@@ -210,6 +227,8 @@ def _pretrained_module(settings: ModelSettings, config: PreTrainedConfig, folder
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported instead
         )
+        if found and (folder / GENERATION).exists():
+            module.generation_config = GenerationConfig.from_pretrained(folder)
     check_loaded(settings.source, module, report)
     return module
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -22,11 +22,12 @@ from src.models.files import (
     INDEX,
     SETTINGS,
     WEIGHTS,
-    checkpoint_files,
     shard_of_tensor,
     weight_files,
     wrong,
 )
+from src.models.formats import foreign, settings_folder, source_files
+from src.models.package import is_package, package_folder
 from src.project import ROOT
 from src.settings import ModelSettings
 from src.storage.digest import sha256_once
@@ -37,6 +38,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FOLDER_PREFIXES = (".", "/", "~", "src/")
 _LONGEST_ID = 96
 _SOURCES = "Give the path of a checkpoint's folder, or a hub id such as openai/whisper-tiny"
+_ANOTHER = "To take another model, leave the digests out with ~model.sha256"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -44,11 +46,14 @@ def resolve_source(source: str) -> Path | None:
     """The folder ``source`` names, or ``None`` where it is a hub id.
 
     Relative folders are looked up from the working directory, then from the project's root. What looks like
-    ``organisation/name`` is a hub id unless there is such a folder.
+    ``organisation/name`` is a hub id unless there is such a folder; ``package:NAME/FOLDER`` is data of an installed
+    package (:mod:`src.models.package`).
 
     Raises:
         UserError: ``source`` can only be a folder and there is none.
     """
+    if is_package(source):
+        return package_folder(source)
     try:
         path = Path(source).expanduser()
         for candidate in (Path.cwd() / path, ROOT / path):
@@ -89,16 +94,19 @@ def model_identity(settings: ModelSettings) -> dict[str, str]:
         return identity | {"architecture": json.dumps(settings.architecture, sort_keys=True)}
     folder = resolve_source(settings.source)
     if settings.random_weights and folder is not None:
+        folder = settings_folder(folder)
         check_config(settings, folder)
         return identity | {"architecture": sha256_once(folder / CONFIG)}
     if folder is not None:
-        check_checkpoint(settings, folder)
-        return identity | {"sha256": _folder_digest(folder)}
+        check_checkpoint(settings, settings_folder(folder))
+        found = foreign(folder)
+        rounded = {"rounded": f"{found.rounded}: the baseline is that"} if found and found.rounded else {}
+        return identity | {"sha256": _folder_digest(folder, settings.sha256)} | rounded
     return identity | {"id": settings.source, "revision": resolve_revision(settings.source, settings.revision)}
 
 
 def checkpoint_folder(settings: ModelSettings) -> Path | None:
-    """The folder of a checkpoint, fetched if need be; ``None`` for random weights, which come from no file.
+    """The folder with a checkpoint's settings, fetched if need be; ``None`` for random weights, which have no file.
 
     Raises:
         UserError: there is no such folder, or it cannot be fetched.
@@ -106,7 +114,9 @@ def checkpoint_folder(settings: ModelSettings) -> Path | None:
     if settings.random_weights:
         return None
     folder = resolve_source(settings.source)
-    return folder or download(settings.source, resolve_revision(settings.source, settings.revision))
+    if folder is not None:
+        return settings_folder(folder)
+    return download(settings.source, resolve_revision(settings.source, settings.revision))
 
 
 @lru_cache
@@ -209,12 +219,23 @@ def _unreachable(source: str, revision: str | None) -> UserError:
     )
 
 
-def _folder_digest(folder: Path) -> str:
-    """sha256 over names and contents of the files that loading reads."""
+def _folder_digest(folder: Path, expected: Mapping[str, str]) -> str:
+    """sha256 over names and contents of the files that loading reads, which are ``expected`` to have these by name.
+
+    Raises:
+        UserError: a file cannot be read, or has another content than expected.
+    """
     digest = hashlib.sha256()
     try:
-        for file in checkpoint_files(folder):
-            digest.update(f"{file.relative_to(folder).as_posix()} {sha256_once(file)}\n".encode())
+        files = source_files(folder)
+        if absent := expected.keys() - {file.relative_to(folder).as_posix() for file in files}:
+            raise wrong(f"model.sha256 names {', '.join(sorted(absent))}, which is no file of {folder}", _ANOTHER)
+        for file in files:
+            name, found = file.relative_to(folder).as_posix(), sha256_once(file)
+            if expected.get(name, found) != found:
+                problem = f"{file} has the sha256 {found}, and model.sha256 says {expected[name]}"
+                raise wrong(problem, f"Copy or install it again. {_ANOTHER}")
+            digest.update(f"{name} {found}\n".encode())
     except OSError as error:
         raise wrong(
             f"{error.filename} cannot be read ({error.strerror})", "Make it readable, or copy it again"

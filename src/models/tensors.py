@@ -47,11 +47,17 @@ def stored_tensors(files: Sequence[Path]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for file in files:
         state = file.stat()
-        for name, tensor in _header(file, state.st_size, state.st_mtime_ns).items():
+        for name, tensor in _header(file, state.st_size, state.st_mtime_ns)[0].items():
             if name in found:
                 raise wrong(f"{name} is both in {found[name].file} and in {file.name}", COMPLETE)
             found[name] = tensor
     return found
+
+
+def metadata(file: Path) -> Mapping[str, str]:
+    """What the writer of a file said of it. Raises UserError, as :func:`stored_tensors`."""
+    state = file.stat()
+    return _header(file, state.st_size, state.st_mtime_ns)[1]
 
 
 def equal(a: Stored, b: Stored) -> bool:
@@ -69,7 +75,7 @@ def equal(a: Stored, b: Stored) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _header(file: Path, size: int, _modified: int) -> Mapping[str, Stored]:
+def _header(file: Path, size: int, _modified: int) -> tuple[Mapping[str, Stored], Mapping[str, str]]:
     try:
         with file.open("rb") as opened:
             beginning = opened.read(64)
@@ -84,6 +90,7 @@ def _header(file: Path, size: int, _modified: int) -> Mapping[str, Stored]:
     try:
         described = json.loads(header)
         tensors = {name: _tensor(file, each, 8 + length) for name, each in described.items() if name != "__metadata__"}
+        told = dict(described.get("__metadata__") or {})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise wrong(f"{file} has a header that is no safetensors header", "Copy the file again") from error
     end = 8 + length
@@ -98,7 +105,7 @@ def _header(file: Path, size: int, _modified: int) -> Mapping[str, Stored]:
         raise _cut(file, size, end)
     if size > end:
         raise wrong(f"{file} has {size} bytes, {size - end} more than its tensors", "Copy the file again")
-    return tensors
+    return tensors, told
 
 
 def _tensor(file: Path, described: Mapping[str, Any], start: int) -> Stored:

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from src.data.hub_folder import HubFolder
 from src.errors import UserError
 from src.machine.provenance import gpus, processor
-from src.models.files import checkpoint_files
+from src.models.formats import source_files
 from src.models.source import resolve_source
 from src.runs import attempt
 from src.runs.records import RECORD, present, save_record
@@ -152,7 +152,7 @@ def _inputs(settings: Settings) -> Iterator[Path]:
 def _model_files(model: ModelSettings) -> Iterator[Path]:
     folder = resolve_source(model.source)
     if folder is not None:
-        yield from checkpoint_files(folder)
+        yield from source_files(folder)
     elif model.revision is None and not model.random_weights:
         raise LookupError(model.source)
 

@@ -61,6 +61,8 @@ class ModelSettings(Frozen):
     ``source`` is a hub id (``openai/whisper-tiny``) or a folder; relative folders are looked up from the working
     directory, then from the project's root. ``architecture`` holds the family's config fields, needed only to build
     the model with ``random_weights``. ``language`` is what it is told to write, or what it writes.
+
+    ``sha256`` has digests that files of the folder must have, by name.
     """
 
     name: Name
@@ -70,6 +72,7 @@ class ModelSettings(Frozen):
     random_weights: bool
     language: Language | None
     architecture: dict[str, Any]
+    sha256: dict[str, str] = {}
 
 
 class ScopeSettings(Frozen):

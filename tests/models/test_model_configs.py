@@ -17,7 +17,8 @@ from src.settings import ModelSettings
 
 CONF = ROOT / "conf"
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-PUBLISHED = [name for name in NAMES if not name.startswith("embedded_")]
+PACKAGED = [name for name in NAMES if name.endswith("_package")]
+PUBLISHED = [name for name in NAMES if not name.startswith("embedded_") and name not in PACKAGED]
 PARAMETERS = {  # of the published safetensors files, in millions
     "distil_large_v3": 756.4,
     "distil_small_en": 166.1,
@@ -55,6 +56,14 @@ def test_name_is_the_file_name(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_revision_is_a_commit(name: str) -> None:
     assert re.fullmatch("[0-9a-f]{40}", _settings(name).revision or "")
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_every_file_of_a_package_has_its_digest(name: str) -> None:
+    settings = _settings(name)
+    assert settings.sha256
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in settings.sha256.values())
+    assert settings.architecture == _settings(name.removesuffix("_package")).architecture
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
