@@ -51,6 +51,11 @@ _HEADS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {  # and the width th
     "whisper": ("d_model", ("encoder_attention_heads", "decoder_attention_heads")),
     "moonshine": ("hidden_size", ("encoder_num_attention_heads", "decoder_num_attention_heads")),
 }
+_USUAL: Final[Mapping[str, Mapping[str, Any]]] = {  # of every published size; no weight tells it
+    "whisper": {"activation_function": "gelu", "scale_embedding": False},
+    "moonshine": {"encoder_hidden_act": "gelu", "decoder_hidden_act": "silu"},
+}
+_ACTIVATIONS: Final = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "swish")
 _MORE: Final = ("max_position_embeddings", "encoder_num_key_value_heads", "decoder_num_key_value_heads")
 _TOKENS: Final = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
 _FREE: Final = frozenset(  # what a fine-tune may change
@@ -106,6 +111,11 @@ def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
             raise wrong(
                 f"{folder / CONFIG}: {config[width]} {width} cannot be shared by {config[field]} {field}", COMPLETE
             )
+    for field, usual in _USUAL[settings.family].items():
+        value = config.get(field, usual)
+        if value not in _ACTIVATIONS if isinstance(usual, str) else type(value) is not bool:
+            known = f"none of {', '.join(_ACTIVATIONS)}" if isinstance(usual, str) else "neither true nor false"
+            raise wrong(f"{folder / CONFIG} says {field} {value!r}, which is {known}", COMPLETE)
     _check_tokens(folder, config)
     return config
 
@@ -212,13 +222,16 @@ def _sizes(family: str, config: Mapping[str, Any], tensors: Mapping[str, Stored]
 def _check_declared(settings: ModelSettings, folder: Path, config: Mapping[str, Any]) -> None:
     """The model's yaml, where it declares sizes, describes this checkpoint: a name is what results are read by.
 
-    Heads are among them, whose number the weights do not tell.
+    Heads and activations are among them, which the weights do not tell; a yaml without sizes declares neither.
     """
+    usual = _USUAL[settings.family] if settings.architecture else {}
     sizes = {*_SIZES[settings.family], *_LAYERS[settings.family], *_HEADS[settings.family][1], *_MORE} - _FREE
-    for field in sorted(sizes & settings.architecture.keys() & config.keys()):
-        said, declared = config[field], settings.architecture[field]
+    expected = {**usual, **settings.architecture}
+    for field in sorted((sizes | usual.keys()) & expected.keys() & config.keys()):
+        said, declared = config[field], expected[field]
         if said not in (declared, None):
-            problem = f"{folder} is of another size than model={settings.name}: {field} is {said}, not {declared}"
+            what = "kind" if field in usual else "size"
+            problem = f"{folder} is of another {what} than model={settings.name}: {field} is {said}, not {declared}"
             raise wrong(problem, "Choose the model yaml of that size, or write one with `architecture: {}` for it")
 
 
