@@ -67,12 +67,12 @@ def _points(options: argparse.Namespace, *, may_be_empty: bool) -> tuple[pd.Data
     import pandas as pd
 
     from src.reporting.collect import choose, collect
-    from src.reporting.reading import read_records
+    from src.reporting.reading import damaged_entries, read_records
 
     if may_be_empty and not any((options.outputs / "records").glob("*.json")):
         return pd.DataFrame(), []
     records, notes = read_records(options.outputs)
-    return choose(collect(records), options.filters), notes
+    return choose(collect(records), options.filters), [*notes, *damaged_entries(options.outputs, records)]
 
 
 def _plots(files: list[Path]) -> int:

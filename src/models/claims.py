@@ -30,6 +30,7 @@ from src.settings import ModelSettings
 
 _ELSEWHERE: Final = ("transformers_weights", "configuration_files", "fast_tokenizer_files")
 _QUANTIZED: Final = ("quantization_config", "compression_config")
+_ACTIVATIONS: Final = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "swish")
 _MORE: Final = ("max_position_embeddings", "encoder_num_key_value_heads", "decoder_num_key_value_heads")
 _TOKENS: Final = ("eos_token_id", "decoder_start_token_id", "no_timestamps_token_id")
 _FREE: Final = frozenset(  # what a fine-tune may change
@@ -88,6 +89,11 @@ def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
             raise wrong(
                 f"{folder / CONFIG}: {width} {family.width} cannot be shared by {config[field]} {field}", COMPLETE
             )
+    for field, usual in family.usual.items():
+        value = config.get(field, usual)
+        if value not in _ACTIVATIONS if isinstance(usual, str) else type(value) is not bool:
+            known = f"none of {', '.join(_ACTIVATIONS)}" if isinstance(usual, str) else "neither true nor false"
+            raise wrong(f"{folder / CONFIG} says {field} {value!r}, which is {known}", COMPLETE)
     _check_tokens(family, folder, config)
     return config
 
@@ -201,16 +207,17 @@ def _sizes(family: Family, config: Mapping[str, Any], tensors: Mapping[str, Stor
 def _check_declared(settings: ModelSettings, config: Mapping[str, Any]) -> None:
     """The model's yaml, where it declares sizes, describes this checkpoint: a name is what results are read by.
 
-    Heads are among them, whose number the weights do not tell.
+    Heads and activations are among them, which the weights do not tell; a yaml without sizes declares neither.
     """
     family = family_of(settings.family)
+    usual = family.usual if settings.architecture else {}
     sizes = {*family.sizes, *family.layers, *family.heads, *_MORE} - _FREE
-    for field in sorted(sizes & settings.architecture.keys() & config.keys()):
-        said, declared = config[field], settings.architecture[field]
+    expected = {**usual, **settings.architecture}
+    for field in sorted((sizes | usual.keys()) & expected.keys() & config.keys()):
+        said, declared = config[field], expected[field]
         if said not in (declared, None):
-            problem = (
-                f"{settings.source!r} is of another size than model={settings.name}: {field} is {said}, not {declared}"
-            )
+            what = f"of another {'kind' if field in usual else 'size'} than model={settings.name}"
+            problem = f"{settings.source!r} is {what}: {field} is {said}, not {declared}"
             raise wrong(problem, "Choose the model yaml of that size, or write one with `architecture: {}` for it")
 
 

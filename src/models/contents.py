@@ -13,6 +13,7 @@ from src.models.files import wrong
 
 _log = logging.getLogger(__name__)
 _REMEDY = "Give the folder of a complete checkpoint; the result would be another model's"
+_WRAPPERS = ("_orig_mod.", "module.")  # of torch.compile and of data parallelism
 _NAMED = 5  # most names in a sentence
 
 Shape = tuple[int, ...]
@@ -79,6 +80,9 @@ def _check_names(
     parts = {name for each in (module, module.base_model) for name, _ in each.named_children()}
     inside = [name for name in unknown if name.split(".")[0] in parts or "lora_" in name]
     shapes = [f"{name} {list(found)}, not {list(wanted)}" for name, found, wanted in other]
+    wrapper = next((each for each in _WRAPPERS for name in unknown if name.startswith(each)), None)
+    saved = f"Its names begin with {wrapper!r}, as of a wrapped model: save the model inside (`model.{wrapper}"
+    remedy = f"{saved}save_pretrained(folder)`)" if wrapper else _REMEDY
     for problem, names in (
         ("lacks {} weights", missing),
         ("has {} weights of another shape than config.json says", shapes),
@@ -86,4 +90,4 @@ def _check_names(
     ):
         if names:
             shown = ", ".join(sorted(names)[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
-            raise wrong(f"{source!r} {problem.format(len(names))} ({shown})", _REMEDY)
+            raise wrong(f"{source!r} {problem.format(len(names))} ({shown})", remedy)

@@ -27,6 +27,7 @@ class Family(ABC):
         layers: fields of config.json that count blocks; ``encoder`` or ``decoder``, as tensors' names have it.
         width: the field of config.json with the width that attention heads share.
         heads: fields of config.json that count attention heads.
+        usual: fields of config.json that no weight tells, and what every published size says.
         tokens: token ids that config.json or generation_config.json has to tell.
         more_fields: what its configuration class accepts beside its fields.
         told_language: whether the prompt of a multilingual checkpoint tells language and task.
@@ -37,6 +38,7 @@ class Family(ABC):
     layers: ClassVar[Mapping[str, str]]
     width: ClassVar[str]
     heads: ClassVar[tuple[str, ...]]
+    usual: ClassVar[Mapping[str, str | bool]] = {}
     tokens: ClassVar[tuple[str, ...]] = ("eos_token_id",)
     more_fields: ClassVar[frozenset[str]] = frozenset()
     told_language: ClassVar[bool] = False

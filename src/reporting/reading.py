@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, Validation
 
 from src.errors import UserError
 from src.storage.checksum import CHECKSUM, distrust
+from src.storage.integrity import damage, holds
 
 AGAIN: Final = "Remove what is damaged and run its point again"
 _SHOWN: Final = 5  # files named in one sentence
@@ -153,3 +155,27 @@ def read_records(output_dir: Path) -> tuple[list[dict[str, Any]], list[str]]:
     if unchecked := sum(CHECKSUM not in record for record in found):
         notes.append(f"{unchecked} of {len(found)} records have no checksum, so that damage would not be noticed.")
     return found, notes
+
+
+def damaged_entries(output_dir: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence on stored results behind ``records`` that are damaged; what was cleared away is not.
+
+    Of what a note of a finished point vouches for, files that kept size and times are not read.
+    """
+    cache = output_dir / "cache"
+    vouched = dict[str, Any]()
+    for note in cache.glob("finished/*/note.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            vouched |= json.loads(note.read_text(encoding="utf-8"))["entries"]
+    named = {name for record in records for name in record.get("entries", {}).values()}
+    damaged = []
+    for folder in sorted(path for path in cache.glob("*/*") if path.name in named and path.is_dir()):
+        place = str(folder.relative_to(cache))
+        if place in vouched and holds(folder, vouched[place]):
+            continue
+        if (problem := damage(folder)) is not None:
+            damaged.append(f"{place} ({problem})")
+    if not damaged:
+        return []
+    told = "; ".join(damaged[:_SHOWN]) + (f"; and {len(damaged) - _SHOWN} more" if damaged[_SHOWN:] else "")
+    return [f"Damaged below {cache}, though the records are whole: {told}. Running their points again mends it."]

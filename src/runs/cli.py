@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -67,6 +69,8 @@ def _main(application: Callable[[], Any]) -> None:
 
 def explain(error: Exception) -> str | None:
     """The error in one line: field, problem and remedy; ``None`` where the user is not the one to mend it."""
+    if isinstance(error, FileNotFoundError) and traceback.extract_tb(error.__traceback__)[-1].name == "mkdir":
+        error = PermissionError(errno.EPERM, "", error.filename)  # all above it is there: as of /proc, which takes none
     if isinstance(error, OSError):
         error = unwritable(error, "choose another output_dir=/path") or error
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -123,7 +127,9 @@ def _check_arguments(arguments: list[str]) -> None:
             raise UserError("command line", f"{argument!r} sets nothing", GROUP_OR_KEY)
     secret = [argument for argument in arguments if REFERENCE in argument]
     for argument in arguments:
-        key = argument.partition("=")[0].lstrip("+")
+        key, sign, value = argument.lstrip("+").partition("=")
+        if key in _FOLDERS and sign and not value.strip("'\" "):  # before Hydra makes folders of it
+            raise UserError(key, "an empty name is no folder", f"Choose one, e.g. {key}=outputs")
         if key in _FOLDERS and (argument in secret or ("override_dirname" in argument and secret)):
             problem = "a key or token would become part of the name of a folder"
             raise UserError(key, problem, "Choose a name without it")

@@ -31,6 +31,7 @@ from src.settings.groups import (
     checked_name,
 )
 from src.settings.wandb_variables import obeyed
+from src.storage.redaction import without_secrets
 from src.text.languages import ENGLISH
 
 STAGES = ("calibrate", "quantize", "evaluate", "profile")
@@ -48,6 +49,14 @@ def _group_size(size: int) -> int:
     if size != -1 and size < 1:
         raise ValueError("group sizes are positive, or -1 for one group per output channel")
     return size
+
+
+def _folder(path: str) -> str:
+    if not path.strip():
+        raise ValueError("an empty name would be the working directory")
+    if without_secrets(path) != path:
+        raise ValueError("a key or token would become part of the name of a folder")
+    return path
 
 
 def _named(method: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +104,7 @@ class Settings(Frozen):
     device: str
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], AfterValidator(_on_device)]
     stages: tuple[Literal["calibrate", "quantize", "evaluate", "profile"], ...]
-    output_dir: str
+    output_dir: Annotated[str, AfterValidator(_folder)]
 
     @property
     def method_name(self) -> str:
@@ -142,6 +151,7 @@ _REMEDIES = {
     "export": "Use export.weights=codes, or leave it to the yaml",
     "edge_device": "Choose a yaml of conf/edge_device, e.g. edge_device=raspberry_pi_5, or edge_device=none",
     "profile": "Choose of torch, onnx_float32, onnx and whisper_cpp, e.g. profile.runtimes=[torch,onnx]",
+    "output_dir": "Choose a folder, e.g. output_dir=outputs",
     "method": "Choose a yaml of conf/method, e.g. method=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
     **dict.fromkeys(BIT_WIDTHS, "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"),

@@ -67,6 +67,7 @@ AIFF_DATA = WHOLE["aiff"].index(b"SSND") + 4
 TOTAL = 8 + 13  # of the samples in FLAC's header, with four bits that belong to the width
 ODD: dict[str, bytes] = {
     "RIFF size counts the whole file": at(WAV, 4, struct.pack("<I", len(WAV))),
+    "no byte rate": at(WAV, 28, bytes(4)),
     "RIFF size of a part": at(WAV, 4, struct.pack("<I", 999)),
     "RIFF size 0": at(WAV, 4, bytes(4)),
     "wav from a pipe, sox": at(at(WAV, 4, struct.pack("<I", 0x7FFFF024)), 40, struct.pack("<I", 0x7FFFF000)),
@@ -105,6 +106,11 @@ CONTRADICTIONS: dict[str, tuple[str, bytes]] = {
     "sound its header does not count": ("corrupt", at(WAV, 40, struct.pack("<I", 10_000))),
     "two chunks of sound": ("corrupt", _wav(FMT, chunk(b"data", SOUND), chunk(b"data", SOUND))),
     "24 bits in 4 bytes": ("corrupt", at(WAV, 32, struct.pack("<HH", 4, 24))),
+    "another byte rate than its sampling rate makes": ("corrupt", at(WAV, 28, struct.pack("<I", 44_100 * 2))),
+    "another sampling rate than its byte rate tells, W64": (
+        "corrupt",
+        WHOLE["w64"].replace(WAV[24:32], struct.pack("<II", 8_000, 32_000), 1),
+    ),
     "no chunk of sound": ("corrupt", _wav(FMT)),
     "no description": ("corrupt", _wav(chunk(b"data", SOUND))),
     "sound that is a part of a sample": ("truncated", ODD["wav from a pipe, ffmpeg"][:-1]),

@@ -146,6 +146,11 @@ EARLY: dict[str, tuple[Spoil, str]] = {
         both(edited("config.json", eos_token_id=None), edited("generation_config.json", eos_token_id=None)),
         "eos_token_id null",
     ),
+    "an unknown activation": (
+        edited("config.json", activation_function="magic"),
+        r"says activation_function 'magic', which is none of gelu, ",
+    ),
+    "a scale in words": (edited("config.json", scale_embedding="yes"), r"scale_embedding 'yes', which is neither true"),
     "a negative cap": (edited("generation_config.json", max_length=-1), r"max_length -1"),
 }
 
@@ -172,11 +177,21 @@ def adapted(held: dict[str, Any]) -> None:
     held["model.decoder.layers.0.self_attn.q_proj.lora_A.weight"] = torch.ones(4, 64)
 
 
+def wrapped(prefix: str) -> Spoil:
+    def change(held: dict[str, Any]) -> None:
+        for name in list(held):
+            held[prefix + name] = held.pop(name)
+
+    return tensors(change)
+
+
 # What takes the structure, hence transformers, to find: still from headers alone.
 STRUCTURE: dict[str, tuple[Spoil, str]] = {
     "a tensor lost": (tensors(lost), rf"lacks 1 weights \({LAYER}\)"),
     "another shape": (tensors(longer), rf"another shape .*\({LAYER} \[256, 64\], not \[128, 64\]\)"),
     "an adapter among the weights": (tensors(adapted), r"does not have \(.*q_proj\.lora_A\.weight\)"),
+    "compiled": (wrapped("_orig_mod."), r"begin with '_orig_mod\.'.*`model\._orig_mod\.save_pretrained"),
+    "of parallel training": (wrapped("module."), r"begin with 'module\.'.*`model\.module\.save_pretrained"),
     "no head of its own though it says so": (
         edited("config.json", tie_word_embeddings=False),
         r"lacks 1 weights \(proj_out",
@@ -204,7 +219,6 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
     "not a number": (of_value(float("nan")), rf"has in {LAYER} 1 of 8192 values NaN or infinite"),
     "infinite": (of_value(float("-inf")), rf"has in {LAYER} 1 of 8192 values NaN or infinite"),
     "too large to be stored": (of_value(1e6), rf"has in {LAYER} values too large for float16"),
-    "an unknown activation": (edited("config.json", activation_function="magic"), r"'?magic"),
 }
 
 PROCESSORS: dict[str, tuple[Spoil, str]] = {
@@ -258,6 +272,14 @@ def test_a_checkpoint_of_another_size_than_the_models_yaml_is_refused(field: str
         model_identity(model_settings(copy, architecture=declared))
     del declared[field]  # a fine-tune's vocabulary and window are its own
     model_identity(model_settings(copy, architecture=declared))
+
+
+@pytest.mark.parametrize(("field", "value"), [("activation_function", "relu"), ("scale_embedding", True)])
+def test_what_no_weight_tells_is_as_the_models_yaml_says(field: str, value: Any, copy: Path) -> None:
+    edited("config.json", **{field: value})(copy)
+    with pytest.raises(UserError, match=rf"of another kind than model=tiny: {field} is {value}, not "):
+        model_identity(model_settings(copy, architecture={"d_model": 64}))
+    model_identity(model_settings(copy, architecture={"d_model": 64, field: value}))
 
 
 def test_moonshine_is_checked_too(moonshine_folder: Path, tmp_path: Path) -> None:

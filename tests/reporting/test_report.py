@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from src.reporting.figures import draw
 from src.reporting.folder import Limits, write_report
 from src.reporting.marks import marks
 from src.reporting.panels import panels
-from src.reporting.reading import read_records
+from src.reporting.reading import damaged_entries, read_records
 from src.reporting.tables import Format, Layout, render
 from src.storage.checksum import with_checksum
+from src.storage.store import Store, write_json
 from tests import commands
 from tests.reporting.recorded import points, record, write, write_failure
 
@@ -303,3 +305,24 @@ def test_plots_of_names_with_odd_signs_show_them(tmp_path: Path) -> None:
     [pareto] = [path for path in written if path.name.startswith("pareto") and path.suffix == ".svg"]
     assert "a$b$^{x_" in pareto.read_text(encoding="utf-8")
     assert {path.parent for path in written} == {folder}
+
+
+def test_damaged_results_behind_a_record_are_told_and_those_cleared_away_are_not(
+    tmp_path: Path,
+) -> None:
+    stored = {
+        name: Store(tmp_path / "cache").entry(name, {"of": name}) for name in ("calibrate", "quantize", "profile")
+    }
+    for entry in stored.values():
+        entry.obtain(lambda folder: write_json(folder / "result.json", {"bytes": 1}))
+    other = Store(tmp_path / "cache").entry("quantize", {"of": "no record"})
+    other.obtain(lambda folder: write_json(folder / "result.json", {}))
+    records = [{"entries": {name: entry.fingerprint for name, entry in stored.items()}}]
+    assert damaged_entries(tmp_path, records) == []
+    for entry in (stored["quantize"], other):
+        (entry.path / "result.json").write_text("{}")
+    shutil.rmtree(stored["profile"].path)
+    [note] = damaged_entries(tmp_path, records)
+    assert f"quantize/{stored['quantize'].fingerprint} (checksum of result.json differs)" in note
+    assert other.fingerprint not in note
+    assert "profile" not in note

@@ -35,6 +35,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "malformed override": (["wbits={"], ["command line:", "'wbits={'", "key=value"]),
     "several values without -m": (["wbits=3,4"], ["wbits:", "'3,4'", "Add -m"]),
     "no such output_dir": (["output_dir={file}/below"], ["{file}/below", "output_dir="]),
+    "empty output_dir": (["output_dir="], ["output_dir:", "empty", "output_dir=outputs"]),
+    "output_dir where no folder can be": (["output_dir=/proc/x"], ["/proc/x", "output_dir="]),
     "bit width": (["wbits=9"], ["wbits:", "9", "2, 3, 4, 5, 6, 7, 8, or 16"]),
     "group size": (
         ["group_size=128"],

@@ -198,3 +198,13 @@ def test_settings_and_store_load_nothing_heavy() -> None:
     code = "import sys, src.settings, src.storage.store, src.errors, src.runs.cli, src.runs.sweep; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "datasets", "wandb"} & set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [("", "working directory"), (" ", "working directory"), ("/data/hf_" + "aB3" * 12, "key or token")],
+)
+def test_a_yaml_too_names_no_folder_after_a_secret_or_nothing(config: Config, folder: str, told: str) -> None:
+    error = refused(set_at(config, "output_dir", folder))
+    assert error.field == "output_dir"
+    assert told in str(error)

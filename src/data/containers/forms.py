@@ -115,12 +115,15 @@ def aiff_frames(found: Chunks) -> int:
 
 def _wav_width(name: bytes, order: str, found: Chunks) -> int:
     fmt = _describes(found, name, 16)
-    codec, channels, _, _, block, bits = struct.unpack(f"{order}HHIIHH", fmt[:16])
+    codec, channels, hertz, speed, block, bits = struct.unpack(f"{order}HHIIHH", fmt[:16])
     if codec == _EXTENSIBLE and len(fmt) >= 26:
         codec = struct.unpack(f"{order}H", fmt[24:26])[0]
-    if codec in _LOGARITHMIC:
-        return int(channels)
-    return _width(channels, bits, block) if codec in _LINEAR else 0
+    if codec not in _LOGARITHMIC | _LINEAR:
+        return 0
+    width = int(channels) if codec in _LOGARITHMIC else _width(channels, bits, block)
+    if speed not in (0, hertz * width):  # which of the two is wrong cannot be told, and a wrong rate is another speech
+        raise corrupt(f"its header gives {speed} bytes a second, and {hertz} samples of {width} bytes")
+    return width
 
 
 def _aiff_width(found: Chunks) -> int:

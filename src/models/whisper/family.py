@@ -37,6 +37,7 @@ class Whisper(Family):
     layers: ClassVar[Mapping[str, str]] = {"encoder_layers": "encoder", "decoder_layers": "decoder"}
     width = "d_model"
     heads = ("encoder_attention_heads", "decoder_attention_heads")
+    usual = {"activation_function": "gelu", "scale_embedding": False}
     told_language = True
 
     @property

@@ -68,7 +68,9 @@ def prompt(generation: Any, language: str | None) -> tuple[int, ...]:
     if not languages:
         if language is not None:
             raise UserError(
-                "model.language", f"{language!r} is set but the checkpoint is English-only", "Use model.language=null"
+                "model.language",
+                f"{language!r} is set but the checkpoint is English-only",
+                "Use model.language=null (what clips are in is dataset.language)",
             )
         return (start, no_timestamps)
     known = [code.strip("<|>") for code in languages]
