@@ -64,8 +64,8 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         for config in (returned.cfg, returned.hydra_cfg):
             if config is not None:
                 conceal(config)
-        if isinstance(error := returned_or_raised(returned), BaseException):
-            redact_error(error)
+        if isinstance(raised := returned_or_raised(returned), BaseException):
+            redact_error(raised)
         return returned
 
     def announce(self, overrides: Sequence[Sequence[str]], first: int) -> Path:

@@ -38,11 +38,12 @@ def test_no_module_names_a_family_that_is_not_its_own() -> None:
 
 
 def _is_own(file: Path, family: str) -> bool:
-    """Its package, modules with its name, the two registries, and the exporter to whisper.cpp, which knows no other."""
+    """Its package, modules with its name, the registries, and formats that know no other: whisper.cpp's, CTranslate2's."""
     path = file.relative_to(SRC)
-    if path in (Path("models/families.py"), Path("embedded/recipes.py")):
+    if path in map(Path, ("models/families.py", "models/formats/__init__.py", "embedded/recipes.py")):
         return True
-    return family in (*path.parts, *path.stem.split("_")) or (family == "whisper" and path.stem.startswith("ggml"))
+    format = path.stem.startswith("ggml") or path == Path("models/formats/ctranslate2.py")
+    return family in (*path.parts, *path.stem.split("_")) or (family == "whisper" and format)
 
 
 def _names(file: Path) -> Iterator[tuple[int, str]]:

@@ -31,7 +31,7 @@ class Moonshine(Family):
     }
     width = "hidden_size"
     heads = ("encoder_num_attention_heads", "decoder_num_attention_heads")
-    usual = {"encoder_hidden_act": "gelu", "decoder_hidden_act": "silu"}
+    usual: ClassVar[Mapping[str, str | bool]] = {"encoder_hidden_act": "gelu", "decoder_hidden_act": "silu"}
     tokens = ("eos_token_id", "decoder_start_token_id")
     more_fields = frozenset({"partial_rotary_factor", "rope_theta"})
 

@@ -37,7 +37,7 @@ class Whisper(Family):
     layers: ClassVar[Mapping[str, str]] = {"encoder_layers": "encoder", "decoder_layers": "decoder"}
     width = "d_model"
     heads = ("encoder_attention_heads", "decoder_attention_heads")
-    usual = {"activation_function": "gelu", "scale_embedding": False}
+    usual: ClassVar[Mapping[str, str | bool]] = {"activation_function": "gelu", "scale_embedding": False}
     told_language = True
 
     @property
