@@ -100,12 +100,10 @@ class Runtime(ABC):
 
     @property
     def holds(self) -> frozenset[Extra]:
-        """See the class."""
         return frozenset()
 
     @property
     def abits(self) -> frozenset[int]:
-        """See the class."""
         return frozenset({FULL_PRECISION})
 
     @property

@@ -102,7 +102,6 @@ class Ggml(Runtime):
         return weight.out_features * weight.in_features // BLOCK * kind.block_bytes
 
     def write(self, model: Exportable, folder: Path) -> list[str]:
-        """See the module docstring."""
         specs = {weight.spec for weight in model.stored.weights.values()}
         kind = next(kind for kind in self._kinds() if all(map(kind.holds, specs)))
         with (folder / FILE).open("wb") as file:

@@ -87,13 +87,11 @@ class Onnx(Runtime):
         return blocked_bytes(weight.out_features, weight.in_features, spec)
 
     def cross_bytes(self, heads: int, head_dim: int, frames: int) -> int | None:
-        """See :mod:`src.export.onnx_cross`."""
         from src.export.onnx_cross import CROSSES
 
         return CROSSES[self.cross_cache].read_bytes(heads, head_dim, frames)
 
     def write(self, model: Exportable, folder: Path) -> list[str]:
-        """See the module docstring."""
         import onnx
 
         from src.export import onnx_generate

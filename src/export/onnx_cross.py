@@ -47,20 +47,16 @@ class FloatCross:
     """Keys with the scores' scale and transposed, so that a product with one row reads along memory; plain values."""
 
     def shapes(self, head_dim: int, frames: int | str) -> dict[str, tuple[int, Shape]]:
-        """See the protocol."""
         kind = TensorProto.FLOAT
         return {"cross_keys": (kind, [head_dim, frames]), "cross_values": (kind, [frames, head_dim])}
 
     def stored(self, graph: Graph, keys: str, values: str, mask: str | None) -> dict[str, str]:  # noqa: ARG002
-        """See the protocol."""
         return {"cross_keys": graph.scaled_keys(keys, graph.model.graph.head_dim), "cross_values": values}
 
     def attend(self, graph: Graph, q: str, held: Mapping[str, str], bias: str | None) -> str:
-        """See the protocol."""
         return graph.attend(q, held["cross_keys"], held["cross_values"], bias)
 
     def read_bytes(self, heads: int, head_dim: int, frames: int) -> int:
-        """See the protocol."""
         return 4 * 2 * heads * head_dim * frames
 
 
@@ -81,7 +77,6 @@ class IntegerCross:
     """
 
     def shapes(self, head_dim: int, frames: int | str) -> dict[str, tuple[int, Shape]]:
-        """See the protocol."""
         return {
             "cross_keys": (TensorProto.INT8, [head_dim, frames]),
             "cross_key_scales": (TensorProto.FLOAT, [1, head_dim]),
@@ -103,7 +98,6 @@ class IntegerCross:
         return dict(zip(self.shapes(0, 0), made, strict=True))
 
     def attend(self, graph: Graph, q: str, held: Mapping[str, str], bias: str | None) -> str:
-        """See the protocol."""
         codes, step = _rounded_queries(graph, graph.op("Mul", q, held["cross_key_scales"]))
         scores = graph.op("Cast", graph.op("MatMulInteger", codes, held["cross_keys"]), to=TensorProto.FLOAT)
         scores = graph.op("Mul", graph.op("Sub", scores, held["cross_key_sums"]), step)
@@ -115,7 +109,6 @@ class IntegerCross:
         return graph.joined(graph.op("Mul", graph.op("Div", mixed, total), held["cross_value_scales"]))
 
     def read_bytes(self, heads: int, head_dim: int, frames: int) -> int:
-        """See the protocol."""
         return heads * (2 * head_dim * frames + 4 * frames + 2 * 4 * head_dim)
 
 

@@ -58,7 +58,6 @@ class Recogniser:
         return self._mels(waveforms) if "mel_filters" in self.told else self._padded(waveforms)
 
     def encode_features(self, features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See :meth:`encode`."""
         names = [output.name for output in self.encoder.get_outputs()]
         return dict(zip(names, self.encoder.run(names, features), strict=True))
 

@@ -56,7 +56,6 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
 
 
 def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
-    """See :func:`~src.export.onnx_decoder.cached_decoder`."""
     heads = model.config.decoder_num_attention_heads
     turns: list[Rotary] = []
 

@@ -38,7 +38,6 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
 
 
 def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
-    """See :func:`~src.export.onnx_decoder.cached_decoder`."""
     heads = model.config.decoder_attention_heads
 
     def embed(graph: Graph, tokens: str, positions: str) -> str:

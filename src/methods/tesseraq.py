@@ -70,15 +70,12 @@ class TesseraQ(Method):
         return self.start.needs | blocks | Needs(seed=True, simulates_inputs=True)
 
     def transform(self, bench: Workbench) -> Transformed:
-        """The start's."""
         return self.start.transform(bench)
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
-        """The start's."""
         return self.start.plan(bench)
 
     def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
-        """The start's."""
         return self.start.token_weights(bench, task)
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:

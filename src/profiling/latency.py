@@ -104,21 +104,17 @@ class TorchEngine(Engine):
         self._token: Tensor
 
     def encode(self) -> None:
-        """See the base."""
         self._encoded = self._speech.encode(self._features)
 
     def prefill(self) -> None:
-        """See the base."""
         self._cache = self._speech.new_cache(self._kv_layer)
         tell_frames(self._cache, self._encoded.mask)
         self._token = self._next(self._prompt)
 
     def step(self) -> None:
-        """See the base."""
         self._token = self._next(self._token)
 
     def timed(self, call: Callable[[], None]) -> float:
-        """See the base."""
         if self._speech.device.type != "cuda":
             return super().timed(call)
         with torch.cuda.device(self._speech.device):

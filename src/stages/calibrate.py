@@ -24,8 +24,6 @@ _FIGURES = tuple(field.name for field in fields(Distribution))
 
 
 class Calibrate(Stage):
-    """See the module docstring."""
-
     name = "calibrate"
 
     def entry(self, point: Point) -> Entry:

@@ -27,8 +27,6 @@ WORST = "worst.json"
 
 
 class Evaluate(Stage):
-    """See the module docstring."""
-
     name = "evaluate"
 
     def entry(self, point: Point) -> Entry:

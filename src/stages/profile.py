@@ -31,8 +31,6 @@ _STATIC_GRID_BYTES = 5  # see src.quant.inputs.InputGrid
 
 
 class Profile(Stage):
-    """See the module docstring."""
-
     name = "profile"
 
     def entry(self, point: Point) -> Entry:
@@ -48,7 +46,6 @@ class Profile(Stage):
         return {"quantize": point.quantized}
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
-        """See :class:`src.profiling.profile.PointProfile`."""
         log.info("profile: %s", point.label)
         cost, disk_bytes = _cost(point), Quantize().result(point)["disk_bytes"]
         return asdict(profile_point(cost, disk_bytes=disk_bytes, device=point.settings.edge_device))

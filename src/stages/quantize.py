@@ -46,8 +46,6 @@ COLUMNS = (
 
 
 class Quantize(Stage):
-    """See the module docstring."""
-
     name = "quantize"
 
     def entry(self, point: Point) -> Entry:

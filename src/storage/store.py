@@ -83,7 +83,6 @@ class Entry:
 
     @property
     def fingerprint(self) -> str:
-        """See :func:`fingerprint`."""
         return fingerprint(self.key)
 
     @property

@@ -38,7 +38,7 @@ def test_no_module_names_a_family_that_is_not_its_own() -> None:
 
 
 def _is_own(file: Path, family: str) -> bool:
-    """Its package, modules with its name, the registries, and formats that know no other: whisper.cpp's, CTranslate2's."""
+    """Its package, modules with its name, the registries, and formats of it alone: whisper.cpp's, CTranslate2's."""
     path = file.relative_to(SRC)
     if path in map(Path, ("models/families.py", "models/formats/__init__.py", "embedded/recipes.py")):
         return True

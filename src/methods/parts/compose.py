@@ -39,19 +39,15 @@ class Composed(Method):
         return self.rounder.needs | Needs(transforms=True)
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
-        """The rounder's. See :meth:`Method.plan`."""
         return self.rounder.plan(bench)
 
     def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
-        """The rounder's. See :meth:`Method.token_weights`."""
         return self.rounder.token_weights(bench, task)
 
     def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
-        """The rounder's. See :meth:`Method.fit_block`."""
         return self.rounder.fit_block(bench, task)
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
-        """The rounder's. See :meth:`Method.round`."""
         return self.rounder.round(W, spec, stats)
 
 

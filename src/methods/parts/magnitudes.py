@@ -37,7 +37,6 @@ class Magnitudes:
 
     @property
     def mean(self) -> float:
-        """The mean."""
         filled = self._counts.nonzero().flatten()
         return float((self._values[filled] * self._counts[filled]).sum() / self._total)
 

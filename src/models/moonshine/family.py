@@ -43,7 +43,6 @@ class Moonshine(Family):
         return Wav2Vec2FeatureExtractor
 
     def graph(self, config: PreTrainedConfig) -> ModelGraph:
-        """See :mod:`src.models.moonshine.graph`."""
         from src.models.moonshine.graph import moonshine_graph
 
         return moonshine_graph(config)
@@ -87,7 +86,6 @@ class Moonshine(Family):
     def speech(
         self, module: PreTrainedModel, settings: ModelSettings, extractor: Any | None, tokenizer: Any | None
     ) -> SpeechModel:
-        """See :mod:`src.models.moonshine.speech`."""
         from src.models.moonshine.speech import MoonshineSpeech
 
         return MoonshineSpeech(module, name=settings.name, extractor=extractor, tokenizer=tokenizer)

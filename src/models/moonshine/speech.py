@@ -117,7 +117,6 @@ class MoonshineSpeech(SpeechModel):
         return min(positions, int(limit)) - len(self.prompt)
 
     def limits(self) -> dict[str, Any]:
-        """See :meth:`SpeechModel.limits`."""
         most = {"max_tokens": self._most, "tokens_per_second": self._rate}
         return {**most, "window": self.window, "shortest": self._shortest}
 

@@ -65,7 +65,6 @@ class Whisper(Family):
         return checkpoint_prompt(generation, config, vocabulary, language)
 
     def graph(self, config: PreTrainedConfig) -> ModelGraph:
-        """See :mod:`src.models.whisper.graph`."""
         from src.models.whisper.graph import whisper_graph
 
         return whisper_graph(config)

@@ -131,7 +131,6 @@ class WhisperSpeech(SpeechModel):
         return list(self._tokenizer(f" {text.strip()}", add_special_tokens=False).input_ids)
 
     def limits(self) -> dict[str, Any]:
-        """See :meth:`SpeechModel.limits`."""
         filters = np.asarray(self._extractor.mel_filters, np.float64).tolist()
         most = {"max_tokens": self.max_new_tokens(0), "tokens_per_second": None}
         return {**most, "window": self._extractor.n_samples, "mel_filters": filters}

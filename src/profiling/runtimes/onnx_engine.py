@@ -16,24 +16,19 @@ VERSION = onnxruntime.__version__
 
 
 class OnnxEngine(Engine):
-    """See the module docstring."""
-
     def __init__(self, recogniser: Recogniser, job: TimingJob) -> None:
         self._recogniser = recogniser
         self._features = recogniser.features([noise(job.seconds, recogniser.told["sampling_rate"], job.seed)])
         self._prompt = np.array([recogniser.told["prompt"]], np.int64)
 
     def encode(self) -> None:
-        """See the base."""
         self._encoded = self._recogniser.encode_features(self._features)
 
     def prefill(self) -> None:
-        """See the base."""
         self._state = self._recogniser.start(self._encoded)
         self._token = self._next(self._prompt)
 
     def step(self) -> None:
-        """See the base."""
         self._token = self._next(self._token)
 
     def _next(self, tokens: np.ndarray) -> np.ndarray:

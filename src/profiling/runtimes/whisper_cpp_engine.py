@@ -21,8 +21,6 @@ _SAMPLING_RATE = 16_000
 
 
 class WhisperCppEngine(Engine):
-    """See the module docstring."""
-
     def __init__(self, context: whisper_cpp.whisper_context, job: TimingJob) -> None:
         self._context, self._threads, self._prompt = context, job.threads, job.prompt
         waveform = noise(job.seconds, _SAMPLING_RATE, job.seed)
@@ -30,17 +28,14 @@ class WhisperCppEngine(Engine):
         self._past = 0
 
     def encode(self) -> None:
-        """See the base."""
         _succeeded(whisper_cpp.whisper_encode(self._context, 0, self._threads))
 
     def prefill(self) -> None:
-        """See the base."""
         self._past = 0
         for _ in range(self._prompt):
             self.step()
 
     def step(self) -> None:
-        """See the base."""
         _succeeded(whisper_cpp.whisper_decode(self._context, 0, 1, self._past, self._threads))
         self._past += 1
 
