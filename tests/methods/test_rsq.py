@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_weights_enter_the_gram_matrices_of_a_block(build: Callable[[], SpeechMo
             weights.append(self.token_weights(bench, task))
             return super().fit_block(bench, task)
 
-    spy = Spy(**{field: getattr(method, field) for field in method.__dataclass_fields__})
+    spy = Spy(**{each.name: getattr(method, each.name) for each in fields(method)})
     Quantizer(speech, spy, settings, noise_calibration(speech, 2)).run()
     assert len(weights) == len(speech.graph.blocks)
     link = speech.graph.link_of(speech.graph.encoder[0].linears[0].path)
