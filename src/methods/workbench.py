@@ -63,7 +63,7 @@ class Workbench:
         if self.fp_statistics is not None:
             return self.fp_statistics(gram)
         if self.calibration is None:
-            raise ValueError("this method has no calibration data; let uses_calibration be true")
+            raise ValueError("this method has no calibration data; let it need clips")
         return measure(self.speech, self.calibration, gram=gram)
 
     def edit(self, edit: Edit, right: Tensor | None = None, left: Tensor | None = None) -> None:

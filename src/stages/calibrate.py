@@ -53,8 +53,9 @@ class Calibrate(Stage):
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Clips, features, teacher tokens, and per-channel statistics of every link's input."""
         settings = point.settings
-        log.info("calibrate: %d clips of %s on %s", settings.calib.n, settings.calib.dataset.name, settings.model.name)
         corpus = point.calibration_corpus
+        clips, name = len(corpus.clips), settings.calib.dataset.name
+        log.info("calibrate: %d clips of %s on %s", clips, name, settings.model.name)
         speech = load(settings.model, settings.device, settings.seed)
         calibration = capture(
             speech,
