@@ -69,6 +69,7 @@ def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
     """
     family = family_of(settings.family)
     if not (folder / CONFIG).exists():
+        foreign(folder)  # tells more of a quantized checkpoint without settings
         problem = f"{str(folder)!r} has no {CONFIG}, hence no readable config.json"
         raise wrong(problem, f"{COMPLETE}; {_formats(folder)}")
     config = read_object(folder / CONFIG)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.calib.task import BlockTask
 from src.methods.apply import Quantizer, input_bits
-from src.methods.base import Method, Rounded
+from src.methods.base import Method, Needs, Rounded
 from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
@@ -171,8 +171,8 @@ class Recorder(Method):
     targets: list[Tensor] = field(default_factory=list)
 
     @property
-    def fits_blocks(self) -> bool:
-        return True
+    def needs(self) -> Needs:
+        return Needs(fits_blocks=True, block_inputs=True, block_outputs=True)
 
     def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
         self.inputs.append(task.inputs[0].hidden)
