@@ -15,7 +15,7 @@ SRC = ROOT / "src"
 # From the ground up; packages of one floor do not know each other.
 FLOORS = (
     ("errors", "project"),
-    ("text", "storage"),
+    ("text", "storage", "lowbit"),
     ("settings",),
     ("machine",),
     ("data",),

@@ -16,12 +16,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.models.files import WEIGHTS, settings_files
 from src.models.loading import load
 from src.models.source import checkpoint_folder, model_identity
 from src.project import ROOT
 from src.quant.checkpoint import leftover_tensors, save_weights
-from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.settings import ModelSettings
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.models.files import CONFIG, GENERATION, settings_files
 from src.models.graph import Linear, ModelGraph
 from src.models.loading import load, load_config, load_graph
 from src.models.source import checkpoint_folder
 from src.quant.checkpoint import StoredModel
 from src.quant.extras import Extra
-from src.quant.granularity import WeightSpec
 from src.settings import FULL_PRECISION, ExportSettings, ModelSettings
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from importlib.util import find_spec
 
 from src.errors import UserError
 from src.export.base import Runtime
+from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method
 from src.models.graph import ModelGraph
 from src.quant.checkpoint import StoredModel
 from src.quant.extras import Extra, extras_of_edits, extras_of_weight
-from src.quant.granularity import WeightSpec
 from src.settings import FULL_PRECISION, Settings
 
 NEAREST = {

@@ -22,9 +22,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from src.export.base import Exportable, Runtime
+from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.models.families import family_of
 from src.models.files import GENERATION
-from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.storage.store import write_json
 
 

@@ -22,11 +22,11 @@ from torch import Tensor
 from src.export.base import Exportable, Runtime
 from src.export.ggml_blocks import BLOCK, EXACT, TYPES, BlockType, encode
 from src.export.ggml_tokens import ENGLISH, Numbers, unknown_tokens
+from src.lowbit.granularity import WeightSpec
 from src.models.graph import Linear
 from src.models.loading import load_config
 from src.models.whisper.family import Whisper
 from src.quant.extras import Extra
-from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from src.settings import ExportSettings, ModelSettings
 

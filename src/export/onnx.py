@@ -16,10 +16,10 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from src.export.base import Exportable, Runtime
+from src.lowbit.granularity import WeightSpec
 from src.models.graph import Linear
 from src.models.loading import load_config
 from src.quant.extras import Extra
-from src.quant.granularity import WeightSpec
 from src.settings import FULL_PRECISION, ExportSettings, ModelSettings
 from src.storage.store import write_json
 

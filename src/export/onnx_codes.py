@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.export.onnx_graph import MICROSOFT, Graph
-from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 
 BLOCKS = (32, 16)  # what MatMulNBits takes and groups may be made of; larger ones are no faster
 WIDTHS = (4, 8)  # those the CPU kernels are made for

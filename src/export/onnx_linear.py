@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from src.export import onnx_codes
 from src.export.onnx_graph import Graph
-from src.quant.granularity import QuantizedWeight
+from src.lowbit.granularity import QuantizedWeight
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from src.calib.capture import Calibration
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.machine.progress import progress
 from src.methods.base import Method, Rounded, Transformed
 from src.methods.begun import Begun
@@ -27,7 +28,6 @@ from src.quant.checkpoint import round_to_storage
 from src.quant.ends import RoundedEnds, chosen_ends
 from src.quant.fake import check_key_rotation, kv_layer_factory
 from src.quant.figures import input_distribution, weight_figures
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
 from src.quant.linear import install
 from src.quant.link_statistics import LinkStatistics

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from src.calib.task import BlockTask
 from src.errors import UserError, did_you_mean
+from src.lowbit.granularity import WeightSpec
 from src.machine.progress import progress
 from src.methods.base import Needs, Rounded, Transformed
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
@@ -32,7 +33,6 @@ from src.methods.parts.links import check_feeds, choose_links
 from src.methods.parts.trial import Trial, inner_probe, losses_by_link
 from src.methods.workbench import Workbench
 from src.models.graph import Link
-from src.quant.granularity import WeightSpec
 from src.quant.link_statistics import LinkStatistics
 
 OBJECTIVES = ("gram", "module")

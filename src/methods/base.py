@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.quant.extras import Extra
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.link_statistics import LinkStatistics
 

@@ -18,9 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.base import Transformed
 from src.quant.checkpoint import leftover_tensors
-from src.quant.granularity import WeightSpec
 from src.quant.structure import Edit, apply_edit
 
 _METADATA_KEY = "begun"

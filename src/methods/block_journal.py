@@ -12,10 +12,10 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from src.lowbit.granularity import QuantizedWeight
 from src.methods.begun import Begun, load_begun, save_begun
 from src.models.graph import Block
 from src.quant.checkpoint import leftover_tensors, save_weights
-from src.quant.granularity import QuantizedWeight
 from src.quant.inputs import InputGrid
 from src.quant.structure import Edit
 from src.storage.digest import sha256_file

@@ -14,12 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
 from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.quant.extras import Extra
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import Range, nearest_codes, weight_range
 from src.quant.link_statistics import LinkStatistics
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded
 from src.methods.checks import check_fraction, check_positive_integer
 from src.quant.extras import Extra
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.link_statistics import LinkStatistics
 
 # As in the authors' code (hqq/core/quantize.py): groups narrower than this get scale 1, and no scale is smaller.

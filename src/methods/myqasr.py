@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from src.errors import UserError, did_you_mean
+from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method, Needs, Rounded
 from src.methods.gptq import GPTQ
 from src.methods.hqq import HQQ
@@ -22,7 +23,6 @@ from src.methods.parts.bit_budget import allocate, smallest_size
 from src.methods.parts.magnitudes import output_magnitudes
 from src.methods.rtn import RTN
 from src.methods.workbench import Workbench
-from src.quant.granularity import WeightSpec
 from src.quant.link_statistics import LinkStatistics
 
 Sensitivity = Literal["median", "mean", "largest"]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method, Rounded
 from src.methods.checks import check_range
-from src.quant.granularity import WeightSpec
 from src.quant.grid import Range, round_to_nearest
 from src.quant.link_statistics import LinkStatistics
 

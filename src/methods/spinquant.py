@@ -21,6 +21,7 @@ from torch import Tensor
 
 from src.calib.capture import Calibration
 from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.machine.process import release_memory
 from src.machine.progress import progress
 from src.methods.base import Needs
@@ -30,7 +31,6 @@ from src.methods.parts.rotate import OnlineRotations, Rotations
 from src.methods.parts.rotated_network import one_step, rotated_network, scored_tokens, teacher_loss
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
-from src.quant.granularity import WeightSpec
 from src.settings import FULL_PRECISION
 
 log = logging.getLogger(__name__)

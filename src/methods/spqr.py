@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
+from src.lowbit.double_quantization import QuantizedStatistic, QuantizedStatistics, StatisticsSpec
+from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
+from src.lowbit.outliers import SparseOutliers
 from src.methods.base import Method, Needs, Rounded
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
 from src.methods.parts.compensation import blocks, round_columns
@@ -20,10 +23,7 @@ from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.methods.parts.spqr_grid import Grid, fit_grid, nearest
 from src.methods.workbench import Workbench
 from src.quant.extras import Extra
-from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.quant.link_statistics import LinkStatistics
-from src.quant.outliers import SparseOutliers
-from src.quant.second_level import QuantizedStatistic, QuantizedStatistics, StatisticsSpec
 
 
 @dataclass(frozen=True)

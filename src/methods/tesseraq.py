@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.machine.progress import progress
 from src.methods.base import Method, Needs, Rounded, Transformed
 from src.methods.checks import check_flag, check_fraction, check_positive_integer
 from src.methods.parts.adaptive_rounding import AdaptiveRounding
 from src.methods.parts.block_trainer import Minibatch, minibatches, train
 from src.methods.parts.straight_through import quantized_inputs
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.link_statistics import LinkStatistics
 
 if TYPE_CHECKING:

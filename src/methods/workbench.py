@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from src.calib.capture import Calibration
 from src.calib.statistics import measure
+from src.lowbit.granularity import WeightSpec
 from src.models.graph import ModelGraph
 from src.models.speech import SpeechModel
-from src.quant.granularity import WeightSpec
 from src.quant.link_statistics import LinkStatistics
 from src.quant.structure import Edit, apply_edit
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from src.export.base import Runtime
+from src.lowbit.granularity import WeightSpec
 from src.profiling.cost_model import FULL_BITS, CostModel, LinearBits
 from src.profiling.kv_cache import cross_cache_bytes
 from src.profiling.memory_io import memory_io
 from src.profiling.runtimes.job import Measurement
-from src.quant.granularity import WeightSpec
 
 CACHE_BITS: Final = {
     "torch": 32,

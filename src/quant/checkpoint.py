@@ -1,7 +1,7 @@
 """A quantized model as one safetensors file, and back.
 
 The file holds the packed tensors of every quantized weight as ``<path>.weight.codes``, ``.scale`` and so on (see
-:func:`src.quant.pack.pack_weight`), every other parameter in float16 under its own name, and in its
+:func:`src.lowbit.pack.pack_weight`), every other parameter in float16 under its own name, and in its
 metadata, as JSON, the shape and specification of each quantized weight and the model's structural changes
 (:mod:`src.quant.structure`). Where inputs are not rounded per token and asymmetrically, it says that too, with static
 grids as ``<path>.input.scale`` and ``.zero``. Equal inputs give equal bytes.
@@ -19,14 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.granularity import QuantizedWeight
+from src.lowbit.pack import pack_weight, unpack_weights
+from src.models.formats.quantized import METADATA_KEY
 from src.quant.inputs import InputGrid
-from src.quant.pack import PARTS, pack_weight, unpack_weight
-from src.quant.second_level import StatisticsSpec
 from src.quant.structure import Edit
-
-# One key: safetensors does not fix the order of several, and the bytes must not depend on it.
-_METADATA_KEY = "quantized_model"
 
 
 def leftover_tensors(module: nn.Module, quantized: Collection[str]) -> dict[str, Tensor]:
@@ -83,7 +80,7 @@ def save_weights(
     }
     if inputs:
         described["inputs"] = {linear: {"symmetric": grid.symmetric} for linear, grid in inputs.items()}
-    path.write_bytes(save(tensors, metadata={_METADATA_KEY: json.dumps(described, sort_keys=True)}))
+    path.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(described, sort_keys=True)}))
 
 
 def load_weights(path: Path) -> StoredModel:
@@ -93,17 +90,11 @@ def load_weights(path: Path) -> StoredModel:
         ValueError: the file was written by something else.
     """
     with safe_open(path, framework="pt") as file:
-        described = json.loads((file.metadata() or {}).get(_METADATA_KEY, "null"))
+        described = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     if described is None:
         raise ValueError(f"{path} does not hold a quantized model")
-    weights = {}
-    for linear, entry in described["weights"].items():
-        shape, statistics = tuple(entry.pop("shape")), entry.pop("statistics", None)
-        names = {part: f"{linear}.weight.{part}" for part in PARTS}
-        parts = {part: tensors.pop(name) for part, name in names.items() if name in tensors}
-        quantized = None if statistics is None else StatisticsSpec(**statistics)
-        weights[linear] = unpack_weight(parts, WeightSpec(**entry), shape, quantized)
+    weights = unpack_weights(described["weights"], tensors)
     inputs = {
         linear: InputGrid(**entry, **{part: tensors.pop(f"{linear}.input.{part}", None) for part in ("scale", "zero")})
         for linear, entry in described.get("inputs", {}).items()

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.models.graph import Component, ModelGraph
 from src.quant.figures import weight_figures
-from src.quant.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.settings import FULL_PRECISION, Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-from src.quant.granularity import QuantizedWeight
+from src.lowbit.granularity import QuantizedWeight
 from src.quant.structure import Edit
 
 

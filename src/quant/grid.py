@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 
 Range = Literal["minmax", "mse"]
 RANGES: tuple[str, ...] = get_args(Range)

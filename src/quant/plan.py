@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from src.errors import UserError
+from src.lowbit.granularity import PER_CHANNEL, WeightSpec
 from src.models.graph import Component, Linear, ModelGraph
-from src.quant.granularity import PER_CHANNEL, WeightSpec
 from src.settings import ScopeSettings
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import torch
 from src.errors import UserError
 from src.export.base import Runtime
 from src.export.build import build_runtime
+from src.lowbit.granularity import WeightSpec
 from src.machine.provenance import installed, machine
 from src.profiling.runtimes.job import TimingJob
 from src.quant.checkpoint import load_weights
-from src.quant.granularity import WeightSpec
 from src.settings import ExportSettings
 from src.stages.export import FOLDER, Export
 from src.stages.point import FP_METHOD, VERSIONS, Point, open_point

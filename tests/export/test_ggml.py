@@ -15,8 +15,8 @@ from pywhispercpp.model import Model
 
 from src.export.ggml import FILE
 from src.export.ggml_blocks import TYPES, encode
+from src.lowbit.granularity import WeightSpec
 from src.quant.checkpoint import load_weights
-from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from src.stages.quantize import CHECKPOINT
 from tests.export.exporting import agreement, export, opened, quantized, tokens, utterances

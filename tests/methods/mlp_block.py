@@ -10,9 +10,9 @@ from calibration_rows import correlated
 from torch import Tensor, nn
 
 from src.calib.task import BlockInput, BlockTask
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.link_statistics import LinkStatistics
 
 CLIPS, ROWS, D, FFN, SEED, WEIGHT_FACTOR = 16, 24, 32, 64, 11, 4

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from src.calib.task import BlockInput, BlockTask
+from src.lowbit.granularity import WeightSpec
 from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
-from src.quant.granularity import WeightSpec
 from tests.tiny import tiny_whisper
 
 CLIPS, FRAMES, WIDTH = 4, 64, 64

@@ -9,6 +9,7 @@ from outlier_block import inputs_of, outlier_block
 from whole_models import bench_of
 
 from src.calib.walk import Walker, WalkOptions
+from src.lowbit.granularity import WeightSpec
 from src.methods.apply import Quantizer
 from src.methods.awq import AWQ, rounded_trial
 from src.methods.build import build_method
@@ -16,7 +17,6 @@ from src.methods.parts.clip_search import clip_limits, clipped
 from src.methods.parts.equalise import activation_aware_scales, gram_losses
 from src.methods.parts.trial import Observation, Probe
 from src.models.speech import SpeechModel
-from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.loss import output_error
 from tests.calib.clips import noise_calibration

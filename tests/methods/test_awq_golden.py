@@ -10,11 +10,11 @@ import pytest
 import torch
 from outlier_block import bench_for, inputs_of, outlier_block, sha256_drawn
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.awq import rounded_trial
 from src.methods.parts.clip_search import clip_limits
 from src.methods.parts.equalise import activation_aware_scales, best, scaled_and_rounded
 from src.methods.parts.trial import Observation, inner_probe
-from src.quant.granularity import WeightSpec
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden/mit_han_lab_awq.json").read_text())
 SEED = GOLDEN["inputs"]["seed"]

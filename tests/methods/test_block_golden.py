@@ -17,10 +17,10 @@ from test_omniquant import method as omniquant
 from test_tesseraq import method as tesseraq
 from torch import Tensor
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method
 from src.methods.parts.block_trainer import minibatches, train
 from src.methods.parts.learned_clip import LearnedClip
-from src.quant.granularity import WeightSpec
 
 GOLDEN = Path(__file__).parent / "golden"
 OMNIQUANT: dict[str, Any] = json.loads((GOLDEN / "opengvlab_omniquant.json").read_text())

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from src.calib.task import BlockTask
+from src.lowbit.granularity import WeightSpec
 from src.methods.apply import Quantizer
 from src.methods.base import Method, Transformed
 from src.methods.block_journal import BlockJournal
@@ -22,7 +23,6 @@ from src.models.speech import SpeechModel
 from src.project import ROOT
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.ends import RoundedEnds
-from src.quant.granularity import WeightSpec
 from src.settings import Settings
 from tests.calib.clips import noise_calibration
 from tests.composed import composed

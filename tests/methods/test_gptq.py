@@ -6,8 +6,8 @@ from calibration_rows import correlated
 from torch import Tensor
 
 from src.errors import UserError
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.gptq import GPTQ, gptq
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.link_statistics import LinkStatistics
 from src.quant.loss import output_error

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from src.errors import UserError
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.methods.hqq import HQQ, hqq
 from src.quant.checkpoint import leftover_tensors, save_weights
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.restore import restore
 from tests.composed import composed

@@ -12,8 +12,8 @@ import torch
 from calibration_rows import correlated
 from torch import Tensor
 
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.hqq import hqq
-from src.quant.granularity import QuantizedWeight, WeightSpec
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden/mobius_hqq.json").read_text())
 LAST_SOLVER = [case for case in GOLDEN["cases"] if case["solver"] == "v2"]

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.methods.parts.bit_budget import allocate, smallest_size
 from src.methods.parts.magnitudes import Magnitudes, output_magnitudes
 from src.models.graph import Rows
 from src.models.speech import SpeechModel
-from src.quant.granularity import WeightSpec
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
 from tests.methods.whole_models import bench_of

@@ -12,6 +12,7 @@ from whole_models import bench_of, double, largest_relative_error, outputs
 
 from src.calib.task import BlockTask
 from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.methods.build import build_method
 from src.methods.omniquant import OmniQuant
 from src.methods.parts.block_trainer import minibatches, reconstruction_error
@@ -19,7 +20,6 @@ from src.methods.parts.learned_clip import LearnedClip
 from src.methods.parts.learned_scale import fold, start_scales
 from src.methods.parts.straight_through import quantized_inputs
 from src.models.speech import SpeechModel
-from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper

@@ -8,6 +8,7 @@ from outlier_block import WIDTH, bench_for, inputs_of, outlier_block
 from whole_models import bench_of
 
 from src.calib.task import BlockTask
+from src.lowbit.granularity import WeightSpec
 from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.methods.osplus import OutlierSuppressionPlus, ShiftAndScale, core_probe, some_clips, trial_of
@@ -17,7 +18,6 @@ from src.methods.parts.trial import Observation
 from src.methods.workbench import Workbench
 from src.models.graph import Link
 from src.models.speech import SpeechModel
-from src.quant.granularity import WeightSpec
 from src.quant.link_statistics import LinkStatistics
 from tests.calib.clips import noise_calibration
 from tests.composed import composed

@@ -10,11 +10,11 @@ import pytest
 import torch
 from outlier_block import bench_for, inputs_of, outlier_block, sha256_drawn
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.osplus import WIDEST_STEP, ShiftAndScale, core_probe, trial_of
 from src.methods.parts.equalise import best, limiting_scales
 from src.methods.parts.fold import fold_shift
 from src.methods.parts.trial import Observation
-from src.quant.granularity import WeightSpec
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden/modeltc_osplus.json").read_text())
 

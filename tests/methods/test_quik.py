@@ -11,12 +11,12 @@ from model_errors import block_errors
 from torch import Tensor
 
 from src.errors import UserError
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.methods.quik import quik
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.linear import QuantLinear
 from src.quant.loss import output_error

@@ -13,11 +13,11 @@ from calibration_rows import correlated
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.pack import unpack
 from src.methods.quik import quik
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.linear import install
 from src.quant.loss import output_error
-from src.quant.pack import unpack
 
 GOLDEN = Path(__file__).parent / "golden"
 PROVENANCE: dict[str, Any] = json.loads((GOLDEN / "ist_daslab_quik.json").read_text())

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.rtn import RTN
-from src.quant.granularity import WeightSpec
 from src.quant.grid import quantize, weight_range_mse
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from outlier_block import bench_for, inputs_of, outlier_block
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.osplus import ShiftAndScale, trial_of
 from src.methods.parts.trial import Observation, inner_probe
 from src.methods.smoothquant import smoothing_scales
-from src.quant.granularity import WeightSpec
 
 
 def test_at_one_half_activations_and_weights_end_up_equally_large() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from whole_models import MODELS, bench_of, double, largest_relative_error, outputs, with_outliers
 
 from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.methods.build import build_method
 from src.methods.parts.cayley import cayley_step, retract
 from src.methods.parts.center import center_streams
@@ -23,7 +24,6 @@ from src.methods.parts.rotate import Rotations, draw_rotations, fold_rotations, 
 from src.methods.parts.rotated_network import rotated_network, teacher_loss
 from src.methods.spinquant import SpinQuant, calibration_loss
 from src.methods.workbench import Workbench
-from src.quant.granularity import WeightSpec
 from tests.composed import composed
 
 GOLDEN = Path(__file__).parent / "golden" / "spinquant_cayley.json"

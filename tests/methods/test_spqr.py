@@ -10,13 +10,13 @@ from model_errors import block_errors
 from torch import Tensor
 
 from src.errors import UserError
+from src.lowbit.double_quantization import StatisticsSpec
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.build import build_method
 from src.methods.spqr import spqr
 from src.models.speech import SpeechModel
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.loss import output_error
-from src.quant.second_level import StatisticsSpec
 from tests.composed import composed
 from tests.methods.whole_models import bench_of
 from tests.tiny import tiny_moonshine, tiny_whisper

@@ -13,12 +13,12 @@ from calibration_rows import correlated
 from safetensors.torch import load_file
 from torch import Tensor
 
+from src.lowbit.double_quantization import StatisticsSpec
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.outliers import SparseOutliers
+from src.lowbit.pack import unpack
 from src.methods.spqr import spqr
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.loss import output_error
-from src.quant.outliers import SparseOutliers
-from src.quant.pack import unpack
-from src.quant.second_level import StatisticsSpec
 
 GOLDEN = Path(__file__).parent / "golden"
 PROVENANCE: dict[str, Any] = json.loads((GOLDEN / "vahe1994_spqr.json").read_text())

@@ -10,11 +10,11 @@ from mlp_block import error, problem
 from test_omniquant import FAMILIES, block_errors
 
 from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.methods.build import build_method
 from src.methods.parts.adaptive_rounding import AdaptiveRounding, inverse_rectified_sigmoid, rectified_sigmoid
 from src.methods.tesseraq import TesseraQ
 from src.models.speech import SpeechModel
-from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.link_statistics import LinkStatistics
 from tests.composed import composed

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
-from src.quant.granularity import WeightSpec
 from tests.calib.clips import noise_calibration
 from tests.tiny import tiny_moonshine, tiny_whisper
 

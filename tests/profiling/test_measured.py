@@ -12,6 +12,7 @@ import pytest
 from src.errors import UserError
 from src.export.build import build_runtime
 from src.export.onnx_codes import blocked_bytes
+from src.lowbit.granularity import WeightSpec
 from src.models.families import dimensions_of
 from src.models.loading import load_config, load_graph
 from src.profiling.cost_model import CostModel, Workload
@@ -21,7 +22,6 @@ from src.profiling.reference import Times
 from src.profiling.runtimes.bandwidth import measure as measure_bandwidth
 from src.profiling.runtimes.job import Measurement, summarize
 from src.project import ROOT
-from src.quant.granularity import WeightSpec
 from src.stages import timed
 from src.stages.measure import Measure
 from src.stages.point import open_point

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.models.families import dimensions_of
@@ -22,7 +23,6 @@ from src.profiling.roofline import roofline
 from src.profiling.steps import steps
 from src.project import ROOT
 from src.quant.checkpoint import leftover_tensors, save_weights
-from src.quant.granularity import WeightSpec
 from src.stages.profile import linear_bits
 from tests.composed import composed
 

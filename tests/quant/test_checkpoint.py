@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from src.lowbit.double_quantization import QuantizedStatistics, StatisticsSpec, quantize_statistic
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.outliers import DenseColumns, SparseOutliers
 from src.quant.checkpoint import leftover_tensors, load_weights, save_weights
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import round_to_nearest
-from src.quant.outliers import DenseColumns, SparseOutliers
-from src.quant.second_level import QuantizedStatistics, StatisticsSpec, quantize_statistic
 
 
 class TiedModel(nn.Module):

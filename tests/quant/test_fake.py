@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicLayer
 
+from src.lowbit.granularity import WeightSpec
 from src.quant.fake import QuantizedKVLayer, fake_quantize_tokens, kv_layer_factory
-from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 
 

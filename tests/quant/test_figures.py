@@ -9,8 +9,8 @@ from torch import Tensor
 
 from src.calib.statistics import load_statistics, save_statistics
 from src.calib.stats import RunningStatistics
+from src.lowbit.granularity import WeightSpec
 from src.quant.figures import Distribution, input_distribution, sqnr_db, tensor_distribution, weight_figures
-from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.link_statistics import LinkStatistics
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import (
     quantize,
     round_to_nearest,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.models.graph import Block, Component, Linear, ModelGraph
-from src.quant.granularity import WeightSpec
 from src.quant.plan import check_group_size, uniform_plan
 from src.settings import ScopeSettings
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.lowbit.granularity import QuantizedWeight
 from src.methods.parts.straight_through import as_stored
-from src.quant.granularity import QuantizedWeight
 
 _LOW, _HIGH = -0.1, 1.1  # the sigmoid is stretched to this range and cut to [0, 1], so that ends are reached
 _HARD = 100.0  # a logit at which the rectified sigmoid is exactly 0 or 1 and has no slope

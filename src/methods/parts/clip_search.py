@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from src.quant.granularity import WeightSpec
+from src.lowbit.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 
 _WEIGHTS_AT_ONCE = 1 << 18  # weights searched at once: the temporaries of a chunk stay in cache

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method, Needs, Rounded
-from src.quant.granularity import WeightSpec
 from src.quant.link_statistics import LinkStatistics
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from src.quant.granularity import WeightSpec
+from src.lowbit.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 
 Candidate = TypeVar("Candidate")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.parts.straight_through import as_stored, learning_quantize
-from src.quant.granularity import QuantizedWeight, WeightSpec
 from src.quant.grid import quantize
 
 INITIAL_LOGIT = 4.0  # sigmoid(4) = 0.982: nearly the min-max grid, with a slope left to learn from

@@ -13,6 +13,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from src.lowbit.granularity import WeightSpec
 from src.methods.parts.center import linear_at
 from src.methods.parts.head_loss import head_loss
 from src.methods.parts.rotate import OnlineRotations, Rotations, Sides, door, rotated_sides
@@ -21,7 +22,6 @@ from src.models.graph import Rows
 from src.models.products import FastLinears
 from src.models.speech import Encoded, SpeechModel
 from src.quant.fake import fake_quantize_tokens, straight_through
-from src.quant.granularity import WeightSpec
 from src.quant.grid import round_to_nearest
 from src.quant.rotation import Rotation
 from src.settings import FULL_PRECISION

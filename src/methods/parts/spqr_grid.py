@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.quant.granularity import WeightSpec
-from src.quant.second_level import QuantizedStatistic, StatisticsSpec, quantize_statistic
+from src.lowbit.double_quantization import QuantizedStatistic, StatisticsSpec, quantize_statistic
+from src.lowbit.granularity import WeightSpec
 
 # A group whose range is a smaller share of its largest magnitude gets a range that includes 0: zero points then stay
 # within two grids' widths, where 16 bits still tell codes apart. Groups of equal weights are exact that way.

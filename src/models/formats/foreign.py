@@ -61,6 +61,6 @@ def parsing(file: Path, kind: str) -> Iterator[None]:
     """Whatever is amiss in the bytes of ``file`` is the user's to know. Raises UserError."""
     try:
         yield
-    except (struct.error, ValueError, LookupError, RecursionError, OverflowError, MemoryError) as error:
+    except (struct.error, ValueError, TypeError, LookupError, RuntimeError, OverflowError, MemoryError) as error:
         said = " ".join(str(error).split())
         raise wrong(f"{file} is a damaged or cut off {kind} ({said})", "Copy or download the file again") from error

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.quant.outliers import DenseColumns, SparseOutliers
-from src.quant.second_level import QuantizedStatistics
+from src.lowbit.double_quantization import QuantizedStatistics
+from src.lowbit.outliers import DenseColumns, SparseOutliers
 
 PER_CHANNEL = -1
 
@@ -103,7 +103,7 @@ class QuantizedWeight:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed form (:func:`src.quant.pack.pack_weight`): codes, grids, order and 16-bit weights."""
+        """Bytes of the packed form (:func:`src.lowbit.pack.pack_weight`): codes, grids, order and 16-bit weights."""
         rows, columns = self.shape
         packed = columns - (0 if self.dense is None else len(self.dense.columns))
         codes = rows * (-(-packed * self.spec.bits // 8))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from src.quant.outliers import DenseColumns, SparseOutliers, index_dtype
+from src.lowbit.outliers import DenseColumns, SparseOutliers, index_dtype
 
 
 def test_single_weights_take_four_bytes_each_and_four_per_row() -> None:

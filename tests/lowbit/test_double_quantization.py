@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from src.quant.second_level import StatisticsSpec, quantize_statistic
+from src.lowbit.double_quantization import StatisticsSpec, quantize_statistic
 
 SPEC = StatisticsSpec(bits=3, rows=16)
 

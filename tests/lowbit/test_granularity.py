@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.outliers import DenseColumns, SparseOutliers
 from src.quant.grid import round_to_nearest
-from src.quant.outliers import DenseColumns, SparseOutliers
 
 
 @pytest.mark.parametrize("bits", [1, 9, 16])

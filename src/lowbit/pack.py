@@ -8,13 +8,15 @@ so eight codes take ``b`` bytes and a row of n codes ``ceil(n b / 8)``.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from src.quant.granularity import QuantizedWeight, WeightSpec
-from src.quant.outliers import DenseColumns, SparseOutliers
-from src.quant.second_level import QuantizedStatistic, QuantizedStatistics, StatisticsSpec
+from src.lowbit.double_quantization import QuantizedStatistic, QuantizedStatistics, StatisticsSpec
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.outliers import DenseColumns, SparseOutliers
 
 PARTS = (
     *("codes", "perm", "scale", "zero"),
@@ -57,7 +59,7 @@ def pack_weight(weight: QuantizedWeight) -> dict[str, Tensor]:
     ``codes`` [out, bytes] as :func:`pack` makes them, without dense columns, and ``perm`` int32 [in], a column order.
     Grids: ``scale`` [out, groups], and ``zero``: real zero points as they are, those of asymmetric grids packed as one
     row. Quantized statistics have ``codes`` (packed as one row), ``step`` and ``lowest`` each, under ``scale_`` and
-    ``zero_``, instead. 16-bit weights: see :mod:`src.quant.outliers`.
+    ``zero_``, instead. 16-bit weights: see :mod:`src.lowbit.outliers`.
     """
     tensors = {"codes": pack(_stored_columns(weight), weight.spec.bits), **_pack_grids(weight)}
     if weight.perm is not None:
@@ -81,6 +83,24 @@ def unpack_weight(
     codes = _unpack_codes(tensors["codes"], spec, shape, _kept(shape[1], perm, dense))
     scale, zero, quantized = _unpack_grids(tensors, spec, shape, statistics)
     return QuantizedWeight(codes, scale, zero, spec, perm, quantized, SparseOutliers.from_tensors(tensors), dense)
+
+
+def unpack_weights(
+    described: Mapping[str, Mapping[str, Any]], tensors: dict[str, Tensor]
+) -> dict[str, QuantizedWeight]:
+    """Weights by module path: what a file's metadata says of each, and its tensors, which are taken out of ``tensors``.
+
+    Raises:
+        LookupError, TypeError, ValueError, RuntimeError: the two do not fit.
+    """
+    weights = {}
+    for path, entry in described.items():
+        fields = {name: value for name, value in entry.items() if name not in ("shape", "statistics")}
+        names = {part: f"{path}.weight.{part}" for part in PARTS}
+        parts = {part: tensors.pop(name) for part, name in names.items() if name in tensors}
+        statistics = StatisticsSpec(**entry["statistics"]) if entry.get("statistics") else None
+        weights[path] = unpack_weight(parts, WeightSpec(**fields), tuple(entry["shape"]), statistics)
+    return weights
 
 
 def _kept(columns: int, perm: Tensor | None, dense: DenseColumns | None) -> Tensor | None:

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.quant.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.double_quantization import QuantizedStatistics, StatisticsSpec, quantize_statistic
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.outliers import DenseColumns, SparseOutliers
+from src.lowbit.pack import PARTS, pack, pack_weight, unpack, unpack_weight
 from src.quant.grid import round_to_nearest
-from src.quant.outliers import DenseColumns, SparseOutliers
-from src.quant.pack import PARTS, pack, pack_weight, unpack, unpack_weight
-from src.quant.second_level import QuantizedStatistics, StatisticsSpec, quantize_statistic
 
 
 def random_codes(bits: int, rows: int, columns: int, seed: int) -> torch.Tensor:
