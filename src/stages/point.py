@@ -23,9 +23,9 @@ from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
 from src.storage.store import Entry, Store, fingerprint, open_store
 from src.text.normalizers import Rules
 
-SCHEMA = 7  # of records; raise when the meaning of a field changes
-# Of entries; raise one when the meaning of what it stores changes. What rests on it is made again, and nothing else.
+# Of entries, and of records; raise one when the meaning of what it stores changes. What rests on it is made again, and nothing else.
 VERSIONS: Final = {
+    "record": 7,
     "calibrate": 7,
     "statistics": 7,
     "quantize": 7,
@@ -40,6 +40,11 @@ VERSIONS: Final = {
     "latency": 7,
     "measured": 7,
 }
+# Records of different ones never share a table: whichever version of what scores rest on is raised, the sum is another.
+SCHEMA: Final = sum(
+    VERSIONS[each]
+    for each in ("record", "calibrate", "statistics", "quantize", "transcripts", "probe", "evaluate", "composite")
+)
 WORST_UTTERANCES = 16  # that evaluate stores beside the scores, for the report
 
 FULL_DTYPE = "float32"
