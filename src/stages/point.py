@@ -23,7 +23,7 @@ from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
 from src.storage.store import Entry, Store, fingerprint, open_store
 from src.text.normalizers import Rules
 
-# Of entries, and of records; raise one when the meaning of what it stores changes. What rests on it is made again, and nothing else.
+# Of entries and records; raise one when the meaning of what it stores changes: what rests on it, and no more, is new.
 VERSIONS: Final = {
     "record": 7,
     "calibrate": 7,
