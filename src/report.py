@@ -1,4 +1,4 @@
-"""Tables, plots and a page from records: ``python -m src.report outputs method=rtn,gptq dataset=embedded_other``."""
+"""Tables, plots and a page from records: ``python -m src.report outputs method=rtn,gptq dataset=sandbox_other``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with their audio, and what failed. Open it in a browser: it needs no network and
 _EXAMPLES = """\
 examples:
   python -m src.report outputs                                        everything, into outputs/report
-  python -m src.report outputs 'bits=w*a16' dataset=embedded_other    only some of the points
+  python -m src.report outputs 'bits=w*a16' dataset=sandbox_other    only some of the points
   python -m src.report outputs --columns dataset                      test sets side by side, with their mean
   python -m src.report outputs --to /tmp/report --transcripts 16      more transcripts, into another folder
   python -m src.report outputs --format csv > points.csv              one table and no files

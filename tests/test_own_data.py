@@ -19,7 +19,7 @@ from tests import commands
 from tests.composed import composed
 from tests.data.clips import tone
 
-SPEECH = ROOT / "src" / "embedded" / "data" / "clean" / "test-00000-of-00001.parquet"
+SPEECH = ROOT / "src" / "sandbox" / "data" / "clean" / "test-00000-of-00001.parquet"
 BAD = {"silent": tone(0.5, 440).replace(tone(0.5, 440)[44:], bytes(16_000)), "corrupt": b"nothing to hear"}
 
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("data",),
     ("models", "scoring"),
     ("quant",),
-    ("decoding", "embedded"),
+    ("decoding", "embedded", "sandbox"),
     ("calib",),
     ("methods",),
     ("export",),

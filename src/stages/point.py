@@ -222,7 +222,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Readable name: ``embedded_whisper-gptq-w3a16-embedded_other``; a dtype but float32 follows the bits."""
+        """Readable name: ``sandbox_whisper-gptq-w3a16-sandbox_other``; a dtype but float32 follows the bits."""
         settings = self.settings
         method = "fp" if settings.method_name == "fp" else f"{settings.method_name}-{settings.bits_name}"
         dtype = "" if settings.dtype == FULL_DTYPE else f"-{settings.dtype}"

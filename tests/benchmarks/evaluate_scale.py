@@ -1,6 +1,6 @@
 """Time and memory of evaluate against the number of utterances: ``python -m tests.benchmarks.evaluate_scale``.
 
-Each count runs in a process of its own, on the embedded test set, repeated as often as it takes. Time has to grow with
+Each count runs in a process of its own, on the sandbox test set, repeated as often as it takes. Time has to grow with
 the count, peak memory not.
 """
 
@@ -53,7 +53,7 @@ def measure(model: str, count: int) -> dict[str, float]:
 
 def main() -> None:
     """Prints one row per count."""
-    model = sys.argv[1] if len(sys.argv) > 1 else "embedded_moonshine"
+    model = sys.argv[1] if len(sys.argv) > 1 else "sandbox_moonshine"
     if len(sys.argv) > 2:
         print(json.dumps(measure(model, int(sys.argv[2]))))
         return

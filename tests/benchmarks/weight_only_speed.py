@@ -1,6 +1,6 @@
 """Speed of evaluating a weight-only quantized model against full precision, in one process, in turn.
 
-``python -m tests.benchmarks.weight_only_speed [model]`` transcribes one batch of the embedded test set several times
+``python -m tests.benchmarks.weight_only_speed [model]`` transcribes one batch of the sandbox test set several times
 with each; the ratio is of medians, above 1 where the quantized model is faster.
 """
 
@@ -45,7 +45,7 @@ def evaluated(settings: Settings) -> SpeechModel:
 
 def main() -> None:
     """Prints seconds a batch, median of the rounds, and the ratio to full precision."""
-    model = sys.argv[1] if len(sys.argv) > 1 else "embedded_moonshine"
+    model = sys.argv[1] if len(sys.argv) > 1 else "sandbox_moonshine"
     points = {"fp": ("method=fp",), "rtn w8a16": ("method=rtn", "bits=w8a16"), "rtn w4a8": ("method=rtn", "bits=w4a8")}
     settings = {name: composed(f"model={model}", *overrides) for name, overrides in points.items()}
     models = {name: evaluated(each) for name, each in settings.items()}

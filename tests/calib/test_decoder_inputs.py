@@ -14,7 +14,7 @@ from src.stages.point import open_point
 from tests.composed import composed
 
 
-@pytest.fixture(scope="module", params=["embedded_whisper", "embedded_moonshine"])
+@pytest.fixture(scope="module", params=["sandbox_whisper", "sandbox_moonshine"])
 def speech(request: pytest.FixtureRequest) -> SpeechModel:
     return load(composed(f"model={request.param}").model, "cpu", 0)
 

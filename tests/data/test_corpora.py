@@ -148,7 +148,7 @@ def test_importing_the_loader_does_not_import_datasets() -> None:
     [
         ({"root": "absent/folder"}, "dataset.root", "'absent/folder'"),
         ({"root": None, "source": "./absent"}, "dataset.source", "'./absent'"),
-        ({"root": None, "source": "src/embedded/absent"}, "dataset.source", "'src/embedded/absent'"),
+        ({"root": None, "source": "src/sandbox/absent"}, "dataset.source", "'src/sandbox/absent'"),
         ({"config": "onw"}, "dataset.config", "Did you mean 'own'? Available: own"),
         ({"split": "tset"}, "dataset.split", "Did you mean 'test'? Available: test"),
     ],

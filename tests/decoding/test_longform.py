@@ -169,7 +169,7 @@ def test_of_equally_quiet_points_the_latest_is_cut() -> None:
     assert first == pytest.approx(9.9 * SAMPLING_RATE, abs=1)
 
 
-@pytest.mark.parametrize("model", ["embedded_whisper", "embedded_moonshine"])
+@pytest.mark.parametrize("model", ["sandbox_whisper", "sandbox_moonshine"])
 def test_a_long_recording_is_heard_as_well_as_its_parts(model: str, tmp_path: Path) -> None:
     """Twenty sentences of 2.4 s and more, 3.6 s from one to the next: neither model knows more than one at a time."""
     settings = composed(f"model={model}")
@@ -188,7 +188,7 @@ def test_a_long_recording_is_heard_as_well_as_its_parts(model: str, tmp_path: Pa
 
 @pytest.mark.parametrize(("long_form", "told"), [("sequential", "segments"), ("truncate", "truncated")])
 def test_the_record_says_what_was_done_with_long_audio(long_form: str, told: str, tmp_path: Path) -> None:
-    settings = composed("model=embedded_whisper", "dataset.limit=4")
+    settings = composed("model=sandbox_whisper", "dataset.limit=4")
     parts = load_utterances(settings.dataset, seed=0)
     whole = encoded(np.concatenate([part.waveform() for part in parts]))
     write(tmp_path / "own/test-0.parquet", [clip("whole", audio=whole), clip("part", audio=parts[0].encoded())])
@@ -198,6 +198,6 @@ def test_the_record_says_what_was_done_with_long_audio(long_form: str, told: str
         f"dataset.root={tmp_path}",
         f"output_dir={tmp_path / 'output'}",
     )
-    point = open_point(composed("model=embedded_whisper", "method=fp", f"evaluate.long_form={long_form}", *own))
+    point = open_point(composed("model=sandbox_whisper", "method=fp", f"evaluate.long_form={long_form}", *own))
     Evaluate().run(point)
     assert build_record(point)["results"]["evaluate"]["long_form"] == {told: 1}

@@ -1,4 +1,4 @@
-"""Points of the embedded models, quantized and exported, and the tokens that the quantized model writes."""
+"""Points of the sandbox models, quantized and exported, and the tokens that the quantized model writes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.composed import composed
 
 def opened(folder: Path, *overrides: str) -> Point:
     """A point whose results go below ``folder``; twelve test clips, four calibration clips."""
-    plain = (f"output_dir={folder}", "dataset=embedded_other", "dataset.limit=12", "calib.n=4")
+    plain = (f"output_dir={folder}", "dataset=sandbox_other", "dataset.limit=12", "calib.n=4")
     return open_point(composed(*plain, *overrides))
 
 

@@ -14,13 +14,13 @@ from src.stages.quantize import CHECKPOINT
 from tests.export.exporting import export, opened, quantized, tokens, utterances
 
 POINTS = {
-    "4 bits, asymmetric groups": ["model=embedded_whisper", "method=rtn", "wbits=4", "group_size=32"],
+    "4 bits, asymmetric groups": ["model=sandbox_whisper", "method=rtn", "wbits=4", "group_size=32"],
     "3 bits, order of activations": [
-        *("model=embedded_moonshine", "method=gptq", "wbits=3", "group_size=48", "scope.encoder=false")
+        *("model=sandbox_moonshine", "method=gptq", "wbits=3", "group_size=48", "scope.encoder=false")
     ],
-    "2 bits, one scale a channel": ["model=embedded_moonshine", "method=rtn", "wbits=2"],
-    "8 bits, symmetric": ["model=embedded_moonshine", "method=rtn", "wbits=8", "symmetric=true"],
-    "mixed widths": ["model=embedded_whisper", "method=myqasr", "method.budget_bits=4"],
+    "2 bits, one scale a channel": ["model=sandbox_moonshine", "method=rtn", "wbits=2"],
+    "8 bits, symmetric": ["model=sandbox_moonshine", "method=rtn", "wbits=8", "symmetric=true"],
+    "mixed widths": ["model=sandbox_whisper", "method=myqasr", "method.budget_bits=4"],
 }
 
 
@@ -41,7 +41,7 @@ def test_transformers_loads_the_folder_with_the_weights_that_were_evaluated(name
 
 
 def test_generate_writes_the_same_tokens(tmp_path: Path) -> None:
-    point = opened(tmp_path, "export=compressed_tensors", "model=embedded_whisper", "method=rtn", "wbits=3")
+    point = opened(tmp_path, "export=compressed_tensors", "model=sandbox_whisper", "method=rtn", "wbits=3")
     folder = export(point)
     speech = quantized(point)
     loaded, processor = AutoModelForSpeechSeq2Seq.from_pretrained(folder), AutoProcessor.from_pretrained(folder)

@@ -105,7 +105,7 @@ def test_a_block_that_holds_a_grid_holds_its_weights(name: str, symmetric: bool,
     ],
 )
 def test_the_file_holds_the_weights_that_were_evaluated(chosen: list[str], kind: str, tmp_path: Path) -> None:
-    point = opened(tmp_path, "export=ggml", "model=embedded_whisper", "method=rtn", "group_size=32", *chosen)
+    point = opened(tmp_path, "export=ggml", "model=sandbox_whisper", "method=rtn", "group_size=32", *chosen)
     file = read(export(point) / FILE)
     stored = load_weights(point.quantized.path / CHECKPOINT)
     assert file.sizes == (0x67676D6C, 51864, 300, 192, 6, 4, 64, 192, 6, 3, 80, 2000 + TYPES[kind].file_type)
@@ -129,7 +129,7 @@ def test_the_file_holds_the_weights_that_were_evaluated(chosen: list[str], kind:
 
 def test_whisper_cpp_writes_the_same_tokens(tmp_path: Path) -> None:
     """Up to clips that rounded activations and a rounded embedding turn: one in twelve is granted."""
-    chosen = ("model=embedded_whisper", "method=rtn", "wbits=8", "symmetric=true", "group_size=32")
+    chosen = ("model=sandbox_whisper", "method=rtn", "wbits=8", "symmetric=true", "group_size=32")
     point = opened(tmp_path, "export=ggml", *chosen)
     folder, speech = export(point), quantized(point)
     model = Model(

@@ -26,20 +26,20 @@ from src.stages.quantize import CHECKPOINT
 from tests.export.exporting import agreement, export, opened, quantized, tokens, utterances
 
 POINTS = {
-    "codes of 3 bits": ["model=embedded_whisper", "method=rtn", "wbits=3", "group_size=96"],
-    "codes of 8 bits": ["model=embedded_moonshine", "method=rtn", "wbits=8", "symmetric=true"],
-    "real zero points": ["model=embedded_moonshine", "method=hqq", "wbits=4", "group_size=16", "scope.encoder=false"],
+    "codes of 3 bits": ["model=sandbox_whisper", "method=rtn", "wbits=3", "group_size=96"],
+    "codes of 8 bits": ["model=sandbox_moonshine", "method=rtn", "wbits=8", "symmetric=true"],
+    "real zero points": ["model=sandbox_moonshine", "method=hqq", "wbits=4", "group_size=16", "scope.encoder=false"],
     "groups in the order of activations": [
-        *("model=embedded_whisper", "method=gptq", "method.static_groups=false", "group_size=32"),
+        *("model=sandbox_whisper", "method=gptq", "method.static_groups=false", "group_size=32"),
         "scope.encoder=false",
     ],
     "outliers as float32": [
-        *("model=embedded_moonshine", "method=quik", "wbits=4", "export.weights=float32", "scope.encoder=false")
+        *("model=sandbox_moonshine", "method=quik", "wbits=4", "export.weights=float32", "scope.encoder=false")
     ],
-    "full precision": ["model=embedded_whisper", "method=fp"],
-    "float32 products": ["model=embedded_moonshine", "method=rtn", "wbits=4", "export.accuracy_level=1"],
-    "a head of 4 bits": ["model=embedded_whisper", "method=rtn", "wbits=4", "head_bits=4", "group_size=32"],
-    "a symmetric head": ["model=embedded_moonshine", "method=rtn", "wbits=8", "head_bits=8", "symmetric=true"],
+    "full precision": ["model=sandbox_whisper", "method=fp"],
+    "float32 products": ["model=sandbox_moonshine", "method=rtn", "wbits=4", "export.accuracy_level=1"],
+    "a head of 4 bits": ["model=sandbox_whisper", "method=rtn", "wbits=4", "head_bits=4", "group_size=32"],
+    "a symmetric head": ["model=sandbox_moonshine", "method=rtn", "wbits=8", "head_bits=8", "symmetric=true"],
 }
 
 
@@ -53,7 +53,7 @@ def test_onnxruntime_writes_the_same_tokens(name: str, tmp_path: Path) -> None:
 
 
 def test_inputs_rounded_in_blocks_change_few_tokens(tmp_path: Path) -> None:
-    chosen = ("model=embedded_whisper", "method=rtn", "wbits=4", "head_bits=8", "group_size=32")
+    chosen = ("model=sandbox_whisper", "method=rtn", "wbits=4", "head_bits=8", "group_size=32")
     point = opened(tmp_path, "export=onnx", *chosen, "export.accuracy_level=4")
     folder = export(point)
     clips = [utterance.waveform() for utterance in utterances(point)]
@@ -64,7 +64,7 @@ def test_integer_products_are_those_that_were_simulated(tmp_path: Path) -> None:
     """To float rounding in one linear. Over layers an input that falls on another code moves many more, hence clips
     whose best two tokens are nearly tied may go another way: one in twelve is granted."""
     wbits, abits = 4, 6
-    chosen = ("model=embedded_moonshine", "method=rtn", "export.weights=int8_dynamic")
+    chosen = ("model=sandbox_moonshine", "method=rtn", "export.weights=int8_dynamic")
     point = opened(tmp_path, "export=onnx", *chosen, f"wbits={wbits}", f"abits={abits}")
     folder, speech = export(point), quantized(point)
     path = "model.decoder.layers.1.mlp.fc1"
@@ -86,7 +86,7 @@ def test_integer_products_are_those_that_were_simulated(tmp_path: Path) -> None:
 
 
 def test_clips_of_a_batch_do_not_see_each_other(tmp_path: Path) -> None:
-    point = opened(tmp_path, "export=onnx", "model=embedded_moonshine", "method=rtn", "wbits=4")
+    point = opened(tmp_path, "export=onnx", "model=sandbox_moonshine", "method=rtn", "wbits=4")
     recogniser = Recogniser(export(point), threads=1)
     clips = [utterance.waveform() for utterance in utterances(point)][:4]
     clips[0] = clips[0][:500]  # shorter than one frame
@@ -116,7 +116,7 @@ def held(folder: Path) -> dict[str, tuple[Any, list[np.ndarray]]]:
 
 @pytest.mark.parametrize("grid", [["wbits=4", "symmetric=true"], ["wbits=3", "group_size=48"]])
 def test_the_file_holds_the_codes_that_were_evaluated(grid: list[str], tmp_path: Path) -> None:
-    point = opened(tmp_path, "export=onnx", "model=embedded_whisper", "method=rtn", *grid)
+    point = opened(tmp_path, "export=onnx", "model=sandbox_whisper", "method=rtn", *grid)
     operands = held(export(point))
     weights = load_weights(point.quantized.path / CHECKPOINT).weights
     assert operands.keys() == weights.keys()
@@ -142,7 +142,7 @@ def test_two_codes_share_a_byte() -> None:
 
 
 def test_the_folder_transcribes_a_file_without_the_project_or_torch(tmp_path: Path) -> None:
-    point = opened(tmp_path / "outputs", "export=onnx", "model=embedded_whisper", "method=rtn", "wbits=8")
+    point = opened(tmp_path / "outputs", "export=onnx", "model=sandbox_whisper", "method=rtn", "wbits=8")
     folder, utterance = export(point), utterances(point)[0]
     with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))

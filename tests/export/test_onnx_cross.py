@@ -22,12 +22,12 @@ from tests.composed import composed
 from tests.export.exporting import agreement, export, opened, quantized, tokens, utterances
 
 HEADS, FRAMES = 6, 300
-WIDTH = 32  # of the embedded models' heads
+WIDTH = 32  # of the sandbox models' heads
 
 
 def integers(masked: bool) -> onnx.ModelProto:
     """A graph from queries, keys and values [batch, heads, n, h] to attention through the integer cache."""
-    graph = Graph(Exportable(composed("model=embedded_whisper").model, StoredModel({}, {}, ()), 16, 0))
+    graph = Graph(Exportable(composed("model=sandbox_whisper").model, StoredModel({}, {}, ()), 16, 0))
     q, k, v = (graph.input(name, TensorProto.FLOAT, ["batch", HEADS, f"n_{name}", WIDTH]) for name in "qkv")
     mask = graph.input("mask", TensorProto.BOOL, ["batch", 1, 1, "n_k"]) if masked else None
     held = CROSSES["int8"].stored(graph, k, v, mask)
@@ -90,7 +90,7 @@ def test_padding_changes_nothing() -> None:
     torch.testing.assert_close(attended(q, k, v, mask), alone, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["embedded_whisper", "embedded_moonshine"])
+@pytest.mark.parametrize("model", ["sandbox_whisper", "sandbox_moonshine"])
 def test_few_tokens_change_and_no_clip_sees_another(model: str, tmp_path: Path) -> None:
     point = opened(tmp_path, "export=onnx", "export.cross_cache=int8", f"model={model}", "method=rtn", "wbits=4")
     recogniser = Recogniser(export(point), threads=1)

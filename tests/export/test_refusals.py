@@ -17,7 +17,7 @@ from tests import commands
 from tests.composed import composed
 from tests.export.exporting import opened
 
-WHISPER = "model=embedded_whisper"
+WHISPER = "model=sandbox_whisper"
 REFUSED = {  # what is asked for, and what the sentence says: why, and what would do
     "online rotations": (["export=compressed_tensors", "method=quarot"], ["rotations", "method=gptq"]),
     "sparse outliers": (["export=onnx", "method=spqr", "group_size=16"], ["single weights", "export.weights=float32"]),

@@ -24,14 +24,14 @@ from tests.models.checkpoints import Spoil, both, edited, tensors
 
 THE = 30  # the word that most clips begin with
 EMBEDDING, HEAD = "model.decoder.embed_tokens.weight", "proj_out.weight"
-PLAIN = ("model=embedded_whisper", "method=rtn", "wbits=8", "dataset.limit=2")
-GGML = ("export=ggml", "model=embedded_whisper", "method=rtn", "wbits=4", "group_size=32")
+PLAIN = ("model=sandbox_whisper", "method=rtn", "wbits=8", "dataset.limit=2")
+GGML = ("export=ggml", "model=sandbox_whisper", "method=rtn", "wbits=4", "group_size=32")
 MULTILINGUAL = edited("generation_config.json", is_multilingual=True)
 
 
 def changed(folder: Path, spoil: Spoil) -> str:
-    """The override that names a changed copy of the embedded Whisper."""
-    copy = Path(shutil.copytree(ROOT / "src/embedded/models/whisper", folder / "checkpoint"))
+    """The override that names a changed copy of the sandbox Whisper."""
+    copy = Path(shutil.copytree(ROOT / "src/sandbox/models/whisper", folder / "checkpoint"))
     spoil(copy)
     return f"model.source={copy}"
 

@@ -21,7 +21,7 @@ from src.stages.profile import Profile
 from src.stages.quantize import Quantize
 from tests.composed import composed
 
-SMALL = ("model=embedded_whisper", "method=rtn", "profile.repeats=1", "profile.tokens=1", "stages=[quantize,profile]")
+SMALL = ("model=sandbox_whisper", "method=rtn", "profile.repeats=1", "profile.tokens=1", "stages=[quantize,profile]")
 
 
 @pytest.fixture

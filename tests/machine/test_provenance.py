@@ -21,7 +21,7 @@ from src.storage.store import Entry, Store
 from tests.composed import composed
 
 SMALL = (
-    *("model=embedded_whisper", "method=gptq", "wbits=4", "dataset.limit=2", "calib.n=2", "calib.propagate=fp"),
+    *("model=sandbox_whisper", "method=gptq", "wbits=4", "dataset.limit=2", "calib.n=2", "calib.propagate=fp"),
     *("evaluate.bootstrap_samples=100", "evaluate.probe_clips=0"),
     *("profile.repeats=1", "profile.tokens=1", "profile.max_load=1000", "tracking=none"),
 )

@@ -29,8 +29,8 @@ from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 BUILDERS = {
-    "embedded_whisper": lambda: tiny_whisper(encoder_layers=1, decoder_layers=1),
-    "embedded_moonshine": lambda: tiny_moonshine(encoder_num_hidden_layers=1, decoder_num_hidden_layers=1),
+    "sandbox_whisper": lambda: tiny_whisper(encoder_layers=1, decoder_layers=1),
+    "sandbox_moonshine": lambda: tiny_moonshine(encoder_num_hidden_layers=1, decoder_num_hidden_layers=1),
 }
 WHISPER, MOONSHINE = BUILDERS
 BLOCKS = 2
@@ -181,7 +181,7 @@ def test_the_resumed_model_has_the_bytes_of_an_unbroken_one(
 
 def test_a_transform_that_comes_out_different_gives_another_model(tmp_path: Path) -> None:
     """What the test above rests on."""
-    settings = composed("model=embedded_whisper", "method=quarot_rtn", "bits=w4a4")
+    settings = composed("model=sandbox_whisper", "method=quarot_rtn", "bits=w4a4")
     assert quantize(settings, tmp_path / "one").file != quantize(settings, tmp_path / "other", nudged=True).file
 
 
@@ -189,7 +189,7 @@ def test_a_transform_that_comes_out_different_gives_another_model(tmp_path: Path
 @pytest.mark.parametrize("overrides", [["method=quarot"], ["method=myqasr_gptq", "calib.propagate=fp"]])
 def test_a_kill_at_any_moment_changes_nothing(tmp_path: Path, overrides: list[str], moment: str) -> None:
     """Ends are rounded before the blocks or after them, as ``calib.propagate`` says."""
-    settings = composed("model=embedded_whisper", "wbits=3", "head_bits=4", *overrides)
+    settings = composed("model=sandbox_whisper", "wbits=3", "head_bits=4", *overrides)
     whole = quantize(settings, tmp_path / "unbroken")
     with pytest.raises(Killed):
         quantize(settings, tmp_path / "resumed", at(moment))
@@ -208,7 +208,7 @@ def files(folder: Path) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path, Made]:
     """A run that died when all blocks were done."""
-    settings = composed("model=embedded_whisper", "method=smoothquant", "bits=w4a8", "calib.propagate=fp")
+    settings = composed("model=sandbox_whisper", "method=smoothquant", "bits=w4a8", "calib.propagate=fp")
     folder = tmp_path_factory.mktemp("finished")
     return settings, folder, quantize(settings, folder)
 

@@ -13,7 +13,7 @@ from src.methods.parts.hadamard import (
 )
 from src.methods.parts.paley import jacobsthal
 
-# Widths, MLP widths, heads and head sizes of Whisper (tiny to large), Moonshine and the embedded models.
+# Widths, MLP widths, heads and head sizes of Whisper (tiny to large), Moonshine and the sandbox models.
 SIZES = [1, 2, 4, 8, 12, 16, 20, 28, 32, 36, 48, 52, 60, 64, 80, 96, 100, 192, 288, 384, 416, 512]
 SIZES += [768, 1024, 1152, 1280, 1536, 1664, 2048, 3072, 4096, 5120]
 NONE = [0, 3, 6, 10, 18, 26, 27, 92]  # 92 exists, but neither Sylvester nor Paley knows it

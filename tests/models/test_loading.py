@@ -74,7 +74,7 @@ def test_graph_needs_no_weights(copy: Path) -> None:
     assert len(load_graph(model_settings(copy)).encoder) == WHISPER["encoder_layers"]
 
 
-@pytest.mark.parametrize("source", ["./nowhere", "/nowhere/at/all", "src/embedded/nowhere", "a/b/c"])
+@pytest.mark.parametrize("source", ["./nowhere", "/nowhere/at/all", "src/sandbox/nowhere", "a/b/c"])
 def test_absent_folder_is_named(source: str) -> None:
     with pytest.raises(UserError, match=r"model\.source: there is no folder"):
         load(model_settings(source), "cpu", seed=0)

@@ -18,7 +18,7 @@ from src.settings import ModelSettings
 CONF = ROOT / "conf"
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 PACKAGED = [name for name in NAMES if name.endswith("_package")]
-PUBLISHED = [name for name in NAMES if not name.startswith("embedded_") and name not in PACKAGED]
+PUBLISHED = [name for name in NAMES if not name.startswith("sandbox_") and name not in PACKAGED]
 PARAMETERS = {  # of the published safetensors files, in millions
     "distil_large_v3": 756.4,
     "distil_small_en": 166.1,
@@ -82,8 +82,8 @@ def test_true_shape_loads_with_random_weights(name: str, parameters: int) -> Non
     assert sum(parameter.numel() for parameter in speech.module.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("embedded_")])
-def test_embedded_model_is_there_and_loads(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("sandbox_")])
+def test_sandbox_model_is_there_and_loads(name: str) -> None:
     settings = _settings(name)
     if not (ROOT / settings.source / "model.safetensors").exists():
         pytest.skip("not made yet")

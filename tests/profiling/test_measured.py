@@ -131,7 +131,7 @@ def test_a_runtime_that_is_not_installed_is_named_with_the_remedy(
 
 
 def test_the_command_ends_with_one_table_of_runtimes(tmp_path: Path) -> None:
-    asked = ["model=embedded_whisper", "method=rtn", "bits=w4a16", "symmetric=true", "group_size=32", "head_bits=4"]
+    asked = ["model=sandbox_whisper", "method=rtn", "bits=w4a16", "symmetric=true", "group_size=32", "head_bits=4"]
     few = [
         "profile.onnx.accuracy_level=4",
         "profile.repeats=1",

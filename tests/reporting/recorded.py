@@ -19,7 +19,7 @@ from tests.composed import composed
 
 @cache
 def _settings(method: str, dataset: str) -> dict[str, Any]:
-    return composed(f"method={method}", f"dataset=embedded_{dataset}").model_dump(mode="json")
+    return composed(f"method={method}", f"dataset=sandbox_{dataset}").model_dump(mode="json")
 
 
 def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, A
     plain: dict[str, Any] = {
         "fingerprint": f"{method}-{dataset}",
         "schema": 3,
-        "model": "embedded_moonshine",
+        "model": "sandbox_moonshine",
         "method": method,
         "bits": "w4a16",
         **{name: settings[name] for name in ("wbits", "abits", "kvbits", "group_size")},
@@ -103,7 +103,7 @@ def write_failure(folder: Path, fingerprint: str, **changes: Any) -> None:
         "log": "sweeps/1/main.log",
         "time": "2026-01-01T00:00:00+00:00",
     }
-    point = {"fingerprint": fingerprint, "model": "embedded_moonshine", "method": "spqr", "bits": "w2a16", "seed": 0}
+    point = {"fingerprint": fingerprint, "model": "sandbox_moonshine", "method": "spqr", "bits": "w2a16", "seed": 0}
     settings = {"dataset": "clean", "settings": {"stages": ["quantize", "evaluate"]}, "overrides": ["method=spqr"]}
     _save(folder / "failures" / f"{fingerprint}.json", {**point, **settings, "failure": {**failure, **changes}})
 

@@ -59,7 +59,7 @@ def test_changed_transcripts_are_the_stored_worst_without_those_that_only_look_d
 
 
 def test_audio_is_the_clip_that_was_transcribed_and_absence_has_a_reason(tmp_path: Path) -> None:
-    settings = composed("dataset=embedded_clean").dataset
+    settings = composed("dataset=sandbox_clean").dataset
     clip = load_utterances(settings, 0)[3]
     point = write(tmp_path, record("rtn", "clean", 2.0))
     shown = panels(points(point))

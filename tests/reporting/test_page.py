@@ -47,7 +47,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record("rtn", "other", 20.0),
     ]
     write(folder, *points)
-    clip = load_utterances(composed("dataset=embedded_clean").dataset, 0)[0]
+    clip = load_utterances(composed("dataset=sandbox_clean").dataset, 0)[0]
     rows = [worst_row(clip.id, clip.text, "alpha", clip.text), worst_row("gone", "a cat sat", "a", "a cat")]
     rows.append(worst_row(HOSTILE, f"a {HOSTILE}", "b", "a"))
     write_worst(folder, points[0], *rows)
@@ -126,7 +126,7 @@ def test_audio_plays_from_the_page_and_its_absence_has_a_reason(opened: Any) -> 
     audio.onerror = () => done(audio.error.message);
     audio.load();
     """
-    clip = load_utterances(composed("dataset=embedded_clean").dataset, 0)[0]
+    clip = load_utterances(composed("dataset=sandbox_clean").dataset, 0)[0]
     assert opened.execute_async_script(script) == pytest.approx(clip.seconds, abs=0.01)
     assert texts(opened, "#transcript-list li:nth-child(2) p") == [
         "No audio here: the test set no longer has this utterance."
@@ -169,9 +169,9 @@ def test_a_plot_has_one_test_set_and_is_walked_with_the_arrow_keys(opened: Any) 
         tips.append(texts(opened, "#tooltip")[0].splitlines()[:2])
         press(opened, Keys.ARROW_RIGHT)
     assert tips == [
-        ["embedded_moonshine, gptq w4a16, clean", "WER 10.00 % (9.00 to 11.00)"],
-        ["embedded_moonshine, rtn w4a16, clean", "WER 12.00 % (11.00 to 13.00)"],
-        ["embedded_moonshine, awq w4a16, clean", "WER 11.00 % (10.00 to 12.00)"],
+        ["sandbox_moonshine, gptq w4a16, clean", "WER 10.00 % (9.00 to 11.00)"],
+        ["sandbox_moonshine, rtn w4a16, clean", "WER 12.00 % (11.00 to 13.00)"],
+        ["sandbox_moonshine, awq w4a16, clean", "WER 11.00 % (10.00 to 12.00)"],
     ]
     press(opened, Keys.ARROW_RIGHT, Keys.ENTER)  # round again to rtn
     assert opened.execute_script("return document.activeElement.id") == "transcripts"
@@ -196,7 +196,7 @@ def test_a_page_without_points_shows_the_failures(browser: Any, tmp_path: Path) 
     assert texts(browser, "#summary") == ["0 points, 1 failure."]
     assert not browser.execute_script("return document.getElementById('points').checkVisibility()")
     assert texts(browser, "nav a:not([hidden])") == ["Transcripts", "Failures"]
-    assert texts(browser, "#failed h3") == ["embedded_moonshine, spqr, w2a16, clean"]
+    assert texts(browser, "#failed h3") == ["sandbox_moonshine, spqr, w2a16, clean"]
 
 
 def test_damaged_data_are_told(browser: Any, page: Path, tmp_path: Path) -> None:

@@ -24,17 +24,17 @@ def test_every_version_has_a_panel_of_its_own_that_says_which(tmp_path: Path) ->
     found = panels(points(tmp_path))
     assert [len(panel.points) for panel in found] == [1, 1, 1]
     assert {panel.name for panel in found} == {
-        "embedded_moonshine, clean, normalizer other/2, weights unknown",
-        "embedded_moonshine, clean, normalizer whisper-english/0.1, weights abc",
-        "embedded_moonshine, clean, normalizer whisper-english/0.1, weights unknown",
+        "sandbox_moonshine, clean, normalizer other/2, weights unknown",
+        "sandbox_moonshine, clean, normalizer whisper-english/0.1, weights abc",
+        "sandbox_moonshine, clean, normalizer whisper-english/0.1, weights unknown",
     }
 
 
 def test_versions_are_not_named_where_there_is_one(tmp_path: Path) -> None:
     write(tmp_path, record("rtn", "clean", 2.0), record("rtn", "other", 2.0))
     assert [panel.name for panel in panels(points(tmp_path))] == [
-        "embedded_moonshine, clean",
-        "embedded_moonshine, other",
+        "sandbox_moonshine, clean",
+        "sandbox_moonshine, other",
     ]
 
 

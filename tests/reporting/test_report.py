@@ -177,15 +177,15 @@ def test_everything_is_written_into_a_folder_and_the_next_report_replaces_it(out
     folder = outputs / "report"
     assert done.returncode == 0, done.stderr
     assert done.stdout == (folder / "table.md").read_text(encoding="utf-8")
-    assert "### embedded_moonshine, clean (fp 9.00)" in done.stdout
+    assert "### sandbox_moonshine, clean (fp 9.00)" in done.stdout
     assert f"{folder / 'index.html'} (" in done.stderr
     assert "1 point failed" in done.stderr
     names = {path.name for path in folder.iterdir()}
-    pairs = ("embedded_moonshine-clean", "embedded_moonshine-other")
+    pairs = ("sandbox_moonshine-clean", "sandbox_moonshine-other")
     plots = {f"{kind}-{pair}.{form}" for kind in KINDS for pair in pairs for form in ("png", "svg")}
-    layers = {f"layers-weight-error-embedded_moonshine.{form}" for form in ("png", "svg")}
+    layers = {f"layers-weight-error-sandbox_moonshine.{form}" for form in ("png", "svg")}
     assert names == plots | layers | {"index.html", "table.md", "table.tex", "points.csv", "files.json"}
-    front = (folder / "pareto-embedded_moonshine-clean.svg").read_text(encoding="utf-8")
+    front = (folder / "pareto-sandbox_moonshine-clean.svg").read_text(encoding="utf-8")
     assert ">gptq w4a16<" in front  # the only point on the front, named in it
     assert ">rtn w4a16<" not in front
     pictures = [path.read_bytes()[:8] for path in folder.glob("*.png")]
@@ -205,7 +205,7 @@ def test_a_sweep_in_which_every_point_failed_has_a_page(tmp_path: Path) -> None:
 
 def test_latex_names_are_escaped(outputs: Path) -> None:
     done = report(outputs, "--columns", "dataset", "method=rtn", "--format", "latex")
-    assert r"\caption{embedded\_moonshine, w4a16 (fp 9.00)}" in done.stdout
+    assert r"\caption{sandbox\_moonshine, w4a16 (fp 9.00)}" in done.stdout
     assert r"\textbf{20.00$^*$ (19.0-21.0)}" in done.stdout
 
 

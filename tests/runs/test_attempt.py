@@ -82,7 +82,7 @@ def test_a_failure_says_which_point_failed_where_and_why(tmp_path: Path) -> None
     found = record(tmp_path)
     names = ("fingerprint", "model", "method", "bits", "wbits", "dataset", "seed")
     assert [found[name] for name in names] == [
-        "0123456789abcdef", "embedded_moonshine", "rtn", "w3a16", 3, "embedded_clean", 0,
+        "0123456789abcdef", "sandbox_moonshine", "rtn", "w3a16", 3, "sandbox_clean", 0,
     ]  # fmt: skip
     failure = found["failure"]
     assert (failure["stage"], failure["kind"], failure["log"]) == ("quantize", "ValueError", "job/main.log")

@@ -172,7 +172,7 @@ def test_help_explains_the_groups_and_gives_examples(tmp_path: Path) -> None:
     told = outcome.process.stdout
     for group in ("model", "method", "bits", "dataset", "calib", "tracking", "hydra/launcher", "experiment"):
         assert f"\n{group}: " in told or f"  {group}  " in told
-    for choice in ("embedded_moonshine", "gptq", "w4a16", "librispeech_clean", "offline"):
+    for choice in ("sandbox_moonshine", "gptq", "w4a16", "librispeech_clean", "offline"):
         assert choice in told
     assert sum(line.strip().startswith("python -m src.main") for line in told.splitlines()) >= 3
     assert not outcome.output.exists()

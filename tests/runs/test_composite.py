@@ -27,7 +27,7 @@ LEADERBOARD = (
     *("ami", "earnings22", "gigaspeech", "librispeech_clean", "librispeech_other"),
     *("spgispeech", "tedlium", "voxpopuli"),
 )
-MEMBERS = ("embedded_clean", "embedded_other")
+MEMBERS = ("sandbox_clean", "sandbox_other")
 SAMPLE = ("librispeech_sample_clean", "librispeech_sample_other")
 SMALL = (
     *("dataset.limit=16", "calib.n=6", "profile.repeats=2", "profile.max_load=1000"),
@@ -49,14 +49,14 @@ def members(*overrides: str) -> dict[str, Settings]:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("dataset.members.embedded_clean.name=../../elsewhere", "no slash"),
-        ("dataset.members.embedded_clean.name=embedded_other", "several are named 'embedded_other'"),
+        ("dataset.members.sandbox_clean.name=../../elsewhere", "no slash"),
+        ("dataset.members.sandbox_clean.name=sandbox_other", "several are named 'sandbox_other'"),
         ("dataset.name=a/b", "no slash"),
     ],
 )
 def test_names_that_would_write_over_others_or_elsewhere_are_refused(override: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        study("dataset=embedded", override)
+        study("dataset=sandbox", override)
 
 
 def run(output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -69,21 +69,21 @@ def records(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def rows(process: subprocess.CompletedProcess[str]) -> list[list[str]]:
-    return [line.split() for line in process.stdout.splitlines() if line.startswith("embedded_moonshine")]
+    return [line.split() for line in process.stdout.splitlines() if line.startswith("sandbox_moonshine")]
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     output = tmp_path_factory.mktemp("composite")
-    return output, run(output, "dataset=embedded", "tracking=none", *SMALL)
+    return output, run(output, "dataset=sandbox", "tracking=none", *SMALL)
 
 
 def test_every_composite_is_tested_here() -> None:
-    assert composites() == {"esb", "embedded", "librispeech_sample"}
+    assert composites() == {"esb", "sandbox", "librispeech_sample"}
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("esb", LEADERBOARD), ("embedded", MEMBERS), ("librispeech_sample", SAMPLE)]
+    ("name", "expected"), [("esb", LEADERBOARD), ("sandbox", MEMBERS), ("librispeech_sample", SAMPLE)]
 )
 def test_a_composite_is_the_points_of_its_members(name: str, expected: tuple[str, ...]) -> None:
     found = members(f"dataset={name}", "wbits=3")
@@ -109,7 +109,7 @@ def test_a_member_can_be_left_out() -> None:
         (["dataset@calib.dataset=esb"], "calib.dataset", "drawn from one"),
         (["dataset=esb", "+dataset.splt=test"], "dataset.splt", "no member of esb takes it"),
         (["dataset=esb", "+dataset.split=test.clean"], "dataset.split", "dataset.members.ami.split"),
-        (["dataset=embedded", "~dataset.members.embedded_clean", "~dataset.members.embedded_other"], "dataset", "Keep"),
+        (["dataset=sandbox", "~dataset.members.sandbox_clean", "~dataset.members.sandbox_other"], "dataset", "Keep"),
         (["dataset=esb", "dataset.limit=0"], "dataset.limit", "0"),
     ],
 )
@@ -120,7 +120,7 @@ def test_what_a_composite_cannot_be_is_said(overrides: list[str], field: str, to
 
 
 def test_a_single_set_is_a_single_point() -> None:
-    assert study("dataset=embedded_other") == composed("dataset=embedded_other")
+    assert study("dataset=sandbox_other") == composed("dataset=sandbox_other")
 
 
 def test_each_member_has_a_record_and_the_composite_their_mean(
@@ -129,21 +129,21 @@ def test_each_member_has_a_record_and_the_composite_their_mean(
     output, finished = single
     assert finished.returncode == 0, finished.stderr
     found = records(output)
-    assert set(found) == {"gptq-embedded_clean", "gptq-embedded_other", "gptq-embedded"}
+    assert set(found) == {"gptq-sandbox_clean", "gptq-sandbox_other", "gptq-sandbox"}
     own = [found[f"gptq-{member}"]["results"]["evaluate"] for member in MEMBERS]
-    mean = found["gptq-embedded"]["results"]["evaluate"]
+    mean = found["gptq-sandbox"]["results"]["evaluate"]
     assert mean["wer"] == pytest.approx(np.mean([each["wer"] for each in own]))
     assert mean["fp_wer"] == pytest.approx(np.mean([each["fp_wer"] for each in own]))
     assert mean["versus_fp"]["difference"] == pytest.approx(mean["wer"] - mean["fp_wer"])
     assert mean["wer_low"] <= mean["wer"] <= mean["wer_high"]
     assert mean["utterances"] == 32
-    assert [each["fingerprint"] for each in found["gptq-embedded"]["members"]] == [
+    assert [each["fingerprint"] for each in found["gptq-sandbox"]["members"]] == [
         found[f"gptq-{member}"]["fingerprint"] for member in MEMBERS
     ]
-    assert found["gptq-embedded"]["subset"] == 16
-    made = found["gptq-embedded"]["provenance"]["stages"]
+    assert found["gptq-sandbox"]["subset"] == 16
+    made = found["gptq-sandbox"]["provenance"]["stages"]
     assert made.keys() >= {"quantize", *(f"{member}/transcripts" for member in MEMBERS)}
-    assert found["gptq-embedded"]["measured"].keys() == {"latency"}  # how fast it decoded each set is each member's
+    assert found["gptq-sandbox"]["measured"].keys() == {"latency"}  # how fast it decoded each set is each member's
 
 
 def test_a_mean_that_cannot_be_made_again_is_said_and_not_left_out(
@@ -151,14 +151,14 @@ def test_a_mean_that_cannot_be_made_again_is_said_and_not_left_out(
 ) -> None:
     shutil.copytree(single[0] / "cache", tmp_path / "cache")
     own = {name: found for name, found in records(single[0]).items() if "members" not in found}
-    chosen = members("dataset=embedded", "tracking=none", *SMALL, f"output_dir={tmp_path}").values()
+    chosen = members("dataset=sandbox", "tracking=none", *SMALL, f"output_dir={tmp_path}").values()
     points, found = [open_point(each) for each in chosen], [own[f"gptq-{each.dataset.name}"] for each in chosen]
-    whole = build_composite_record("embedded", points, found)
+    whole = build_composite_record("sandbox", points, found)
     shutil.rmtree(points[1].transcripts.path)
-    assert build_composite_record("embedded", points, found) == whole, "the mean is stored"
+    assert build_composite_record("sandbox", points, found) == whole, "the mean is stored"
     shutil.rmtree(tmp_path / "cache" / "composite")
-    with pytest.raises(UserError, match=r"stages: the mean needs the transcripts of .*-embedded_other.*Add evaluate"):
-        build_composite_record("embedded", points, found)
+    with pytest.raises(UserError, match=r"stages: the mean needs the transcripts of .*-sandbox_other.*Add evaluate"):
+        build_composite_record("sandbox", points, found)
 
 
 def test_a_mean_is_not_compared_utterance_by_utterance_but_its_members_are_offered(
@@ -167,7 +167,7 @@ def test_a_mean_is_not_compared_utterance_by_utterance_but_its_members_are_offer
 ) -> None:
     output, _ = single
     found = records(output)
-    mean, member = found["gptq-embedded"]["fingerprint"], found["gptq-embedded_clean"]["fingerprint"]
+    mean, member = found["gptq-sandbox"]["fingerprint"], found["gptq-sandbox_clean"]["fingerprint"]
     with pytest.raises(SystemExit) as left:
         compare.main([member, mean, "--output-dir", str(output)])
     assert left.value.code == 1
@@ -180,9 +180,9 @@ def test_the_table_ends_with_the_mean_beside_its_members(
     output, finished = single
     found = records(output)
     table = rows(finished)
-    assert [row[3] for row in table] == [*MEMBERS, "embedded"]
+    assert [row[3] for row in table] == [*MEMBERS, "sandbox"]
     assert table[-1][4:7] == ["(mean", "of", "2)"]
-    wers = [f"{found[f'gptq-{name}']['results']['evaluate']['wer']:.2f}" for name in (*MEMBERS, "embedded")]
+    wers = [f"{found[f'gptq-{name}']['results']['evaluate']['wer']:.2f}" for name in (*MEMBERS, "sandbox")]
     assert [table[0][4], table[1][4], table[2][7]] == wers
 
 
@@ -199,11 +199,11 @@ def test_a_sweep_over_composites_shows_each_mean_below_its_members(
     single: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     output, _ = single
-    finished = run(output, "-m", "dataset=embedded", "method=gptq,rtn", "stages=[quantize,evaluate]", *SMALL)
+    finished = run(output, "-m", "dataset=sandbox", "method=gptq,rtn", "stages=[quantize,evaluate]", *SMALL)
     assert finished.returncode == 0, finished.stderr
     table = rows(finished)
-    assert [row[3] for row in table] == [*MEMBERS, "embedded"] * 2
-    means = [float(row[7]) for row in table if row[3] == "embedded"]
+    assert [row[3] for row in table] == [*MEMBERS, "sandbox"] * 2
+    means = [float(row[7]) for row in table if row[3] == "sandbox"]
     assert means == sorted(means)
     assert {row[1] for row in table[:3]} != {row[1] for row in table[3:]}
     found = {run.id.rpartition("-")[2]: run for run in read_runs(output)}
@@ -212,7 +212,7 @@ def test_a_sweep_over_composites_shows_each_mean_below_its_members(
     assert len({run.group for run in found.values()}) == 1
     for identity, logged in found.items():
         assert logged.summary["wer"] == pytest.approx(by_fingerprint[identity]["results"]["evaluate"]["wer"])
-        if by_fingerprint[identity]["dataset"] == "embedded":
+        if by_fingerprint[identity]["dataset"] == "sandbox":
             assert [row[0] for row in logged.table("evaluate/members")["data"]] == list(MEMBERS)
 
 
@@ -221,7 +221,7 @@ def test_all_absent_members_are_named_before_any_work(tmp_path: Path) -> None:
     mirror = tmp_path / "mirror"
     for config, split in (("ami", "test"), ("tedlium", "test")):
         (mirror / config).mkdir(parents=True)
-        source = ROOT / "src/embedded/data/clean/test-00000-of-00001.parquet"
+        source = ROOT / "src/sandbox/data/clean/test-00000-of-00001.parquet"
         (mirror / config / f"{split}-00000-of-00001.parquet").symlink_to(source)
     output = tmp_path / "output"
     finished = run(output, "dataset=esb", f"dataset.root={mirror}", "tracking=none")

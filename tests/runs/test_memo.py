@@ -19,7 +19,7 @@ from tests import commands
 
 SMALL = (
     "method=rtn",
-    "dataset=embedded",  # a composite of two sets
+    "dataset=sandbox",  # a composite of two sets
     "dataset.limit=2",
     "evaluate.bootstrap_samples=100",
     "evaluate.probe_clips=0",
@@ -49,7 +49,7 @@ def run(output: Path, *overrides: str, **changes: str) -> subprocess.CompletedPr
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An output folder with one finished composite, of a model whose files may be changed."""
     folder = tmp_path_factory.mktemp("finished")
-    shutil.copytree(ROOT / "src/embedded/models/moonshine", folder / "model")
+    shutil.copytree(ROOT / "src/sandbox/models/moonshine", folder / "model")
     run(folder / "out", f"model.source={folder / 'model'}", "wbits=8")
     return folder
 
@@ -61,9 +61,9 @@ def test_a_finished_point_ends_without_the_imports_of_a_run(finished: Path) -> N
     assert "src.runs.memo" in imported
     assert not imported & {"torch", "transformers", "datasets", "wandb", "pandas", "pyarrow", "optuna"}
     assert "finished before" in ran.stderr
-    assert ran.stdout.count("embedded_moonshine") == 3  # two sets and their mean
+    assert ran.stdout.count("sandbox_moonshine") == 3  # two sets and their mean
     [job, first] = sorted((finished / "out/runs").glob("*/*"), reverse=True)
-    for name in ("record.json", "embedded_clean/record.json", "embedded_other/record.json"):
+    for name in ("record.json", "sandbox_clean/record.json", "sandbox_other/record.json"):
         assert json.loads((job / name).read_text()) == json.loads((first / name).read_text())
 
 

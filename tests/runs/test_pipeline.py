@@ -1,4 +1,4 @@
-"""The main job end to end: the real command line in a subprocess, on the embedded models and speech."""
+"""The main job end to end: the real command line in a subprocess, on the sandbox models and speech."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_profiles_average_over_what_was_decoded(sweep: tuple[Path, subprocess.Co
 
 def test_sweep_ends_with_one_table_best_first(sweep: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     _, finished = sweep
-    rows = [line.split() for line in finished.stdout.splitlines() if "embedded_moonshine" in line]
+    rows = [line.split() for line in finished.stdout.splitlines() if "sandbox_moonshine" in line]
     assert len(rows) == 4
     rates = [next(float(cell) for cell in row if cell.replace(".", "", 1).isdigit()) for row in rows]
     assert rates == sorted(rates)
@@ -258,7 +258,7 @@ def test_processes_on_the_same_point_end_well_though_one_is_killed(tmp_path: Pat
 
 
 def test_fp_is_the_same_point_at_any_bits(tmp_path: Path) -> None:
-    small = ("model=embedded_whisper", "calib.n=1", "dataset.limit=4")
+    small = ("model=sandbox_whisper", "calib.n=1", "dataset.limit=4")
     finished = run(tmp_path, "-m", "method=fp", "wbits=3,4", "tracking=none", *small)
     assert finished.returncode == 0, finished.stderr
     (record,) = records(tmp_path).values()
@@ -267,7 +267,7 @@ def test_fp_is_the_same_point_at_any_bits(tmp_path: Path) -> None:
 
 
 def test_the_head_alone_at_4_bits(tmp_path: Path) -> None:
-    finished = run(tmp_path, "scope=head", "wbits=4", "method=rtn", "tracking=none", "dataset=embedded_other")
+    finished = run(tmp_path, "scope=head", "wbits=4", "method=rtn", "tracking=none", "dataset=sandbox_other")
     assert finished.returncode == 0, finished.stderr
     assert "w16a16h4" in finished.stdout
     (record,) = records(tmp_path).values()

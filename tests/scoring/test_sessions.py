@@ -23,7 +23,7 @@ from tests import commands
 from tests.composed import composed
 from tests.data.clips import tone
 
-ROWS = pq.read_table(ROOT / "src/embedded/data/clean/test-00000-of-00001.parquet").slice(0, 5).to_pylist()
+ROWS = pq.read_table(ROOT / "src/sandbox/data/clean/test-00000-of-00001.parquet").slice(0, 5).to_pylist()
 SPOKEN = [row["text"] for row in ROWS]
 
 

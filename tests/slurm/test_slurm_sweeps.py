@@ -211,7 +211,7 @@ def test_finished_stages_and_blocks_are_not_made_again(outcomes: Outcomes) -> No
         announced = {each: len(re.findall(rf": {each}: \d* ?", log)) for each in ("calibrate", "profile")}
         interrupted = {"latency": "profile"}.get(stage, stage)
         assert {each for each, count in announced.items() if count > 1} <= {interrupted}
-        if log.count("quantize: embedded_moonshine-gptq") > 1:
+        if log.count("quantize: sandbox_moonshine-gptq") > 1:
             assert re.search(r"going on after [1-9]\d* of \d+ blocks", log)
 
 
@@ -230,7 +230,7 @@ def test_the_other_points_finish_and_the_launcher_says_which_did_not(outcomes: O
     assert finished == {2, 5}, "the point whose node was lost was run on another"
     assert failures(output)[3]["failure"]["kind"] == "killed: signal 9"
     assert failures(output)[4]["failure"]["kind"] == "cancelled"
-    rows = [line for line in killed.failed.splitlines() if re.match(r"\d +embedded_moonshine", line)]
+    rows = [line for line in killed.failed.splitlines() if re.match(r"\d +sandbox_moonshine", line)]
     assert [row.split()[0] for row in rows] == ["1", "2"]
     assert "killed by signal 9" in rows[0]
     assert "cancelled" in rows[1]

@@ -27,7 +27,7 @@ def test_bits_and_method_name_another_quantized_model_of_the_same_calibration(tm
     assert plain.baseline.transcripts.fingerprint == changed.baseline.transcripts.fingerprint
 
 
-@pytest.mark.parametrize("change", ["calib.n=8", "seed=1", "model=embedded_whisper"])
+@pytest.mark.parametrize("change", ["calib.n=8", "seed=1", "model=sandbox_whisper"])
 def test_another_calibration_names_another_gptq_model(tmp_path: Path, change: str) -> None:
     assert point(tmp_path).quantized.fingerprint != point(tmp_path, change).quantized.fingerprint
 
@@ -98,7 +98,7 @@ def test_dtype_names_other_transcripts_of_the_same_model(tmp_path: Path) -> None
     plain, half = point(tmp_path), point(tmp_path, "dtype=bfloat16")
     assert plain.quantized.fingerprint == half.quantized.fingerprint
     assert plain.transcripts.fingerprint != half.transcripts.fingerprint
-    assert half.label == "embedded_moonshine-gptq-w4a16-bfloat16-embedded_clean"
+    assert half.label == "sandbox_moonshine-gptq-w4a16-bfloat16-sandbox_clean"
 
 
 @pytest.mark.parametrize("method", ["fp", "rtn"])
@@ -126,7 +126,7 @@ def test_another_draw_text_or_policy_names_another_calibration(tmp_path: Path, c
 def test_the_test_set_names_a_calibration_only_where_both_are_drawn_from_one_split(tmp_path: Path) -> None:
     apart = [point(tmp_path, f"dataset.limit={limit}").calibration.fingerprint for limit in (10, 20)]
     assert apart[0] == apart[1]
-    shared = "dataset@calib.dataset=embedded_clean"
+    shared = "dataset@calib.dataset=sandbox_clean"
     drawn = [point(tmp_path, f"dataset.limit={limit}", shared).calibration.fingerprint for limit in (10, 20)]
     assert drawn[0] != drawn[1]
 
@@ -137,7 +137,7 @@ def test_what_is_left_out_and_who_speaks_name_other_transcripts(tmp_path: Path, 
 
 
 def test_calibration_clips_are_never_those_of_the_test_set(tmp_path: Path) -> None:
-    one = point(tmp_path, "dataset.limit=300", "calib.n=64", "dataset@calib.dataset=embedded_clean")
+    one = point(tmp_path, "dataset.limit=300", "calib.n=64", "dataset@calib.dataset=sandbox_clean")
     test, calibration = ({clip.id for clip in corpus.clips} for corpus in (one.test_corpus, one.calibration_corpus))
     assert (len(test), len(calibration)) == (300, 20)
     assert not test & calibration

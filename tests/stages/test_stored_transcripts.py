@@ -23,7 +23,7 @@ from src.text.normalizers import Rules
 from tests import commands
 from tests.composed import composed
 
-SMALL = ("dataset=embedded_other", "dataset.limit=16", "evaluate.bootstrap_samples=200", "evaluate.probe_clips=4")
+SMALL = ("dataset=sandbox_other", "dataset.limit=16", "evaluate.bootstrap_samples=200", "evaluate.probe_clips=4")
 
 
 def opened(output: Path, *overrides: str) -> Point:
@@ -209,7 +209,7 @@ def test_the_order_decides_the_sign_and_a_record_equals_itself(
 @pytest.mark.parametrize(
     ("overrides", "sentences"),
     [
-        (("dataset=embedded_clean",), ("dataset:", "embedded_other", "embedded_clean")),
+        (("dataset=sandbox_clean",), ("dataset:", "sandbox_other", "sandbox_clean")),
         (("dataset.limit=8",), ("dataset.limit:", "16 utterances", "8 utterances")),
         (("seed=1",), ("seed:", "seed 0", "seed 1")),
     ],

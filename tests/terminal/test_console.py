@@ -10,7 +10,7 @@ import pytest
 from src.machine.provenance import combined
 from src.terminal import console
 
-MODEL, BITS, DATASET = "whisper_large_v3_turbo", "w4a8kv4g128", "embedded_calibration"
+MODEL, BITS, DATASET = "whisper_large_v3_turbo", "w4a8kv4g128", "sandbox_calibration"
 
 
 def record(name: str, wer: float | None = None, significant: bool = False, **fields: Any) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from src.stages.quantize import Quantize
 from tests.composed import composed
 from tests.reporting.recorded import record, write
 
-ROWS = pq.read_table(ROOT / "src/embedded/data/clean/test-00000-of-00001.parquet").slice(0, 3).to_pylist()
+ROWS = pq.read_table(ROOT / "src/sandbox/data/clean/test-00000-of-00001.parquet").slice(0, 3).to_pylist()
 
 
 def own_data(folder: Path, *texts: str) -> Path:
-    """A manifest of the first clips of the embedded test set with other references."""
+    """A manifest of the first clips of the sandbox test set with other references."""
     folder.mkdir()
     lines = []
     for row, text in zip(ROWS, texts, strict=True):
@@ -57,7 +57,7 @@ def output(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("overrides", "language", "of_calib", "normalizer"),
     [
-        (("dataset=embedded_clean",), "en", "en", "whisper-english"),
+        (("dataset=sandbox_clean",), "en", "en", "whisper-english"),
         (("dataset=local",), "en", "en", "whisper-english"),
         (("dataset=local", "model=whisper_tiny"), "en", "en", "whisper-english"),
         (("dataset=local", "model=whisper_tiny", "model.language=hi"), "hi", "en", "whisper-basic-diacritics"),
@@ -84,7 +84,7 @@ def test_references_are_in_the_language_that_the_model_writes_unless_told(
     [
         (
             ("model=whisper_tiny", "model.language=de"),
-            "dataset.language: embedded_clean is in en, but the model writes 'de'.*Set dataset.language=de",
+            "dataset.language: sandbox_clean is in en, but the model writes 'de'.*Set dataset.language=de",
         ),
         (("dataset.language=jp",), "dataset.language: 'jp' is not valid .*code for it is ja"),
         (("dataset.language=English",), "dataset.language: 'English' is not valid .*en, de, hi, yue"),
@@ -94,7 +94,7 @@ def test_references_are_in_the_language_that_the_model_writes_unless_told(
 )
 def test_rules_for_another_language_are_refused(overrides: tuple[str, ...], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        composed("dataset=embedded_clean", *overrides)
+        composed("dataset=sandbox_clean", *overrides)
 
 
 def test_rules_for_english_are_refused_where_letters_are_of_another_script(tmp_path: Path, output: Path) -> None:
@@ -130,15 +130,15 @@ def test_a_mean_is_not_made_of_several_kinds_of_error_rates() -> None:
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        asked = ["dataset=embedded", "dataset.members.embedded_other.language=ja"]
-        with pytest.raises(UserError, match=r"embedded_clean \(en\) by english and embedded_other \(ja\) by basic"):
+        asked = ["dataset=sandbox", "dataset.members.sandbox_other.language=ja"]
+        with pytest.raises(UserError, match=r"sandbox_clean \(en\) by english and sandbox_other \(ja\) by basic"):
             from_hydra(compose("config", asked))
         same = from_hydra(compose("config", [each.replace("ja", "en") for each in asked]))
     assert isinstance(same, Composite)
 
 
 def test_characters_are_scored_and_called_so(tmp_path: Path, output: Path) -> None:
-    """The embedded model writes English, so that every character of Japanese is wrong."""
+    """The sandbox model writes English, so that every character of Japanese is wrong."""
     point = opened(own_data(tmp_path / "data", "今日は", "はい", "(笑)"), output, "dataset.language=ja")
     found = evaluated(point)
     scores = found["results"]["evaluate"]

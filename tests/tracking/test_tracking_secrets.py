@@ -25,7 +25,7 @@ HUB_TOKEN = "hf_" + "fAkEtOkEn" * 3
 PASSWORD = "correct-horse-battery"
 HOME = "home-of-the-user"
 SMALL = (
-    *("dataset=embedded_other", "dataset.limit=4", "calib.n=2", "evaluate.probe_clips=4"),
+    *("dataset=sandbox_other", "dataset.limit=4", "calib.n=2", "evaluate.probe_clips=4"),
     *("profile.repeats=1", "profile.max_load=1000"),  # other tests may run beside
 )
 CONDITIONAL = ("evaluate/long_form_", "evaluate/versus_fp_relative", "export/")  # figures that not every point has
@@ -85,8 +85,8 @@ def everything_in(folder: Path) -> bytes:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     home = tmp_path_factory.mktemp(HOME)
-    shutil.copytree(ROOT / "src/embedded/models/moonshine", home / "moonshine")
-    shutil.copytree(ROOT / "src/embedded/data", home / "data")
+    shutil.copytree(ROOT / "src/sandbox/models/moonshine", home / "moonshine")
+    shutil.copytree(ROOT / "src/sandbox/data", home / "data")
     outputs = tmp_path_factory.mktemp("outputs")
     data = (f"dataset.root={home / 'data'}", f"calib.dataset.root={home / 'data'}")
     places = (f"output_dir={outputs}", f"model.source={home / 'moonshine'}", *data)
@@ -164,8 +164,8 @@ def test_a_point_logs_the_documented_figures_and_tables_and_no_others(finished: 
 
 def test_runs_can_be_found_by_name_group_tags_and_type(finished: Finished) -> None:
     found = finished.run
-    assert found.name == "embedded_moonshine-gptq-w2a16-embedded_other"
-    assert found.tags == ["embedded_moonshine", "gptq", "w2a16", "embedded_other"]
+    assert found.name == "sandbox_moonshine-gptq-w2a16-sandbox_other"
+    assert found.tags == ["sandbox_moonshine", "gptq", "w2a16", "sandbox_other"]
     assert found.job_type == "point"
     (sweep,) = (finished.outputs / "sweeps").glob("*/*")
     assert found.group == f"{sweep.parent.name}_{sweep.name}"

@@ -1,4 +1,4 @@
-"""Word error rate of an embedded model through plain transformers, for watching training and for the final numbers."""
+"""Word error rate of a sandbox model through plain transformers, for watching training and for the final numbers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import jiwer
 import torch
 
-from src.embedded.corpus import SpokenLine
-from src.embedded.recipe import Recipe
+from src.sandbox.corpus import SpokenLine
+from src.sandbox.recipe import Recipe
 from src.text.normalizers import ENGLISH_RULES
 
 _BATCH = 32

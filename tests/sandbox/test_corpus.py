@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from src.embedded.build import DATA, MODELS
-from src.embedded.corpus import PUBLISHED, SCHEMA, SpokenLine, parquet, read_config
-from src.embedded.script import SIZES, script
-from src.embedded.synthesis import MAX_SECONDS, RATE
-from src.embedded.voices import FLITE, SEEN, UNSEEN
+from src.sandbox.build import DATA, MODELS
+from src.sandbox.corpus import PUBLISHED, SCHEMA, SpokenLine, parquet, read_config
+from src.sandbox.script import SIZES, script
+from src.sandbox.synthesis import MAX_SECONDS, RATE
+from src.sandbox.voices import FLITE, SEEN, UNSEEN
 
 TRAINING_VOICES = {voice.name for voice in (*SEEN, *FLITE)}
 MEGABYTE = 1_000_000

@@ -1,4 +1,4 @@
-"""Sentences of the embedded corpus, drawn from the context-free grammar in ``grammar.txt``."""
+"""Sentences of the sandbox corpus, drawn from the context-free grammar in ``grammar.txt``."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.embedded.script import Line, script
-from src.embedded.synthesis import MAX_SECONDS, RATE, speak
+from src.sandbox.script import Line, script
+from src.sandbox.synthesis import MAX_SECONDS, RATE, speak
 
 SHARD = 2_000
 _FULL_SCALE = 32_767

@@ -1,4 +1,4 @@
-"""How the embedded Whisper is made."""
+"""How the sandbox Whisper is made."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from src.embedded.features import HOP, log_mel
-from src.embedded.recipe import ALPHABET, CHUNK_SECONDS, VOCABULARY, Recipe, Schedule
-from src.embedded.synthesis import RATE
+from src.sandbox.features import HOP, log_mel
+from src.sandbox.recipe import ALPHABET, CHUNK_SECONDS, VOCABULARY, Recipe, Schedule
+from src.sandbox.synthesis import RATE
 
 SPECIALS = (
     "<|endoftext|>",

@@ -1,4 +1,4 @@
-"""Who speaks the embedded corpus: espeak-ng accents and variants, and the four recorded voices of flite."""
+"""Who speaks the sandbox corpus: espeak-ng accents and variants, and the four recorded voices of flite."""
 
 from __future__ import annotations
 

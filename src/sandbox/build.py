@@ -1,4 +1,4 @@
-"""Makes the embedded corpus and the two embedded recognisers again, end to end: ``python -m src.embedded.build``.
+"""Makes the sandbox corpus and the two sandbox recognisers again, end to end: ``python -m src.sandbox.build``.
 
 Needs espeak-ng 1.51 and flite 2.2 on the path, 7 GB of memory a model and 4 GB of ``--scratch``. Every step continues
 from what it finds there: finished configs and shards are kept, training resumes from its checkpoint.
@@ -34,13 +34,13 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
-from src.embedded import corpus
-from src.embedded.pool import synthesise
-from src.embedded.recipe import Recipe, Schedule
-from src.embedded.recipes import RECIPES
-from src.embedded.scoring import score
-from src.embedded.script import SEED, script
-from src.embedded.training import BATCH, Trainer
+from src.sandbox import corpus
+from src.sandbox.pool import synthesise
+from src.sandbox.recipe import Recipe, Schedule
+from src.sandbox.recipes import RECIPES
+from src.sandbox.scoring import score
+from src.sandbox.script import SEED, script
+from src.sandbox.training import BATCH, Trainer
 
 HERE = Path(__file__).parent
 DATA, MODELS = HERE / "data", HERE / "models"
@@ -97,10 +97,10 @@ def evaluate(name: str) -> None:
 
 def main() -> None:
     """Everything, or one step of it."""
-    parser = argparse.ArgumentParser(description="make the embedded corpus and models")
+    parser = argparse.ArgumentParser(description="make the sandbox corpus and models")
     parser.add_argument("step", nargs="?", choices=["all", "corpus", "train", "export", "evaluate"], default="all")
     parser.add_argument("--family", nargs="*", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--scratch", type=Path, default=Path("/tmp/embedded-scratch"))
+    parser.add_argument("--scratch", type=Path, default=Path("/tmp/sandbox-scratch"))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps", type=int, help="steps in all, instead of the recipe's")
     parser.add_argument("--decay", type=int, help="steps of the final decay, instead of the recipe's")

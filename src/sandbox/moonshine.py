@@ -1,4 +1,4 @@
-"""How the embedded Moonshine is made."""
+"""How the sandbox Moonshine is made."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from src.embedded.recipe import ALPHABET, VOCABULARY, Recipe, Schedule
-from src.embedded.synthesis import RATE
+from src.sandbox.recipe import ALPHABET, VOCABULARY, Recipe, Schedule
+from src.sandbox.synthesis import RATE
 
 SPECIALS = ("<unk>", "<s>", "</s>")
 TOKENS_PER_SECOND = 13  # the bound against loops; 6.5 in the published models, whose pieces are longer

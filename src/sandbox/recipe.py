@@ -1,4 +1,4 @@
-"""How an embedded recogniser is made: its size, and what training needs to know of its family."""
+"""How a sandbox recogniser is made: its size, and what training needs to know of its family."""
 
 from __future__ import annotations
 

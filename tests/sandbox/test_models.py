@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
-from src.embedded.build import DATA, MODELS
-from src.embedded.corpus import read_config
-from src.embedded.recipes import RECIPES
-from src.embedded.scoring import word_error_rate
-from src.embedded.script import script
-from src.embedded.synthesis import RATE
+from src.sandbox.build import DATA, MODELS
+from src.sandbox.corpus import read_config
+from src.sandbox.recipes import RECIPES
+from src.sandbox.scoring import word_error_rate
+from src.sandbox.script import script
+from src.sandbox.synthesis import RATE
 
 UTTERANCES = 12
 

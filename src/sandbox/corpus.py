@@ -19,9 +19,9 @@ import soundfile
 import torch
 from torch import Tensor
 
-from src.embedded.acoustics import CLEAN, MILD, OTHER, Distortion, distort, noise_bank
-from src.embedded.script import SEED, SIZES, Line, script
-from src.embedded.synthesis import MAX_SECONDS, RATE, Samples, speak
+from src.sandbox.acoustics import CLEAN, MILD, OTHER, Distortion, distort, noise_bank
+from src.sandbox.script import SEED, SIZES, Line, script
+from src.sandbox.synthesis import MAX_SECONDS, RATE, Samples, speak
 
 DATASET = "embedded"
 PUBLISHED = {"clean": "test", "other": "test", "calibration": "train"}  # config: its split, as the hub names them

@@ -9,15 +9,15 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from src.embedded.acoustics import CLEAN, OTHER, Distortion, add_noise, coloured_noise, distort, noise_bank, telephone
-from src.embedded.features import log_mel
-from src.embedded.grammar import distinct_sentences
-from src.embedded.pool import Pool, _write_shard
-from src.embedded.recipe import Schedule
-from src.embedded.recipes import RECIPES
-from src.embedded.script import script
-from src.embedded.synthesis import RATE
-from src.embedded.training import BATCH, Trainer
+from src.sandbox.acoustics import CLEAN, OTHER, Distortion, add_noise, coloured_noise, distort, noise_bank, telephone
+from src.sandbox.features import log_mel
+from src.sandbox.grammar import distinct_sentences
+from src.sandbox.pool import Pool, _write_shard
+from src.sandbox.recipe import Schedule
+from src.sandbox.recipes import RECIPES
+from src.sandbox.script import script
+from src.sandbox.synthesis import RATE
+from src.sandbox.training import BATCH, Trainer
 
 SECONDS = 6
 

@@ -1,4 +1,4 @@
-"""Training of one embedded recogniser: attention loss and a CTC loss that is dropped afterwards.
+"""Training of one sandbox recogniser: attention loss and a CTC loss that is dropped afterwards.
 
 Warm-up, a constant rate, then a linear decay to zero; checkpointed, and resumed with the same or other step counts.
 """
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.embedded.acoustics import MILD, STRONG, change_tempo, distort, noise_bank
-from src.embedded.pool import Pool
-from src.embedded.recipe import ALPHABET, CHUNK_SECONDS, Recipe, Schedule
-from src.embedded.synthesis import RATE
+from src.sandbox.acoustics import MILD, STRONG, change_tempo, distort, noise_bank
+from src.sandbox.pool import Pool
+from src.sandbox.recipe import ALPHABET, CHUNK_SECONDS, Recipe, Schedule
+from src.sandbox.synthesis import RATE
 
 BATCH = 32
 _BUCKETED = 32  # batches that are sorted by length together
