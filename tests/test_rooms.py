@@ -21,7 +21,7 @@ FLOORS = (
     ("data",),
     ("models", "scoring"),
     ("quant",),
-    ("decoding", "embedded", "sandbox"),
+    ("decoding", "embedded"),
     ("calib",),
     ("methods",),
     ("export",),

@@ -57,15 +57,19 @@ def at_eight_bits(W: Tensor) -> QuantizedWeight:
     return round_to_nearest(W, EIGHT_BITS)
 
 
+def model_settings(name: str) -> ModelSettings:
+    """What ``conf/model/NAME.yaml`` says."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        return ModelSettings.model_validate(OmegaConf.to_container(compose(f"model/{name}").model))
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="store a recogniser at 8 bits")
     parser.add_argument("model", help="the name of a yaml in conf/model")
     parser.add_argument("folder", type=Path)
     chosen = parser.parse_args()
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        fields = OmegaConf.to_container(compose(f"model/{chosen.model}").model)
-    shrink(ModelSettings.model_validate(fields), chosen.folder)
+    shrink(model_settings(chosen.model), chosen.folder)
     print(f"{chosen.folder}: {sum(file.stat().st_size for file in chosen.folder.iterdir()) / 1e6:.1f} MB")
 
 

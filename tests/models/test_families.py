@@ -40,7 +40,7 @@ def test_no_module_names_a_family_that_is_not_its_own() -> None:
 def _is_own(file: Path, family: str) -> bool:
     """Its package, modules with its name, the registries, and formats of it alone: whisper.cpp's, CTranslate2's."""
     path = file.relative_to(SRC)
-    if path in map(Path, ("models/families.py", "models/formats/__init__.py", "sandbox/recipes.py")):
+    if path in map(Path, ("models/families.py", "models/formats/__init__.py")):
         return True
     format = path.stem.startswith("ggml") or path == Path("models/formats/ctranslate2.py")
     return family in (*path.parts, *path.stem.split("_")) or (family == "whisper" and format)

@@ -3,9 +3,9 @@
 import random
 from itertools import pairwise
 
-from src.sandbox.grammar import MAX_WORDS, MIN_WORDS, Grammar, distinct_sentences
-from src.sandbox.script import SIZES, script
-from src.sandbox.voices import SEEN, UNSEEN, deliver
+from tests.sandbox.making.grammar import MAX_WORDS, MIN_WORDS, Grammar, distinct_sentences
+from tests.sandbox.making.script import SIZES, script
+from tests.sandbox.making.voices import SEEN, UNSEEN, deliver
 
 
 def test_the_grammar_knows_over_a_thousand_words_and_uses_them() -> None:

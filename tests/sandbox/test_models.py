@@ -1,17 +1,17 @@
-"""The published models load, tokenize and generate through plain transformers."""
+"""The published models load and tokenize, and plain transformers' ``generate`` transcribes with them."""
 
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
+from transformers import AutoProcessor
 
-from src.sandbox.build import DATA, MODELS
-from src.sandbox.corpus import read_config
-from src.sandbox.recipes import RECIPES
-from src.sandbox.scoring import word_error_rate
-from src.sandbox.script import script
-from src.sandbox.synthesis import RATE
+from src.models.loading import load
+from tests.sandbox.making.build import DATA, MODELS, sandbox_model
+from tests.sandbox.making.corpus import PUBLISHED_LINES, published, read_config
+from tests.sandbox.making.recipes import RECIPES
+from tests.sandbox.making.scoring import word_error_rate
+from tests.sandbox.making.synthesis import RATE
 
 UTTERANCES = 12
 
@@ -19,13 +19,13 @@ UTTERANCES = 12
 @pytest.fixture(scope="module", params=list(RECIPES))
 def loaded(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
     folder = MODELS / request.param
-    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=torch.float32)
+    model = load(sandbox_model(request.param, folder), "cpu", 0).module
     return request.param, AutoProcessor.from_pretrained(folder), model.eval()
 
 
 def test_the_tokenizer_round_trips_every_test_sentence(loaded: tuple[str, Any, Any]) -> None:
     _, processor, _ = loaded
-    texts = [line.text for split in ("clean", "other") for line in script(split)]
+    texts = [line.text for split in ("clean", "other") for line in published(split)]
     decoded = processor.tokenizer.batch_decode(processor.tokenizer(texts).input_ids, skip_special_tokens=True)
     assert [text.strip() for text in decoded] == texts
 
@@ -46,7 +46,7 @@ def test_the_shape_is_the_published_one(loaded: tuple[str, Any, Any]) -> None:
 
 def test_it_transcribes_clean_speech(loaded: tuple[str, Any, Any]) -> None:
     _, processor, model = loaded
-    utterances = read_config(DATA, "clean")[:: 320 // UTTERANCES][:UTTERANCES]
+    utterances = read_config(DATA, "clean")[:: PUBLISHED_LINES // UTTERANCES][:UTTERANCES]
     hypotheses = []
     for utterance in utterances:
         inputs = processor(utterance.audio.numpy(), sampling_rate=RATE, return_tensors="pt")

@@ -9,15 +9,24 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from src.sandbox.acoustics import CLEAN, OTHER, Distortion, add_noise, coloured_noise, distort, noise_bank, telephone
-from src.sandbox.features import log_mel
-from src.sandbox.grammar import distinct_sentences
-from src.sandbox.pool import Pool, _write_shard
-from src.sandbox.recipe import Schedule
-from src.sandbox.recipes import RECIPES
-from src.sandbox.script import script
-from src.sandbox.synthesis import RATE
-from src.sandbox.training import BATCH, Trainer
+from tests.sandbox.making.acoustics import (
+    CLEAN,
+    OTHER,
+    Distortion,
+    add_noise,
+    coloured_noise,
+    distort,
+    noise_bank,
+    telephone,
+)
+from tests.sandbox.making.features import log_mel
+from tests.sandbox.making.grammar import distinct_sentences
+from tests.sandbox.making.pool import Pool, _write_shard
+from tests.sandbox.making.recipe import Schedule
+from tests.sandbox.making.recipes import RECIPES
+from tests.sandbox.making.script import script
+from tests.sandbox.making.synthesis import RATE
+from tests.sandbox.making.training import BATCH, Trainer
 
 SECONDS = 6
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.sandbox.acoustics import MILD, STRONG, change_tempo, distort, noise_bank
-from src.sandbox.pool import Pool
-from src.sandbox.recipe import ALPHABET, CHUNK_SECONDS, Recipe, Schedule
-from src.sandbox.synthesis import RATE
+from tests.sandbox.making.acoustics import MILD, STRONG, change_tempo, distort, noise_bank
+from tests.sandbox.making.pool import Pool
+from tests.sandbox.making.recipe import ALPHABET, CHUNK_SECONDS, Recipe, Schedule
+from tests.sandbox.making.synthesis import RATE
 
 BATCH = 32
 _BUCKETED = 32  # batches that are sorted by length together

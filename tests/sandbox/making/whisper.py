@@ -16,9 +16,9 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from src.sandbox.features import HOP, log_mel
-from src.sandbox.recipe import ALPHABET, CHUNK_SECONDS, VOCABULARY, Recipe, Schedule
-from src.sandbox.synthesis import RATE
+from tests.sandbox.making.features import HOP, log_mel
+from tests.sandbox.making.recipe import ALPHABET, CHUNK_SECONDS, VOCABULARY, Recipe, Schedule
+from tests.sandbox.making.synthesis import RATE
 
 SPECIALS = (
     "<|endoftext|>",

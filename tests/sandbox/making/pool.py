@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.sandbox.script import Line, script
-from src.sandbox.synthesis import MAX_SECONDS, RATE, speak
+from tests.sandbox.making.script import Line, script
+from tests.sandbox.making.synthesis import MAX_SECONDS, RATE, speak
 
 SHARD = 2_000
 _FULL_SCALE = 32_767

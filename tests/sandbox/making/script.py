@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from src.sandbox.grammar import distinct_sentences
-from src.sandbox.voices import Delivery, deliver
+from tests.sandbox.making.grammar import distinct_sentences
+from tests.sandbox.making.voices import Delivery, deliver
 
 SEED = 20261120
 SIZES = {"clean": 320, "other": 320, "calibration": 256, "dev_clean": 160, "dev_other": 160, "train": 60_000}

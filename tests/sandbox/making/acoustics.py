@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from src.sandbox.synthesis import RATE
+from tests.sandbox.making.synthesis import RATE
 
 NOISE_EXPONENTS = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # amplitude falls as frequency ** -exponent
 BABBLE_VOICES = 6

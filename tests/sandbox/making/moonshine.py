@@ -17,8 +17,8 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
-from src.sandbox.recipe import ALPHABET, VOCABULARY, Recipe, Schedule
-from src.sandbox.synthesis import RATE
+from tests.sandbox.making.recipe import ALPHABET, VOCABULARY, Recipe, Schedule
+from tests.sandbox.making.synthesis import RATE
 
 SPECIALS = ("<unk>", "<s>", "</s>")
 TOKENS_PER_SECOND = 13  # the bound against loops; 6.5 in the published models, whose pieces are longer

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from src.sandbox.moonshine import MoonshineRecipe
-from src.sandbox.recipe import Recipe
-from src.sandbox.whisper import WhisperRecipe
+from tests.sandbox.making.moonshine import MoonshineRecipe
+from tests.sandbox.making.recipe import Recipe
+from tests.sandbox.making.whisper import WhisperRecipe
 
 RECIPES: dict[str, type[Recipe]] = {"whisper": WhisperRecipe, "moonshine": MoonshineRecipe}

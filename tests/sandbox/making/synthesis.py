@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from src.sandbox.voices import Delivery
+from tests.sandbox.making.voices import Delivery
 
 RATE: Final = 16_000
 MAX_SECONDS: Final = 5.5

@@ -7,9 +7,9 @@ from typing import Any
 import jiwer
 import torch
 
-from src.sandbox.corpus import SpokenLine
-from src.sandbox.recipe import Recipe
 from src.text.normalizers import ENGLISH_RULES
+from tests.sandbox.making.corpus import SpokenLine
+from tests.sandbox.making.recipe import Recipe
 
 _BATCH = 32
 
