@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from src.project import ROOT
+from tests.composed import sandboxed
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -15,10 +16,16 @@ def environment(**changes: str) -> dict[str, str]:
     return {**inherited, "OMP_NUM_THREADS": "1", **changes}
 
 
+def command(module: str, *arguments: object) -> list[str]:
+    """``python -m module arguments``, points on the sandbox unless they choose an experiment of their own."""
+    given = sandboxed(arguments) if module == "src.main" else [str(each) for each in arguments]
+    return [sys.executable, "-m", module, *given]
+
+
 def run(module: str, *arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
     """``python -m module arguments``, with ``changes`` of the environment; what it printed and returned."""
     return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        command(module, *arguments),
         cwd=ROOT,
         env=environment(**changes),
         capture_output=True,
@@ -30,5 +37,4 @@ def run(module: str, *arguments: object, **changes: str) -> subprocess.Completed
 
 def start(module: str, *arguments: object, **streams: int) -> subprocess.Popen[str]:
     """The same, still running; ``streams`` are stdout and stderr."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), text=True, **streams)
+    return subprocess.Popen(command(module, *arguments), cwd=ROOT, env=environment(), text=True, **streams)

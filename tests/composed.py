@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
+from typing import Final
 
 from hydra import compose, initialize_config_dir
 
@@ -10,9 +12,11 @@ from src.project import ROOT
 from src.settings import Settings
 from src.settings.composite import from_hydra
 
+SANDBOX: Final = "experiment=sandbox"
+
 
 def composed(*overrides: str) -> Settings:
-    """Checked settings of ``python -m src.main`` with the given overrides; the caller's own."""
+    """Checked settings of ``python -m src.main`` on the sandbox with the given overrides; the caller's own."""
     return _composed(*overrides).model_copy(deep=True)
 
 
@@ -20,9 +24,15 @@ def composed(*overrides: str) -> Settings:
 def _composed(*overrides: str) -> Settings:
     """Composing takes a tenth of a second, and tests of one folder ask for the same again and again."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        settings = from_hydra(compose("config", list(overrides)))
+        settings = from_hydra(compose("config", sandboxed(overrides)))
     assert isinstance(settings, Settings)
     return settings
+
+
+def sandboxed(overrides: Iterable[object]) -> list[str]:
+    """The overrides of a command that runs on the sandbox, unless they choose an experiment of their own."""
+    given = [str(each) for each in overrides]
+    return given if any("experiment=" in each for each in given) else [SANDBOX, *given]
 
 
 def composites() -> set[str]:

@@ -57,7 +57,7 @@ def at_eight_bits(W: Tensor) -> QuantizedWeight:
     return round_to_nearest(W, EIGHT_BITS)
 
 
-def model_settings(name: str) -> ModelSettings:
+def named_model(name: str) -> ModelSettings:
     """What ``conf/model/NAME.yaml`` says."""
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         return ModelSettings.model_validate(OmegaConf.to_container(compose(f"model/{name}").model))
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("model", help="the name of a yaml in conf/model")
     parser.add_argument("folder", type=Path)
     chosen = parser.parse_args()
-    shrink(model_settings(chosen.model), chosen.folder)
+    shrink(named_model(chosen.model), chosen.folder)
     print(f"{chosen.folder}: {sum(file.stat().st_size for file in chosen.folder.iterdir()) / 1e6:.1f} MB")
 
 

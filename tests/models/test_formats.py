@@ -14,15 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
+from src.embedded.shrink import named_model
 from src.errors import UserError
 from src.models.formats import source_files
 from src.models.loading import load, load_graph, load_prompt, model_identity
 from src.models.source import resolve_source
 from src.project import ROOT
-from src.settings import ModelSettings
 from tests.commands import environment
 from tests.models import foreign_files
 from tests.models.checkpoints import Spoil, bytes_of, edited
@@ -224,7 +222,7 @@ def test_a_package_without_the_folder_is_refused() -> None:
 @pytest.mark.parametrize("name", GOLDEN)
 def test_real_checkpoints_of_packages_hold_their_published_weights(name: str) -> None:
     """Digests of float32 weights from readers of the formats' own makers: onnxruntime's schema, and CTranslate2's."""
-    settings = _settings(name)
+    settings = named_model(name)
     try:
         resolve_source(settings.source)
     except UserError as error:
@@ -248,7 +246,7 @@ def test_real_checkpoints_of_packages_hold_their_published_weights(name: str) ->
 
 
 def test_no_code_of_a_package_is_run() -> None:
-    settings = _settings("whisper_tiny_en_package")
+    settings = named_model("whisper_tiny_en_package")
     try:
         resolve_source(settings.source)
     except UserError as error:
@@ -262,8 +260,3 @@ def test_no_code_of_a_package_is_run() -> None:
         [sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
-
-
-def _settings(name: str) -> ModelSettings:
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        return ModelSettings.model_validate(OmegaConf.to_container(compose(f"model/{name}").model))

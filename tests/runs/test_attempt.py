@@ -22,7 +22,7 @@ from src.runs.attempt import Attempt, enter, identify, settle
 from src.storage.checksum import with_checksum
 from src.storage.store import write_json
 from tests.commands import environment
-from tests.composed import composed
+from tests.composed import SANDBOX, composed
 
 POINT = ("method=rtn", "wbits=3", "tracking.project=hf_abcdefghijklmnopqrstu")
 CHILD = """
@@ -41,7 +41,7 @@ with Attempt(configuration(Path(sys.argv[1]))):
 def configuration(output: Path, *overrides: str, sweep: bool = True, folder: str = "job") -> DictConfig:
     """What Hydra composes for a job whose folder is ``output/folder``; it is the current one."""
     mode = "MULTIRUN" if sweep else "RUN"
-    given = [*POINT, *overrides, f"output_dir={output}", f"hydra.mode={mode}"]
+    given = [SANDBOX, *POINT, *overrides, f"output_dir={output}", f"hydra.mode={mode}"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", given, return_hydra_config=True)
     with open_dict(config):

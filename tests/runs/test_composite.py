@@ -20,7 +20,7 @@ from src.settings import Settings
 from src.settings.composite import Composite, from_hydra
 from src.stages.point import open_point
 from tests import commands
-from tests.composed import composed, composites
+from tests.composed import composed, composites, sandboxed
 from tests.wandb_reader import read_runs
 
 LEADERBOARD = (
@@ -37,7 +37,7 @@ SMALL = (
 
 def study(*overrides: str) -> Settings | Composite:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", list(overrides)))
+        return from_hydra(compose("config", sandboxed(overrides)))
 
 
 def members(*overrides: str) -> dict[str, Settings]:

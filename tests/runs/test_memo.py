@@ -16,6 +16,7 @@ from src.runs.memo import stored_record
 from src.settings import Settings
 from src.settings.composite import Composite, from_hydra
 from tests import commands
+from tests.composed import SANDBOX
 
 SMALL = (
     "method=rtn",
@@ -32,7 +33,7 @@ SEARCH = ("hydra/sweeper=optuna", "sweep.objectives=[wer,disk_bytes]", "hydra.sw
 
 def study(output: Path, *overrides: str) -> Settings | Composite:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return from_hydra(compose("config", [*SMALL, f"output_dir={output}", *overrides]))
+        return from_hydra(compose("config", [SANDBOX, *SMALL, f"output_dir={output}", *overrides]))
 
 
 def found(output: Path, *overrides: str) -> dict[str, object] | None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ def command(output: Path, *overrides: str) -> list[str]:
     """The test's own overrides follow the common ones, as the last value of a key counts; flags precede all."""
     flags = [each for each in overrides if each.startswith("-")]
     own = [each for each in overrides if each not in flags]
-    return [sys.executable, "-m", "src.main", *flags, *SMALL, *own, f"output_dir={output}"]
+    return commands.command("src.main", *flags, *SMALL, *own, f"output_dir={output}")
 
 
 def run(output: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.methods.build import build_method
 from src.project import ROOT
 from src.settings import ModelSettings, Settings, from_config
-from tests.composed import composed, composites
+from tests.composed import SANDBOX, composed, composites
 
 CONF = ROOT / "conf"
 GROUPS = ("model", "method", "bits", "scope", "dataset", "calib", "edge_device", "export", "tracking", "experiment")
@@ -124,7 +124,7 @@ def test_launchers_and_sweepers_are_installed_with_the_keys_they_know(kind: str)
 def test_no_setting_is_hidden_from_the_command_line() -> None:
     """Every field of the settings is composed, so `--cfg job` shows every value a run depends on."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_container(compose("config"), resolve=True)  # calib.seed is the seed
+        config = OmegaConf.to_container(compose("config", [SANDBOX]), resolve=True)  # calib.seed is the seed
     assert isinstance(config, dict)
     assert set(config) - {"experiment"} == set(Settings.model_fields)
     plain = {str(key): value for key, value in config.items()}

@@ -23,23 +23,24 @@ FIVE = {"whisper_tiny_en", "whisper_base_en", "whisper_small_en", "moonshine_tin
 
 SIZES = {  # points that are submitted
     "bits_curve": 2 * 2 * 4,
-    "methods": 2 * 17 * 5 * 2,
+    "methods": 2 * 17 * 5,
     "sensitivity": 2 * 6 * 3,
     "edge_asr_weights": 5 * 14 * 3,
     "edge_asr_activations": 5 * 14 * 2,
-    "calib_size": 2 * 3 * 6 * 3,
+    "calib_size": 2 * 3 * 4 * 3,
     "calib_source": 2 * 3 * 3 * 3,
     "calib_teacher": 2 * 3 * 2 * 2,
-    "group_size": 2 * 3 * 3 * 5,
+    "group_size": 2 * 3 * 3 * 4,
     "mixed_precision": 2 * 2 * 7,
     "equal_footprint": 6 * 5,
+    "sandbox": 1,
 }
 
 
 def swept(name: str) -> dict[str, list[str]]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         params = compose("config", [f"experiment={name}"], return_hydra_config=True).hydra.sweeper.params
-    overrides = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in params.items()])
+    overrides = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in (params or {}).items()])
     return {each.get_key_element(): list(each.sweep_string_iterator()) for each in overrides}
 
 

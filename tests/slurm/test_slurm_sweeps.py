@@ -67,16 +67,8 @@ class Sweep:
 def launch(cluster: Cluster, folder: Path, *arguments: str, **changes: str) -> Sweep:
     """Starts a sweep in a process of its own, as from a terminal that can be closed."""
     heeds_its_terminal = ("env", "--default-signal=HUP")  # also where the tests run under nohup
-    command = [
-        *heeds_its_terminal,
-        sys.executable,
-        "-m",
-        "src.main",
-        "-m",
-        *JOBS,
-        f"hydra.sweep.dir={folder}",
-        *arguments,
-    ]
+    sweep = commands.command("src.main", "-m", *JOBS, f"hydra.sweep.dir={folder}", *arguments)
+    command = [*heeds_its_terminal, *sweep]
     environment = commands.environment(**cluster.environment, **changes)
     pipe = subprocess.PIPE
     process = subprocess.Popen(

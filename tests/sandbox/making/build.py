@@ -34,7 +34,7 @@ from pathlib import Path
 import torch
 from transformers import AutoProcessor
 
-from src.embedded.shrink import model_settings, shrink
+from src.embedded.shrink import named_model, shrink
 from src.models.loading import load
 from src.project import ROOT
 from src.settings import ModelSettings
@@ -94,7 +94,7 @@ def export(name: str, scratch: Path) -> None:
 
 def sandbox_model(name: str, folder: Path) -> ModelSettings:
     """The settings of a sandbox model, its weights in ``folder``."""
-    return model_settings(f"sandbox_{name}").model_copy(update={"source": str(folder)})
+    return named_model(f"sandbox_{name}").model_copy(update={"source": str(folder)})
 
 
 def evaluate(name: str) -> None:
