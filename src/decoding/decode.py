@@ -19,19 +19,25 @@ from src.models.speech import Encoded, SpeechModel
 from src.quant.fake import tell_frames
 
 
-def batches(utterances: Sequence[Utterance], batch_size: int) -> list[list[int]]:
+def batches(
+    utterances: Sequence[Utterance], batch_size: int, apart: Callable[[Utterance], bool] = lambda _: False
+) -> list[list[int]]:
     """Positions of the utterances in batches of similar length; the same for any order of the list.
 
-    Window by window, so that audio is read in the order in which it lies on disk; longest first in each.
+    Window by window, so that audio is read in the order in which it lies on disk; longest first in each. Those for
+    which ``apart`` is true share no batch with the others.
     """
 
-    def key(index: int) -> tuple[int, int, str]:
-        return utterances[index].window, -utterances[index].samples, utterances[index].id
+    def group(index: int) -> tuple[int, bool]:
+        return utterances[index].window, apart(utterances[index])
+
+    def key(index: int) -> tuple[tuple[int, bool], int, str]:
+        return group(index), -utterances[index].samples, utterances[index].id
 
     plan = []
-    for _, group in groupby(sorted(range(len(utterances)), key=key), lambda index: utterances[index].window):
-        window = list(group)
-        plan += [window[start : start + batch_size] for start in range(0, len(window), batch_size)]
+    for _, members in groupby(sorted(range(len(utterances)), key=key), group):
+        alike = list(members)
+        plan += [alike[start : start + batch_size] for start in range(0, len(alike), batch_size)]
     return plan
 
 

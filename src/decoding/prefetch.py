@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +35,12 @@ class Prepared:
     feature_seconds: float
 
 
-def ahead(speech: SpeechModel, batches: Sequence[Sequence[Utterance]]) -> Generator[list[Prepared]]:
+def ahead(
+    speech: SpeechModel, batches: Sequence[Sequence[Utterance]], half: Callable[[Utterance], bool] = lambda _: False
+) -> Generator[list[Prepared]]:
     """The batches, each prepared while the caller works on the one before; of an utterance, its first window.
+
+    Of those for which ``half`` is true, the first half of the features.
 
     Threads suffice: decoding and transforms run outside of Python's lock. On a CPU, whose cores the model has use for,
     there is one.
@@ -49,7 +53,7 @@ def ahead(speech: SpeechModel, batches: Sequence[Sequence[Utterance]]) -> Genera
     waiting: deque[list[Future[Prepared]]] = deque()
     try:
         for batch in batches:
-            waiting.append([pool.submit(_prepare, speech, utterance) for utterance in batch])
+            waiting.append([pool.submit(_prepare, speech, utterance, half(utterance)) for utterance in batch])
             if len(waiting) == _BATCHES:
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
@@ -58,9 +62,11 @@ def ahead(speech: SpeechModel, batches: Sequence[Sequence[Utterance]]) -> Genera
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(speech: SpeechModel, utterance: Utterance) -> Prepared:
+def _prepare(speech: SpeechModel, utterance: Utterance, half: bool) -> Prepared:
     start = time.perf_counter()
     waveform = utterance.waveform()[: speech.window]
     decoded = time.perf_counter()
     [features] = speech.features([waveform])
+    if half:
+        features = features[..., : features.shape[-1] // 2]
     return Prepared(features, decoded - start, time.perf_counter() - decoded)

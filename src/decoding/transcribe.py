@@ -56,19 +56,25 @@ def transcribe_corpus(
     kv_bits: int,
     key_group: int | None = None,
     truncate: bool = False,
+    by_clip: bool = False,
     basis: Mapping[str, Any] | None = None,
     label: str = "evaluate",
 ) -> list[Transcript]:
     """Transcripts of all utterances in corpus order.
 
-    Of utterances longer than the model's window, only the first window is transcribed with ``truncate``.
+    Of utterances longer than the model's window, only the first window is transcribed with ``truncate``. Those that fit
+    half of it are heard in half of it with ``by_clip`` (:meth:`~src.models.speech.SpeechModel.fits_half`).
 
     Every finished batch is appended to the :class:`~src.storage.journal.Journal` at ``journal``, so that a killed run
     continues with the next batch and ends with the transcripts of an unbroken one. So are its seconds, of which
     :func:`journal_seconds` tells the sum. ``basis`` says what the transcripts depend on that is not told here, such as
     the very weights; ``label`` is what the work is called where its progress is shown.
     """
-    plan = batches(utterances, batch_size)
+
+    def half(utterance: Utterance) -> bool:
+        return by_clip and speech.fits_half(utterance.samples)
+
+    plan = batches(utterances, batch_size, half)
     kept = Journal(
         journal,
         {
@@ -78,6 +84,7 @@ def transcribe_corpus(
             "batch_size": batch_size,
             "suppress": suppress,
             "truncate": truncate,
+            "by_clip": by_clip,
             "kv_bits": kv_bits,
             "key_group": key_group,
             "device": str(speech.device),
@@ -86,7 +93,7 @@ def transcribe_corpus(
     done = {line["batch"]: [Transcript(**item) for item in line["transcripts"]] for line in kept.values}
     left = [number for number in range(len(plan)) if number not in done]
     work = {number: _Batch.of(speech, [utterances[index] for index in plan[number]], truncate) for number in left}
-    prepared = ahead(speech, [work[number].short for number in left])
+    prepared = ahead(speech, [work[number].short for number in left], half)
     announce(speech, utterances, truncate=truncate)
     kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
     if left:

@@ -30,6 +30,7 @@ class Family(ABC):
         usual: fields of config.json that no weight tells, and what every published size says.
         tokens: token ids that config.json or generation_config.json has to tell.
         more_fields: what its configuration class accepts beside its fields.
+        pads_clips: whether clips are padded with silence to a window, of which ``evaluate.window=clip`` can spare half.
         told_language: whether the prompt of a multilingual checkpoint tells language and task.
     """
 
@@ -41,6 +42,7 @@ class Family(ABC):
     usual: ClassVar[Mapping[str, str | bool]] = {}
     tokens: ClassVar[tuple[str, ...]] = ("eos_token_id",)
     more_fields: ClassVar[frozenset[str]] = frozenset()
+    pads_clips: ClassVar[bool] = False
     told_language: ClassVar[bool] = False
 
     @property

@@ -108,6 +108,10 @@ class SpeechModel(ABC):
     def window(self) -> int:
         """Most audio samples one pass takes; what to do with longer audio: :mod:`src.decoding.longform`."""
 
+    def fits_half(self, samples: int) -> bool:  # noqa: ARG002 - a hook
+        """Whether the first half of a clip's features holds all of it; only of models that pad clips to a window."""
+        return False
+
     @property
     def time_tokens(self) -> TimeTokens | None:
         """What it writes times with; None where it knows none."""

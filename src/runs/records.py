@@ -79,6 +79,7 @@ def protocol(settings: Settings) -> dict[str, Any]:
         "language": settings.model.language,
         "task": "transcribe" if told else None,  # English-only checkpoints have no such token
         "suppress_tokens": settings.evaluate.suppress_tokens,
+        "window": settings.evaluate.window,
         "reference_language": settings.dataset.language,
         "dropped_references": "empty after normalisation, or marked 'ignore time segment in scoring'",
     }

@@ -153,6 +153,7 @@ class EvaluateSettings(Frozen):
     rescore: bool
     clean_text: Annotated[bool, Field(strict=True)]
     long_form: Literal["sequential", "truncate"]
+    window: Literal["model", "clip"]
 
 
 class EdgeDeviceSettings(Frozen):

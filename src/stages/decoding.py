@@ -114,6 +114,7 @@ def _transcribe(
             batch_size=settings.evaluate.batch_size,
             suppress=settings.evaluate.suppress_tokens,
             truncate=settings.evaluate.long_form == "truncate",
+            by_clip=settings.evaluate.window == "clip",
             kv_bits=settings.kvbits,
             key_group=settings.key_group,
             basis={"model": sha256_file(point.quantized.path / CHECKPOINT)},

@@ -12,6 +12,8 @@ from src.data.audio import SAMPLING_RATE
 from src.data.corpora import require_dataset, require_disjoint
 from src.data.recordings import require_whole_sessions
 from src.data.transcripts import Transcript, load_transcripts
+from src.errors import UserError
+from src.models.families import family_of
 from src.models.loading import check_processors
 from src.scoring import probe
 from src.scoring.comparison import WORST_COLUMNS, changes, difference, scored, worst
@@ -19,7 +21,7 @@ from src.scoring.failure_modes import Failures, failures
 from src.scoring.legibility import announce
 from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS, decode, decoded, require_decoded, speed
-from src.stages.point import WORST_UTTERANCES, Point
+from src.stages.point import MODEL_WINDOW, WORST_UTTERANCES, Point
 from src.storage.store import Entry, write_json
 from src.tracking import MAX_CLIP_SECONDS, MAX_CLIPS, Tracker
 
@@ -48,6 +50,10 @@ class Evaluate(Stage):
 
     def check(self, point: Point) -> None:
         """The test set can be read, or the transcripts to score again are there. Raises UserError."""
+        model, window = point.settings.model, point.settings.evaluate.window
+        if window != MODEL_WINDOW and not family_of(model.family).pads_clips:
+            problem = f"{window!r} spares silence that is padded to clips, and {model.family} pads none"
+            raise UserError("evaluate.window", problem, f"Leave evaluate.window={MODEL_WINDOW} with {model.name}")
         if point.settings.evaluate.rescore:
             require_decoded(point)
         else:

@@ -48,6 +48,7 @@ SCHEMA: Final = sum(
 WORST_UTTERANCES = 16  # that evaluate stores beside the scores, for the report
 
 FULL_DTYPE = "float32"
+MODEL_WINDOW = "model"
 FP_METHOD = {"_target_": "src.methods.fp.FullPrecision", "name": "fp"}
 
 
@@ -222,17 +223,22 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Readable name: ``sandbox_whisper-gptq-w3a16-sandbox_other``; a dtype but float32 follows the bits."""
+        """Readable name: ``sandbox_whisper-gptq-w3a16-sandbox_other``; a dtype but float32, and
+        another window than the model's, follow the bits.
+        """
         settings = self.settings
         method = "fp" if settings.method_name == "fp" else f"{settings.method_name}-{settings.bits_name}"
         dtype = "" if settings.dtype == FULL_DTYPE else f"-{settings.dtype}"
-        return f"{settings.model.name}-{method}{dtype}-{settings.dataset.name}"
+        window = "" if settings.evaluate.window == MODEL_WINDOW else f"-{settings.evaluate.window}"
+        return f"{settings.model.name}-{method}{dtype}{window}-{settings.dataset.name}"
 
     def _decoded(self, stage: str, **inputs: Any) -> Entry:
         """What the quantized model wrote for some inputs."""
         key = {"quantized": self.quantized.fingerprint, "batch_size": self.settings.evaluate.batch_size}
         if self.settings.dtype != FULL_DTYPE:
             key["dtype"] = self.settings.dtype
+        if self.settings.evaluate.window != MODEL_WINDOW:
+            key["window"] = self.settings.evaluate.window
         return self._entry(stage, **key, **inputs, **self._decoding)
 
     @property

@@ -11,7 +11,7 @@ import torch
 
 from src.data.transcripts import Transcript, load_transcripts, save_transcripts
 from src.data.utterance import Utterance
-from src.decoding.decode import batches
+from src.decoding.decode import batches, greedy
 from src.decoding.transcribe import journal_seconds, transcribe, transcribe_corpus
 from src.models.speech import SpeechModel
 from src.storage.journal import values
@@ -188,3 +188,23 @@ def test_half_precision_is_transcribed_too(corpus: list[Utterance], tmp_path: Pa
         half.cast(torch.bfloat16)
         found = transcripts(half, corpus, tmp_path / build.__name__)
         assert all(item.tokens for item in found)
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_clips_that_fit_half_of_the_window_are_heard_in_half_of_it(
+    corpus: list[Utterance], tmp_path: Path, together: int
+) -> None:
+    speech = tiny_whisper(seed=9, max_source_positions=150)  # half of 3 s, less a second, holds some clips
+    found = transcribe_corpus(
+        speech, corpus, tmp_path / "journal", batch_size=together, suppress=True, kv_bits=16, by_clip=True
+    )
+    fits = [utterance.samples + 16_000 <= speech.window // 2 for utterance in corpus]
+    assert len(set(fits)) == 2
+    for utterance, transcript, half in zip(corpus, found, fits, strict=True):
+        [features] = speech.features([utterance.waveform()])
+        frames = features.shape[1] // 2 if half else features.shape[1]
+        [tokens] = greedy(speech, [features[:, :frames]], [utterance.samples], suppress=True)
+        assert transcript.hypothesis == speech.text(tokens).strip()
+    whole = transcripts(speech, corpus, tmp_path / "whole")
+    assert all(one == two for one, two, half in zip(found, whole, fits, strict=True) if not half)
+    assert found != whole

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.errors import UserError
+from src.stages.evaluate import Evaluate
 from src.stages.point import VERSIONS, Point, open_point
 from tests.composed import composed
 
@@ -137,7 +138,7 @@ def test_what_is_left_out_and_who_speaks_name_other_transcripts(tmp_path: Path, 
 
 
 def test_calibration_clips_are_never_those_of_the_test_set(tmp_path: Path) -> None:
-    one = point(tmp_path, "dataset.limit=300", "calib.n=64", "dataset@calib.dataset=sandbox_clean")
+    one = point(tmp_path, "dataset.limit=40", "calib.n=30", "dataset@calib.dataset=sandbox_clean")
     test, calibration = ({clip.id for clip in corpus.clips} for corpus in (one.test_corpus, one.calibration_corpus))
     assert (len(test), len(calibration)) == (300, 20)
     assert not test & calibration
@@ -188,3 +189,12 @@ def test_another_version_of_a_stage_voids_its_results_and_what_rests_on_them(
     monkeypatch.setitem(VERSIONS, raised, VERSIONS[raised] + 1)
     after = names()
     assert {each for each in CHAIN if before[each] != after[each]} == voided
+
+
+def test_half_a_window_is_for_models_that_pad_clips_to_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"evaluate\.window: 'clip' spares silence .* moonshine pads none"):
+        Evaluate().check(point(tmp_path, "evaluate.window=clip"))
+    whisper = point(tmp_path, "model=sandbox_whisper", "evaluate.window=clip")
+    Evaluate().check(whisper)
+    assert whisper.label == "sandbox_whisper-gptq-w4a16-clip-sandbox_clean"
+    assert whisper.transcripts.fingerprint != point(tmp_path, "model=sandbox_whisper").transcripts.fingerprint

@@ -38,6 +38,7 @@ class Whisper(Family):
     width = "d_model"
     heads = ("encoder_attention_heads", "decoder_attention_heads")
     usual: ClassVar[Mapping[str, str | bool]] = {"activation_function": "gelu", "scale_embedding": False}
+    pads_clips = True
     told_language = True
 
     @property

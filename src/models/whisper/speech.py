@@ -63,6 +63,10 @@ class WhisperSpeech(SpeechModel):
         samples: int = self._extractor.n_samples
         return samples
 
+    def fits_half(self, samples: int) -> bool:
+        """With a second of silence behind it: what Whisper hears cut off, it repeats."""
+        return samples + self.sampling_rate <= self.window // 2
+
     @property
     def time_tokens(self) -> TimeTokens | None:
         """What the checkpoint writes times with; None where its vocabulary ends before they begin."""
@@ -102,7 +106,7 @@ class WhisperSpeech(SpeechModel):
         mels = torch.stack(features).to(self.device, self.module.dtype)
         hidden = torch.nn.functional.gelu(encoder.conv1(mels))
         hidden = torch.nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + encoder.embed_positions.weight
+        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
         mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
         return hidden, {"attention_mask": None}, mask
 
