@@ -140,7 +140,7 @@ def test_what_is_left_out_and_who_speaks_name_other_transcripts(tmp_path: Path, 
 def test_calibration_clips_are_never_those_of_the_test_set(tmp_path: Path) -> None:
     one = point(tmp_path, "dataset.limit=40", "calib.n=30", "dataset@calib.dataset=sandbox_clean")
     test, calibration = ({clip.id for clip in corpus.clips} for corpus in (one.test_corpus, one.calibration_corpus))
-    assert (len(test), len(calibration)) == (300, 20)
+    assert (len(test), len(calibration)) == (40, 24)
     assert not test & calibration
 
 
