@@ -20,7 +20,6 @@ from src.machine.progress import progress
 from src.methods.base import Method, Rounded, Transformed
 from src.methods.begun import Begun
 from src.methods.block_journal import BlockJournal
-from src.methods.checks import check_inputs
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
@@ -53,6 +52,24 @@ def input_bits(graph: ModelGraph, settings: Settings) -> dict[str, int]:
     """Bits of every linear's input by path."""
     scope = settings.scope
     return {each.path: settings.abits if in_scope(each, scope) else FULL_PRECISION for each in graph.linears}
+
+
+def check_inputs(method: Method, settings: Settings) -> None:
+    """Checks that ``method`` can do without the default grids of activations, where others are asked for.
+
+    Raises:
+        UserError: it simulates rounded activations while it learns, and knows only the default ones.
+    """
+    chosen = settings.activation
+    if settings.abits == FULL_PRECISION or not method.needs.simulates_inputs:
+        return
+    remedy = "or a method that does not, such as rtn, gptq, awq, smoothquant or quarot"
+    if chosen.range == "static":
+        problem = f"{method.name} simulates activations that are rounded per token"
+        raise UserError("activation.range", problem, f"Use activation.range=token, {remedy}")
+    if chosen.symmetric:
+        problem = f"{method.name} simulates activations on asymmetric grids"
+        raise UserError("activation.symmetric", problem, f"Use activation.symmetric=false, {remedy}")
 
 
 class Quantizer:

@@ -8,17 +8,18 @@ Lin et al., *AWQ: Activation-aware Weight Quantization for LLM Compression and A
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.calib.task import BlockTask
-from src.errors import UserError, did_you_mean
 from src.lowbit.granularity import WeightSpec
 from src.machine.progress import progress
 from src.methods.base import Needs, Rounded, Transformed
-from src.methods.checks import check_flag, check_fraction, check_positive_integer
+from src.methods.parameters import Count, Fraction
 from src.methods.parts.clip_search import clip_limits, clipped
 from src.methods.parts.compose import Equalisation
 from src.methods.parts.equalise import (
@@ -29,13 +30,12 @@ from src.methods.parts.equalise import (
     scaled_and_rounded,
 )
 from src.methods.parts.fold import fold_scale
-from src.methods.parts.links import check_feeds, choose_links
+from src.methods.parts.links import Feeds, choose_links
 from src.methods.parts.trial import Trial, inner_probe, losses_by_link
 from src.methods.workbench import Workbench
 from src.models.graph import Link
 from src.quant.link_statistics import LinkStatistics
 
-OBJECTIVES = ("gram", "module")
 NEVER_CLIPPED = ("q_proj", "k_proj")  # "due to qk bmm, it is hard to clip precisely": the authors' code
 
 
@@ -56,27 +56,14 @@ class AWQ(Equalisation):
         links: inputs to scale, by what feeds them: ``norm``, ``linear`` (values of an attention), ``gated``.
     """
 
-    objective: str
-    steps: int
+    objective: Literal["gram", "module"]
+    steps: Count
     weight_means: bool
     clip: bool
-    clip_steps: int
-    max_shrink: float
+    clip_steps: Count
+    max_shrink: Fraction
     propagate: bool
-    links: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.objective not in OBJECTIVES:
-            remedy = did_you_mean(str(self.objective), OBJECTIVES)
-            raise UserError("method.objective", f"{self.objective!r} is not an objective", remedy)
-        check_positive_integer("steps", self.steps)
-        check_flag("weight_means", self.weight_means)
-        check_flag("clip", self.clip)
-        check_positive_integer("clip_steps", self.clip_steps)
-        check_fraction("max_shrink", self.max_shrink)
-        check_flag("propagate", self.propagate)
-        check_feeds(self.links)
+    links: Feeds
 
     @property
     def needs(self) -> Needs:

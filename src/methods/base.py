@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar
 
+import pydantic
 from torch import Tensor
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
@@ -87,12 +88,13 @@ class Needs:
         return self.seed or self.transforms
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(strict=True, extra="forbid"))
 class Method:
     """Base of all methods: round-to-nearest on min-max grids, from no statistics.
 
-    A method is a frozen dataclass whose fields are the parameters of its yaml in ``conf/method``, which also holds
-    their defaults; ``__post_init__`` checks them. It overrides the hooks it needs. They are called in this order:
+    A method is a frozen dataclass of pydantic's, whose fields are the parameters of its yaml in ``conf/method``, which
+    also holds their defaults; their types, as in :mod:`src.methods.parameters`, say what they can be. It overrides the
+    hooks it needs. They are called in this order:
     :meth:`transform` and :meth:`plan` once; then, block by block, :meth:`token_weights` and :meth:`fit_block`; then
     :meth:`round` for every linear that ``fit_block`` did not round. ``needs`` says what has to be collected for them.
     """

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from src.errors import UserError, did_you_mean
 from src.methods.base import Method
@@ -28,15 +32,11 @@ def build_method(config: Mapping[str, Any], field: str = "method") -> Method:
         UserError: ``_target_`` is not a method, or a parameter is unknown, missing or out of range.
     """
     method = _resolve(config.get("_target_"), field)
-    known = {each.name: each for each in fields(method)}
-    values = {key: value for key, value in config.items() if key != "_target_"}
-    for key in values:
-        if key not in known:
-            raise UserError(f"{field}.{key}", f"{method.__name__} has no such parameter", did_you_mean(key, known))
-    for name, each in known.items():
-        if name not in values and each.default is MISSING:
-            raise UserError(f"{field}.{name}", "no value is set", f"Add {field}.{name}=... to the command line")
-    return method(**{key: _build_value(value, f"{field}.{key}") for key, value in values.items()})
+    values = {key: _build_value(value, f"{field}.{key}") for key, value in config.items() if key != "_target_"}
+    try:
+        return method(**values)
+    except ValidationError as error:
+        raise _to_user_error(error, method, config, field) from None
 
 
 def _build_value(value: Any, field: str) -> Any:
@@ -46,6 +46,28 @@ def _build_value(value: Any, field: str) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_build_value(item, f"{field}.{index}") for index, item in enumerate(value))
     return value
+
+
+def _to_user_error(error: ValidationError, method: type[Method], config: Mapping[str, Any], field: str) -> UserError:
+    """The first of pydantic's findings, told by the description and the example of the parameter's type."""
+    first = error.errors()[0]
+    name, kind = str(first["loc"][0]), first["type"]
+    at, value, known = f"{field}.{name}", config.get(name), {each.name for each in fields(method)}
+    if kind == "missing":
+        return UserError(at, "no value is set", f"Add {at}=... to the command line")
+    if name not in known:
+        return UserError(at, f"{method.__name__} has no such parameter", did_you_mean(name, known))
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        return UserError(at, f"{first['input']!r} is no choice", did_you_mean(str(first["input"]), choices))
+    if kind.startswith("dataclass"):
+        return UserError(at, f"{value!r} is not a method", f"Use method@{at}=rtn, or another file of conf/method")
+    asked = FieldInfo.from_annotation(get_type_hints(method, include_extras=True)[name])
+    if asked.description and asked.examples:
+        return UserError(at, f"{value!r} is not {asked.description}", f"Use e.g. {at}={asked.examples[0]}")
+    if kind == "bool_type":
+        return UserError(at, f"{value!r} is neither true nor false", f"Use {at}=true or {at}=false")
+    return UserError(at, f"{value!r} is not valid ({first['msg']})", "See the files of conf/method")
 
 
 def _resolve(target: object, field: str) -> type[Method]:

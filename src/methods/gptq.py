@@ -8,15 +8,16 @@ factor of ``H^-1``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded
-from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
+from src.methods.parameters import Count, Fraction
 from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.quant.extras import Extra
@@ -36,8 +37,8 @@ class GPTQ(Method):
         range: how the ends of a grid are chosen.
     """
 
-    damp: float
-    block_size: int
+    damp: Fraction
+    block_size: Count
     act_order: bool
     static_groups: bool
     range: Range
@@ -47,13 +48,6 @@ class GPTQ(Method):
         """The Gram matrix; a column order is left, where groups follow the order of rounding."""
         order = frozenset({Extra.ORDER}) if self.act_order and not self.static_groups else frozenset()
         return Needs(statistics=frozenset({"gram"}), stores=order)
-
-    def __post_init__(self) -> None:
-        check_fraction("damp", self.damp)
-        check_positive_integer("block_size", self.block_size)
-        check_flag("act_order", self.act_order)
-        check_flag("static_groups", self.static_groups)
-        check_range(self.range)
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
         """Codes that keep the linear's output, given ``stats.gram``. See :meth:`Method.round`.
@@ -123,8 +117,7 @@ def gptq(
     return Rounded(weight, (*notes, *raised))
 
 
-@dataclass(frozen=True)
-class _Grids:
+class _Grids(NamedTuple):
     """Grids ``scale``, ``zero`` [out, groups], and ``group_of`` [in], each column's group in rounding order.
 
     With ``refit`` a group's grid is found again, from the compensated columns, when its first column is reached.

@@ -9,15 +9,17 @@ default solver until commit a566c78 (2025-05-23).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.errors import UserError
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded
-from src.methods.checks import check_fraction, check_positive_integer
+from src.methods.parameters import Count, Fraction, Positive
 from src.quant.extras import Extra
 from src.quant.link_statistics import LinkStatistics
 
@@ -37,16 +39,10 @@ class HQQ(Method):
         iterations: at most; the solver stops when the mean error no longer falls.
     """
 
-    lp_norm: float
-    beta: float
-    kappa: float
-    iterations: int
-
-    def __post_init__(self) -> None:
-        check_fraction("lp_norm", self.lp_norm)
-        _check_above("beta", self.beta, 0)
-        _check_above("kappa", self.kappa, 1)
-        check_positive_integer("iterations", self.iterations)
+    lp_norm: Fraction
+    beta: Positive
+    kappa: Annotated[float, Field(gt=1, allow_inf_nan=False, description="a number above 1", examples=["1.01"])]
+    iterations: Count
 
     @property
     def needs(self) -> Needs:
@@ -131,9 +127,3 @@ def _shrink(x: Tensor, beta: float, p: float) -> Tensor:
     """The generalised soft threshold ``sign(x) relu(|x| - |x|^(p - 1) / beta)``."""
     size = x.abs()
     return (size - size.pow(p - 1) / beta).clamp_(min=0).mul_(x.sign())
-
-
-def _check_above(field: str, value: object, least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < float("inf"):
-        problem = f"{value!r} is not a number above {least:g}"
-        raise UserError(f"method.{field}", problem, f"Use e.g. method.{field}={least + 10:g}")

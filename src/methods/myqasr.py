@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from src.errors import UserError, did_you_mean
+from src.errors import UserError
 from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method, Needs, Rounded
 from src.methods.gptq import GPTQ
 from src.methods.hqq import HQQ
+from src.methods.parameters import CodeBits
 from src.methods.parts.bit_budget import allocate, smallest_size
 from src.methods.parts.magnitudes import output_magnitudes
 from src.methods.rtn import RTN
 from src.methods.workbench import Workbench
 from src.quant.link_statistics import LinkStatistics
 
-Sensitivity = Literal["median", "mean", "largest"]
-First = Literal["largest", "smallest"]
+Budget = Annotated[
+    float | None, Field(ge=0, allow_inf_nan=False, description="a number of at least 0, or null", examples=["4"])
+]
 MEGABYTE = 10**6
 
 
@@ -48,25 +52,25 @@ class MyQASR(Method):
     """
 
     rounder: Method
-    budget_mb: float | None
-    budget_bits: float | None
-    extra_bits: float
-    widths: tuple[int, ...]
-    sensitivity: Sensitivity
-    first: First
+    budget_mb: Budget
+    budget_bits: Budget
+    extra_bits: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="a number of at least 0", examples=["0.5"])
+    ]
+    widths: Annotated[
+        tuple[CodeBits, ...], Field(min_length=1, description="a list of integers from 2 to 8", examples=["[2,3,4,8]"])
+    ]
+    sensitivity: Literal["median", "mean", "largest"]
+    first: Literal["largest", "smallest"]
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _sizes_are_known(self) -> Self:
         if not isinstance(self.rounder, RTN | GPTQ | HQQ):
             problem = f"{getattr(self.rounder, 'name', self.rounder)!r} does not say how large its weights will be"
             raise UserError("method.rounder", problem, "Use method@method.rounder=rtn, gptq or hqq")
-        for field in ("budget_mb", "budget_bits"):
-            _check_number(field, getattr(self, field), optional=True)
-        _check_number("extra_bits", self.extra_bits, optional=False)
         if self.budget_mb is not None and self.budget_bits is not None:
             raise UserError("method.budget_bits", "there is a budget_mb too", "Set one of the two to null")
-        _check_widths(self.widths)
-        _check_choice("sensitivity", self.sensitivity, get_args(Sensitivity))
-        _check_choice("first", self.first, get_args(First))
+        return self
 
     @property
     def needs(self) -> Needs:
@@ -143,23 +147,3 @@ def _stores_order(rounder: Method, spec: WeightSpec, columns: int) -> bool:
     """Whether ``rounder`` stores a column order with a weight of so many columns."""
     grouped = spec.columns_per_group(columns) < columns
     return isinstance(rounder, GPTQ) and rounder.act_order and not rounder.static_groups and grouped
-
-
-def _check_number(field: str, value: object, *, optional: bool) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        remedy = f"Use e.g. method.{field}=4" + (", or null for no such budget" if optional else "")
-        raise UserError(f"method.{field}", f"{value!r} is not a number of at least 0", remedy)
-
-
-def _check_widths(widths: object) -> None:
-    valid = isinstance(widths, tuple) and widths and all(type(each) is int and 2 <= each <= 8 for each in widths)
-    if not valid:
-        problem = f"{widths!r} is not a list of widths"
-        raise UserError("method.widths", problem, "Use integers from 2 to 8, e.g. method.widths=[2,3,4,8]")
-
-
-def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"method.{field}", f"{value!r} is not a choice", did_you_mean(str(value), choices))

@@ -9,15 +9,16 @@ simulated while learning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Self
 
 import torch
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.errors import UserError
 from src.methods.base import Method, Needs, Rounded, Transformed
-from src.methods.checks import check_flag, check_fraction, check_positive_integer
+from src.methods.parameters import Count, Decay, FlagOrAuto, Fraction
 from src.methods.parts.block_trainer import minibatches, train_epochs
 from src.methods.parts.learned_clip import LearnedClip
 from src.methods.parts.learned_scale import (
@@ -56,30 +57,21 @@ class OmniQuant(Method):
     """
 
     lwc: bool
-    let: bool | Literal["auto"]
+    let: FlagOrAuto
     shift: bool
-    alpha: float
-    lwc_lr: float
-    let_lr: float
-    weight_decay: float
-    epochs: int
-    best_of: int
-    batch_size: int
+    alpha: Fraction
+    lwc_lr: Fraction
+    let_lr: Fraction
+    weight_decay: Decay
+    epochs: Count
+    best_of: Count
+    batch_size: Count
 
-    def __post_init__(self) -> None:
-        check_flag("lwc", self.lwc)
-        check_flag("shift", self.shift)
-        if self.let != "auto":
-            check_flag("let", self.let)
+    @model_validator(mode="after")
+    def _learns(self) -> Self:
         if not self.lwc and self.let is not True:
             raise UserError("method.lwc", "with lwc=false and let not true, nothing is learned", "Set one to true")
-        for field in ("alpha", "lwc_lr", "let_lr"):
-            check_fraction(field, getattr(self, field))
-        if not isinstance(self.weight_decay, int | float) or not 0 <= self.weight_decay < 1:
-            raise UserError("method.weight_decay", f"{self.weight_decay!r} is out of range", "Use 0, or e.g. 0.01")
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("best_of", self.best_of)
-        check_positive_integer("batch_size", self.batch_size)
+        return self
 
     @property
     def needs(self) -> Needs:

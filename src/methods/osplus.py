@@ -13,20 +13,20 @@ is left of the channel then meets the weights' rounding errors at full size: by 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.calib.capture import Calibration
-from src.errors import UserError
 from src.methods.base import Needs, Transformed
-from src.methods.checks import check_flag, check_positive_integer
+from src.methods.parameters import Count, FlagOrAuto, Positive
 from src.methods.parts.compose import Equalisation
 from src.methods.parts.equalise import best, limiting_scales, scaled_and_rounded
 from src.methods.parts.fold import SHIFTABLE, fold_scale, fold_shift
-from src.methods.parts.links import check_feeds, choose_links
+from src.methods.parts.links import Feeds, choose_links
 from src.methods.parts.trial import Probe, Trial, inner_probe, losses_by_link
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Link
@@ -38,8 +38,7 @@ from src.settings import FULL_PRECISION
 WIDEST_STEP = 0.5  # of the threshold, in the units of the activations: the authors' code
 
 
-@dataclass(frozen=True, eq=False)
-class ShiftAndScale:
+class ShiftAndScale(NamedTuple):
     """One way to treat a link's input: ``(x - z) / s``, both [in]."""
 
     z: Tensor
@@ -58,21 +57,11 @@ class OutlierSuppressionPlus(Equalisation):
         links: inputs to act on, by what feeds them: ``norm``, ``linear`` (attention values), ``gated`` (no shift).
     """
 
-    shift: bool | Literal["auto"]
-    floor: float
-    steps: int
-    clips: int
-    links: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.shift != "auto":
-            check_flag("shift", self.shift)
-        if isinstance(self.floor, bool) or not isinstance(self.floor, int | float) or not 0 < self.floor < torch.inf:
-            raise UserError("method.floor", f"{self.floor!r} is not a positive number", "Use e.g. method.floor=1.0")
-        check_positive_integer("steps", self.steps)
-        check_positive_integer("clips", self.clips)
-        check_feeds(self.links)
+    shift: FlagOrAuto
+    floor: Positive
+    steps: Count
+    clips: Count
+    links: Feeds
 
     @property
     def needs(self) -> Needs:

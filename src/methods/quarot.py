@@ -8,12 +8,11 @@ See :mod:`src.methods.parts.rotate` for where each rotation goes in an encoder-d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
+from pydantic.dataclasses import dataclass
 
 from src.methods.base import Needs, Transformed
-from src.methods.checks import check_flag
 from src.methods.parts.center import center_streams
 from src.methods.parts.compose import Composed
 from src.methods.parts.rotate import (
@@ -41,11 +40,6 @@ class QuaRot(Composed):
 
     online: bool
     keys: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_flag("online", self.online)
-        check_flag("keys", self.keys)
 
     @property
     def needs(self) -> Needs:

@@ -6,15 +6,14 @@ sec. 3: outlier columns are moved behind all others, so that GPTQ lets them make
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.lowbit.outliers import DenseColumns, index_dtype
 from src.methods.base import Method, Needs, Rounded
-from src.methods.checks import check_flag, check_fraction, check_positive_integer, check_range
+from src.methods.parameters import Count, Fraction
 from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.quant.extras import Extra
@@ -35,18 +34,11 @@ class QUIK(Method):
         range: how the ends of a grid are chosen.
     """
 
-    outlier_share: float
-    damp: float
-    block_size: int
+    outlier_share: Fraction
+    damp: Fraction
+    block_size: Count
     act_order: bool
     range: Range
-
-    def __post_init__(self) -> None:
-        check_fraction("outlier_share", self.outlier_share)
-        check_fraction("damp", self.damp)
-        check_positive_integer("block_size", self.block_size)
-        check_flag("act_order", self.act_order)
-        check_range(self.range)
 
     @property
     def needs(self) -> Needs:

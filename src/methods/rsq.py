@@ -8,15 +8,18 @@ the encoder are frames, rows of the decoder tokens of the transcript; each sees 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Self
 
 import torch
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.calib.task import BlockTask
 from src.errors import UserError
 from src.methods.base import Needs, Transformed
-from src.methods.checks import check_fraction
+from src.methods.parameters import Fraction
 from src.methods.parts.attention import attention_received
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
@@ -32,14 +35,14 @@ class RSQ(QuaRot):
         r_min: importance of the clip's least attended row, where the most attended one has 1.
     """
 
-    r_min: float
+    r_min: Fraction
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fraction("r_min", self.r_min)
+    @model_validator(mode="after")
+    def _rounder_reads_grams(self) -> Self:
         if "gram" not in self.needs.statistics:
             problem = f"{self.rounder.name} does not read the Gram matrix that tokens are weighted in"
             raise UserError("method.rounder", problem, "Use method@method.rounder=gptq")
+        return self
 
     @property
     def needs(self) -> Needs:

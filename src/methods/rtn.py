@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method, Rounded
-from src.methods.checks import check_range
 from src.quant.grid import Range, round_to_nearest
 from src.quant.link_statistics import LinkStatistics
 
@@ -18,9 +16,6 @@ class RTN(Method):
     """Round-to-nearest on grids whose ends are the group's extremes (``minmax``) or searched (``mse``)."""
 
     range: Range
-
-    def __post_init__(self) -> None:
-        check_range(self.range)
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:  # noqa: ARG002  a hook
         """Nearest codes of ``W``; ``stats`` is not used. See :meth:`Method.round`."""

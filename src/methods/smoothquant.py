@@ -7,16 +7,16 @@ Xiao et al., *SmoothQuant: Accurate and Efficient Post-Training Quantization for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.methods.base import Transformed
-from src.methods.checks import check_fraction
+from src.methods.parameters import Fraction
 from src.methods.parts.compose import Equalisation
 from src.methods.parts.fold import fold_scale
-from src.methods.parts.links import check_feeds, choose_links
+from src.methods.parts.links import Feeds, choose_links
 from src.methods.workbench import Workbench
 
 SMALLEST = 1e-5  # of a weight's maximum and of a scale, as in the authors' code (smoothquant/smooth.py)
@@ -31,13 +31,8 @@ class SmoothQuant(Equalisation):
         links: inputs to smooth, by what feeds them: ``norm``, ``linear`` (values of an attention), ``gated``.
     """
 
-    alpha: float
-    links: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fraction("alpha", self.alpha)
-        check_feeds(self.links)
+    alpha: Fraction
+    links: Feeds
 
     def transform(self, bench: Workbench) -> Transformed:
         """Folds the scales of every chosen link, from the largest activations of the model as it came."""

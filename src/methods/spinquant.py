@@ -12,11 +12,11 @@ every step, where theirs drift and are corrected in about one step of a hundred.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.calib.capture import Calibration
@@ -25,7 +25,7 @@ from src.lowbit.granularity import WeightSpec
 from src.machine.process import release_memory
 from src.machine.progress import progress
 from src.methods.base import Needs
-from src.methods.checks import check_flag, check_positive_integer
+from src.methods.parameters import Count, Positive
 from src.methods.parts.cayley import cayley_step, retract
 from src.methods.parts.rotate import OnlineRotations, Rotations
 from src.methods.parts.rotated_network import one_step, rotated_network, scored_tokens, teacher_loss
@@ -47,20 +47,10 @@ class SpinQuant(QuaRot):
         round_weights: round weights inside the loop, to nearest, even where activations are rounded.
     """
 
-    lr: float
-    iterations: int
-    batch_size: int
+    lr: Positive
+    iterations: Count
+    batch_size: Count
     round_weights: bool
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.lr, bool) or not isinstance(self.lr, int | float) or not 0 < self.lr < math.inf:
-            raise UserError(
-                "method.lr", f"{self.lr!r} is not a step length", "Use a positive number, e.g. method.lr=1.5"
-            )
-        check_positive_integer("iterations", self.iterations)
-        check_positive_integer("batch_size", self.batch_size)
-        check_flag("round_weights", self.round_weights)
 
     @property
     def needs(self) -> Needs:

@@ -7,9 +7,12 @@ of ``var(w_j) / U_jj^2`` over columns ``j``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.errors import UserError
@@ -17,7 +20,7 @@ from src.lowbit.double_quantization import QuantizedStatistic, QuantizedStatisti
 from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.lowbit.outliers import SparseOutliers
 from src.methods.base import Method, Needs, Rounded
-from src.methods.checks import check_flag, check_fraction, check_positive_integer
+from src.methods.parameters import CodeBits, Count, Fraction
 from src.methods.parts.compensation import blocks, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.methods.parts.spqr_grid import Grid, fit_grid, nearest
@@ -41,23 +44,15 @@ class SpQR(Method):
         act_order: round columns in the order of falling ``H_jj`` instead of from left to right.
     """
 
-    group_size: int
-    statistics_bits: int
-    statistics_group: int
-    outlier_threshold: float
-    damp: float
-    block_size: int
+    group_size: Count
+    statistics_bits: CodeBits
+    statistics_group: Count
+    outlier_threshold: Annotated[
+        float, Field(gt=0, description="a positive number, or .inf for no outliers", examples=["0.2"])
+    ]
+    damp: Fraction
+    block_size: Count
     act_order: bool
-
-    def __post_init__(self) -> None:
-        for field in ("group_size", "statistics_group", "block_size"):
-            check_positive_integer(field, getattr(self, field))
-        check_fraction("damp", self.damp)
-        check_flag("act_order", self.act_order)
-        _check_threshold(self.outlier_threshold)
-        if type(self.statistics_bits) is not int or not 2 <= self.statistics_bits <= 8:
-            problem = f"{self.statistics_bits!r} is not a width of codes"
-            raise UserError("method.statistics_bits", problem, "Use 2 to 8, e.g. method.statistics_bits=3")
 
     @property
     def needs(self) -> Needs:
@@ -99,12 +94,6 @@ class SpQR(Method):
             block_size=self.block_size,
             act_order=self.act_order,
         )
-
-
-def _check_threshold(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        remedy = "Use a positive number, e.g. method.outlier_threshold=0.2, or .inf for no outliers"
-        raise UserError("method.outlier_threshold", f"{value!r} is out of range", remedy)
 
 
 def spqr(

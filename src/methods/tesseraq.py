@@ -8,17 +8,18 @@ method, AWQ or OmniQuant in the paper.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.errors import UserError
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.machine.progress import progress
 from src.methods.base import Method, Needs, Rounded, Transformed
-from src.methods.checks import check_flag, check_fraction, check_positive_integer
+from src.methods.parameters import Count, Decay, Fraction
 from src.methods.parts.adaptive_rounding import AdaptiveRounding
 from src.methods.parts.block_trainer import Minibatch, minibatches, train
 from src.methods.parts.straight_through import quantized_inputs
@@ -27,6 +28,19 @@ from src.quant.link_statistics import LinkStatistics
 if TYPE_CHECKING:
     from src.calib.task import BlockTask
     from src.methods.workbench import Workbench
+
+
+def _falling(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if sorted(shares, reverse=True) != list(shares):
+        raise ValueError("they rise")
+    return shares
+
+
+Thresholds = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], ...],
+    AfterValidator(_falling),
+    Field(min_length=1, description="a list of shares that fall from below 1 to above 0", examples=["[0.5,0.1,0.01]"]),
+]
 
 
 @dataclass(frozen=True)
@@ -45,23 +59,13 @@ class TesseraQ(Method):
     """
 
     start: Method
-    thresholds: Sequence[float]
-    steps: int
-    lr: float
+    thresholds: Thresholds
+    steps: Count
+    lr: Fraction
     tune_scale: bool
-    scale_lr: float
-    scale_decay: float
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        _check_thresholds(self.thresholds)
-        check_positive_integer("steps", self.steps)
-        check_positive_integer("batch_size", self.batch_size)
-        check_flag("tune_scale", self.tune_scale)
-        check_fraction("lr", self.lr)
-        check_fraction("scale_lr", self.scale_lr)
-        if not isinstance(self.scale_decay, int | float) or not 0 <= self.scale_decay < 1:
-            raise UserError("method.scale_decay", f"{self.scale_decay!r} is out of range", "Use 0, or e.g. 0.0001")
+    scale_lr: Fraction
+    scale_decay: Decay
+    batch_size: Count
 
     @property
     def needs(self) -> Needs:
@@ -155,13 +159,3 @@ def _has_plain_grid(weight: QuantizedWeight) -> bool:
 def _drawn(batches: Sequence[Minibatch], steps: int, generator: torch.Generator) -> list[Minibatch]:
     """``steps`` minibatches, drawn at random with replacement."""
     return [batches[index] for index in torch.randint(len(batches), (steps,), generator=generator).tolist()]
-
-
-def _check_thresholds(thresholds: Sequence[float]) -> None:
-    """Raises UserError unless ``thresholds`` are one or more falling shares between 0 and 1."""
-    remedy = "Use falling shares of weights that stay free, e.g. method.thresholds=[0.5,0.1,0.01]"
-    if not isinstance(thresholds, list | tuple) or not thresholds:
-        raise UserError("method.thresholds", f"{thresholds!r} is not a list of numbers", remedy)
-    numbers = [each for each in thresholds if isinstance(each, int | float) and 0 < each < 1]
-    if len(numbers) < len(thresholds) or sorted(numbers, reverse=True) != list(thresholds):
-        raise UserError("method.thresholds", f"{list(thresholds)!r} does not fall from below 1 to above 0", remedy)

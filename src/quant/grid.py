@@ -10,7 +10,7 @@ Scales are rounded to their storage type before codes are computed, so the store
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from torch import Tensor
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 
 Range = Literal["minmax", "mse"]
-RANGES: tuple[str, ...] = get_args(Range)
 
 # Both ends shrink together, by 1, 0.99, ... 0.21, and the error is |w - q|^2.4, between squared and peak error: the
 # search in the quantizer of the GPTQ authors' code (IST-DASLab/gptq, quant.py).

@@ -20,7 +20,7 @@ _EXPORTED_WEIGHTS: Final[dict[str, tuple[str | None, ...]]] = {
 }
 
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
-Count = Annotated[Integer, Field(ge=1)]
+Count = Annotated[Integer, Field(ge=1, description="a positive integer", examples=["128"])]
 Arithmetic = Literal["int4", "int8", "float16", "float32"]
 
 

@@ -12,9 +12,8 @@ from typing import Any
 from src.calib.capture import CLIPS, FEATURES, Calibration, load_calibration
 from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.machine.provenance import has_read, stamped
-from src.methods.apply import Quantizer, weight_plan
+from src.methods.apply import Quantizer, check_inputs, weight_plan
 from src.methods.block_journal import BlockJournal
-from src.methods.checks import check_inputs
 from src.models.loading import check_processors, load, load_graph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights

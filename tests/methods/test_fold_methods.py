@@ -131,30 +131,6 @@ def test_a_rounder_that_does_more_or_less_than_round_is_refused(name: str, round
         method(f"method={name}", f"method@method.rounder={rounder}")
 
 
-@pytest.mark.parametrize(
-    ("override", "field"),
-    [
-        ("method=smoothquant method.alpha=1.5", "alpha"),
-        ("method=smoothquant method.links=[norms]", "links"),
-        ("method=smoothquant method.links=norm", "links"),
-        ("method=smoothquant method.rounder=rtn", "rounder"),
-        ("method=osplus method.shift=1", "shift"),
-        ("method=osplus method.floor=0", "floor"),
-        ("method=osplus method.steps=0", "steps"),
-        ("method=osplus method.clips=0", "clips"),
-        ("method=awq method.objective=modul", "objective"),
-        ("method=awq method.steps=0", "steps"),
-        ("method=awq method.clip=maybe", "clip"),
-        ("method=awq method.max_shrink=2", "max_shrink"),
-        ("method=awq method.links=[]", "links"),
-    ],
-)
-def test_parameters_out_of_range_name_the_field(override: str, field: str) -> None:
-    with pytest.raises(UserError) as caught:
-        method(*override.split())
-    assert caught.value.field == f"method.{field}"
-
-
 def test_nothing_to_act_on_is_an_error() -> None:
     settings: Any = composed("method=smoothquant", "method.links=[gated]", "bits=w8a8")  # Whisper has no gates
     speech = tiny_whisper()

@@ -10,7 +10,7 @@ from src.errors import UserError
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
-from src.methods.hqq import HQQ, hqq
+from src.methods.hqq import hqq
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.grid import round_to_nearest
 from src.quant.restore import restore
@@ -77,14 +77,3 @@ def test_a_whole_model_reloads_as_it_was(build: type, bits: str, tmp_path: Path)
     for linear in speech.graph.linears:
         name = f"{linear.path}.weight"
         assert torch.equal(reloaded.module.get_parameter(name), speech.module.get_parameter(name))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("lp_norm", 0), ("lp_norm", 1.5), ("beta", 0), ("beta", "x"), ("kappa", 1), ("kappa", True), ("iterations", 0)],
-)
-def test_parameters_out_of_range_name_the_field(field: str, value: object) -> None:
-    good = {"lp_norm": 0.7, "beta": 10.0, "kappa": 1.01, "iterations": 20}
-    with pytest.raises(UserError) as caught:
-        HQQ(name="hqq", **{**good, field: value})  # type: ignore[arg-type]
-    assert caught.value.field == f"method.{field}"

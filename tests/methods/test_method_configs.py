@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,45 @@ def test_a_missing_parameter_is_named() -> None:
         build_method(config)
 
 
-def test_a_bad_value_is_reported_as_the_method_states_it() -> None:
-    with pytest.raises(UserError, match=r"method\.range: 'mmse' is not a way to choose the grid\. Did you mean 'mse'"):
-        build_method(gptq_with(range="mmse"))
+MISTAKES = {
+    "rtn": ["range=mmse"],
+    "gptq": ["damp=0", "damp=1.5", "damp=.nan", "block_size=0", "block_size=12.5", "block_size=true", "act_order=1"],
+    "hqq": ["lp_norm=1.5", "beta=0", "beta=.inf", "kappa=1", "kappa=true", "iterations='20'"],
+    "spqr": ["statistics_bits=1", "statistics_bits=9", "outlier_threshold=0", "outlier_threshold=.nan"],
+    "awq": ["objective=modul", "links=[]", "links=[norms]", "links=norm", "clip=maybe"],
+    "osplus": ["shift=1", "shift=automatic", "floor=0", "floor=.inf"],
+    "omniquant": ["let=automatic", "weight_decay=-1", "weight_decay=1"],
+    "tesseraq": ["thresholds=[]", "thresholds=[0.1,0.5]", "thresholds=[1.0,0.5]", "thresholds=all", "scale_decay=-1"],
+    "myqasr": ["budget_mb=-1", "budget_bits=four", "extra_bits=null", "widths=[]", "widths=[2,16]", "first=last"],
+}
+
+
+@pytest.mark.parametrize(("name", "mistake"), [(name, each) for name, found in MISTAKES.items() for each in found])
+def test_a_value_out_of_range_is_told_with_its_field_and_a_remedy_that_helps(name: str, mistake: str) -> None:
+    config, (field, _, text) = composed(f"method={name}").method, mistake.partition("=")
+    value = yaml.safe_load(text)
+    with pytest.raises(UserError) as caught:
+        build_method({**config, field: value})
+    assert caught.value.field == f"method.{field}"
+    assert repr(value[0] if value == ["norms"] else value) in caught.value.problem
+    example = re.search(rf"method\.{field}=(\S+)$|'(\w+)'\?|Available: (\w+)", caught.value.remedy)
+    assert example
+    better = yaml.safe_load(next(filter(None, example.groups())))
+    build_method({**config, field: [better] if value == ["norms"] else better})
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_no_parameter_takes_just_anything(path: Path) -> None:
+    config = composed(f"method={path.stem}").method
+    for field in set(config) - {"_target_"}:
+        with pytest.raises(UserError) as caught:
+            build_method({**config, field: 1j})
+        assert caught.value.field == f"method.{field}"
+
+
+def test_an_inner_method_tells_where_it_stands() -> None:
+    with pytest.raises(UserError, match=r"^method\.rounder: 'rtn' is not a method\. Use method@method\.rounder=rtn"):
+        build_method({**composed("method=awq_gptq").method, "rounder": "rtn"})
+    config = composed("method=awq_gptq").method
+    with pytest.raises(UserError, match=r"^method\.rounder\.damp: 2 is not a number above 0 and at most 1\."):
+        build_method({**config, "rounder": {**config["rounder"], "damp": 2}})

@@ -142,17 +142,6 @@ def test_learning_sees_rounded_inputs() -> None:
     assert not torch.equal(fit[16]["block.fc2"].weight.scale, fit[4]["block.fc2"].weight.scale)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("lwc", "yes"), ("let", "automatic"), ("shift", 1), ("alpha", 0), ("lwc_lr", 2), ("let_lr", "small"),
-     ("weight_decay", -1), ("epochs", 0), ("best_of", 0), ("batch_size", 1.5)],
-)  # fmt: skip
-def test_parameters_out_of_range_name_the_field(field: str, value: object) -> None:
-    with pytest.raises(UserError) as caught:
-        method(**{field: value})
-    assert caught.value.field == f"method.{field}"
-
-
 def test_learning_nothing_is_an_error() -> None:
     with pytest.raises(UserError, match="nothing is learned"):
         method(lwc=False, let=False)

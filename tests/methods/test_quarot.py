@@ -195,12 +195,6 @@ def test_the_seed_decides_the_rotations() -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize("field", ["online", "keys"])
-def test_flags_are_true_or_false(field: str) -> None:
-    with pytest.raises(UserError, match=rf"method\.{field}: 3 is neither true nor false"):
-        build_method({**composed("method=quarot").method, field: 3})
-
-
 @pytest.mark.parametrize("rounder", ["quarot", "fp"])
 def test_a_rounder_only_rounds(rounder: str) -> None:
     inner = composed(f"method={rounder}").method

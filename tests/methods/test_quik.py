@@ -10,7 +10,6 @@ from calibration_rows import correlated
 from model_errors import block_errors
 from torch import Tensor
 
-from src.errors import UserError
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
@@ -137,12 +136,3 @@ def test_weights_that_sixteen_bits_cannot_hold_are_refused() -> None:
     W[0, int(abs_max.argmax())] = 1e6
     with pytest.raises(ValueError, match="16-bit column exceeds"):
         quantized(W, H, abs_max, WeightSpec(4, -1, False))
-
-
-@pytest.mark.parametrize(
-    "override", ["outlier_share=0", "outlier_share=1.5", "damp=0", "block_size=0", "act_order=1", "range=max"]
-)
-def test_parameters_out_of_range_are_named(override: str) -> None:
-    field = override.partition("=")[0]
-    with pytest.raises(UserError, match=rf"^method\.{field}: "):
-        build_method(composed("method=quik", f"method.{override}").method)

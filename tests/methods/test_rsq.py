@@ -140,9 +140,3 @@ def test_the_output_stays_as_it_is_and_what_is_not_weighted_is_noted(build: Call
 def test_a_rounder_without_a_gram_matrix_is_refused() -> None:
     with pytest.raises(UserError, match=r"method\.rounder: rtn does not read the Gram matrix"):
         rsq("method@method.rounder=rtn")
-
-
-@pytest.mark.parametrize("value", [0, 1.5, True])
-def test_r_min_is_a_fraction(value: object) -> None:
-    with pytest.raises(UserError, match=r"method\.r_min"):
-        build_method({**composed("method=rsq").method, "r_min": value})

@@ -179,24 +179,3 @@ def test_weights_that_sixteen_bits_cannot_hold_are_refused(value: float) -> None
     W[0, 0] = value
     with pytest.raises(ValueError, match="NaN or values beyond"):
         quantized(W, H, WeightSpec(3, 16, False))
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "group_size=0",
-        "statistics_bits=1",
-        "statistics_bits=9",
-        "statistics_group=0",
-        "outlier_threshold=0",
-        "outlier_threshold=nothing",
-        "damp=0",
-        "damp=2",
-        "block_size=0",
-        "act_order=1",
-    ],
-)
-def test_parameters_out_of_range_are_named(override: str) -> None:
-    field = override.partition("=")[0]
-    with pytest.raises(UserError, match=rf"^method\.{field}: "):
-        build_method(composed("method=spqr", f"method.{override}").method)

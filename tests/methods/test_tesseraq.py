@@ -101,14 +101,3 @@ def test_the_seed_decides() -> None:
     codes = [method(steps=5).fit_block(*problem(spec, seed=seed))["block.fc1"].weight.codes for seed in (0, 0, 1)]
     assert torch.equal(codes[0], codes[1])
     assert not torch.equal(codes[0], codes[2])
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("thresholds", ()), ("thresholds", (0.1, 0.5)), ("thresholds", (1.0, 0.5)), ("thresholds", "all"), ("steps", 0),
-     ("lr", 0), ("scale_lr", 3), ("scale_decay", -1), ("tune_scale", 1), ("batch_size", 0)],
-)  # fmt: skip
-def test_parameters_out_of_range_name_the_field(field: str, value: object) -> None:
-    with pytest.raises(UserError) as caught:
-        method(**{field: value})
-    assert caught.value.field == f"method.{field}"

@@ -11,9 +11,8 @@ from torch import nn
 
 from src.calib.statistics import measure
 from src.errors import UserError
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer, check_inputs, input_bits
 from src.methods.build import build_method
-from src.methods.checks import check_inputs
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.fake import fake_quantize_tokens

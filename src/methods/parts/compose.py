@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.errors import UserError
@@ -28,11 +29,12 @@ class Composed(Method):
 
     rounder: Method
 
-    def __post_init__(self) -> None:
-        rounder = self.rounder
-        if not isinstance(rounder, Method) or rounder.needs.transforms or not rounder.quantizes:
-            problem = f"{getattr(rounder, 'name', rounder)!r} does not only round weights"
+    @model_validator(mode="after")
+    def _rounder_only_rounds(self) -> Self:
+        if self.rounder.needs.transforms or not self.rounder.quantizes:
+            problem = f"{self.rounder.name!r} does not only round weights"
             raise UserError("method.rounder", problem, "Use method@method.rounder=rtn or gptq")
+        return self
 
     @property
     def needs(self) -> Needs:
@@ -55,11 +57,12 @@ class Composed(Method):
 class Equalisation(Composed):
     """Base of the methods that move scales between activations and weights before ``rounder`` rounds these."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _rounder_keeps_scales(self) -> Self:
         if self.rounder.needs.fits_blocks:
             problem = f"{self.rounder.name!r} fits blocks itself and would undo the scales"
             raise UserError("method.rounder", problem, "Use method@method.rounder=rtn or gptq")
+        return self
 
     @property
     def needs(self) -> Needs:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Annotated, Literal
 
-from src.errors import UserError, did_you_mean
+from pydantic import Field
+
 from src.methods.workbench import Workbench
 from src.models.graph import Feed, Link
 from src.settings import FULL_PRECISION
 
-FEEDS = tuple(feed.value for feed in (Feed.NORM, Feed.LINEAR, Feed.GATED))
-
-
-def check_feeds(value: Any, allowed: Collection[str] = FEEDS) -> None:
-    """Raises UserError unless ``value`` lists kinds of links, each of which is ``allowed``."""
-    if not isinstance(value, list | tuple) or not value:
-        raise UserError("method.links", f"{value!r} is not a list of links", f"Use e.g. method.links=[{FEEDS[0]}]")
-    for each in value:
-        if each not in allowed:
-            raise UserError("method.links", f"{each!r} is no kind of link", did_you_mean(str(each), list(allowed)))
+Feeds = Annotated[
+    tuple[Literal["norm", "linear", "gated"], ...],
+    Field(min_length=1, description="a list of what feeds links", examples=["[norm]"]),
+]
 
 
 def choose_links(bench: Workbench, feeds: Collection[str]) -> tuple[list[Link], dict[str, str]]:
