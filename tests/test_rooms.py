@@ -6,6 +6,7 @@ Every import counts, also those inside functions and for type checkers.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 
@@ -79,3 +80,10 @@ def test_no_modules_import_each_other() -> None:
     for module, name in imports():
         graph.setdefault(module, set()).add(name)
     TopologicalSorter(graph).prepare()  # a CycleError names the circle
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """Two that mean different things are not told apart where they are read."""
+    trees = (ast.parse(file.read_text(encoding="utf-8")) for file in SRC.glob("**/*.py"))
+    classes = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, times in classes.items() if times > 1] == []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from src.calib.stats import RunningStatistics
+from src.calib.running_statistics import RunningStatistics
 from src.calib.task import BlockTask
 from src.models.graph import Link
 from src.quant.linear import QuantLinear

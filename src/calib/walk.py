@@ -16,11 +16,11 @@ from transformers.cache_utils import DynamicLayer
 
 from src.calib.capture import Calibration
 from src.calib.observe import observe, valid_rows
-from src.calib.stats import RunningStatistics
+from src.calib.running_statistics import RunningStatistics
 from src.calib.task import BlockInput, BlockTask
 from src.machine.progress import progress
 from src.models.cache_argument import cached
-from src.models.graph import Block, Link, Rows
+from src.models.graph import Block, Link, RowKind
 from src.models.speech import Encoded, SpeechModel
 from src.quant.forced_cache import ForcedCache
 from src.quant.link_statistics import LinkStatistics
@@ -134,7 +134,7 @@ class Walker:
         """Statistics of the links that read the encoder's output: the cross-attention k and v of all blocks."""
         graph = self._speech.graph
         decoder_linears = {linear.path for block in graph.decoder for linear in block.linears}
-        links = [link for link in graph.links if link.rows is Rows.FRAME and link.linears[0] in decoder_linears]
+        links = [link for link in graph.links if link.rows is RowKind.FRAME and link.linears[0] in decoder_linears]
         width = encoded[0].states.shape[-1]
         running = RunningStatistics(width, gram=self._options.gram, device=self._speech.device)
         for each in encoded:

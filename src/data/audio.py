@@ -58,7 +58,7 @@ def inspect(encoded: bytes | None) -> Sound:
 
 
 def _measure(encoded: bytes) -> Sound:
-    reader = _Reader(encoded)
+    reader = _BlockReader(encoded)
     signal, cancelling = hashlib.sha256(), Cancelling()
     low, high, peak, finite = float("inf"), -float("inf"), 0.0, True  # the first two of the mean of the channels
     for block in reader:
@@ -102,7 +102,7 @@ def decode(encoded: bytes) -> Waveform:
     Raises:
         AudioError: the bytes cannot be decoded, or not all of what they announce.
     """
-    reader = _Reader(encoded)
+    reader = _BlockReader(encoded)
     blocks = [_mono(block) for block in reader]
     mono = blocks[0] if len(blocks) == 1 else np.concatenate([*blocks, np.zeros(0, np.float32)])
     if len(mono) and reader.rate != SAMPLING_RATE:
@@ -124,7 +124,7 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
     __del__ = object.__hash__
 
 
-class _Reader:
+class _BlockReader:
     """Iterates over blocks ``[frames, channels]`` of all recordings in a file.
 
     Attributes:

@@ -88,7 +88,7 @@ class ParquetRows:
 
     def reader(self, wanted: Sequence[int]) -> AudioReader:
         """Encoded audio of single rows."""
-        return _Reader(self._groups, self._audio, wanted, self._encoded)
+        return _RowReader(self._groups, self._audio, wanted, self._encoded)
 
     def files(self, wanted: Sequence[int]) -> list[Path]:
         """The files of those rows that name one and hold no sound."""
@@ -175,7 +175,7 @@ class _Group:
     size: int
 
 
-class _Reader:
+class _RowReader:
     """Audio of single rows; what was passed on the way to one is kept for a while, if it is wanted at all."""
 
     def __init__(

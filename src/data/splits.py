@@ -90,10 +90,10 @@ def rows_of_split(rows: Rows, column: str | None, split: str | None, where: Path
         return rows
     if split not in told:
         no_split(where, split, set(filter(None, told)))
-    return _Part(rows, [row for row, name in enumerate(told) if name == split])
+    return _SplitRows(rows, [row for row, name in enumerate(told) if name == split])
 
 
-class _Part:
+class _SplitRows:
     """Some rows of others (:class:`src.data.rows.Rows`)."""
 
     def __init__(self, rows: Rows, chosen: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-Form = Literal["sequential", "segments", "truncated"]
+LongForm = Literal["sequential", "segments", "truncated"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Transcript:
     tokens: int
     capped: bool
     speaker: str | None
-    long_form: Form | None = None
+    long_form: LongForm | None = None
     session: str | None = None
     position: int = 0
 

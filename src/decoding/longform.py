@@ -19,13 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from src.data.audio import SAMPLING_RATE, Waveform
+from src.data.transcripts import LongForm
 from src.data.utterance import Utterance
 from src.decoding.decode import Constraint
 from src.decoding.timestamps import complete, time_rules
@@ -34,7 +35,6 @@ from src.models.speech import SpeechModel, TimeTokens
 
 _log = logging.getLogger(__name__)
 
-LongForm = Literal["sequential", "segments", "truncated"]
 Search = Callable[..., list[list[int]]]  # greedy decoding of a batch, its other arguments bound
 
 _PAUSE: Final = SAMPLING_RATE // 5  # samples whose energy is compared; longer than the closure of a stop consonant

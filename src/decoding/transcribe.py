@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from src.data.corpora import Utterance
-from src.data.transcripts import Transcript
+from src.data.transcripts import LongForm, Transcript
 from src.decoding.clock import Clock
 from src.decoding.decode import batches, greedy, warm_up
-from src.decoding.longform import Decoded, LongForm, Search, announce, decode_long, form_of
+from src.decoding.longform import Decoded, Search, announce, decode_long, form_of
 from src.decoding.prefetch import ahead
 from src.machine.progress import progress
 from src.models.speech import SpeechModel

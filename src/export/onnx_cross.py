@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from src.export.onnx_graph import Graph
 
-Shape = list[int | str]
+OnnxShape = list[int | str]
 
 _GOLDEN: Final = 0.6180339887498949
 _MOST: Final = 127  # a query's largest code, around 128
@@ -24,7 +24,7 @@ _TINY: Final = float(np.finfo(np.float32).tiny)
 class Cross(Protocol):
     """How frames are kept between encoder and decoder, and attended to."""
 
-    def shapes(self, head_dim: int, frames: int | str) -> dict[str, tuple[int, Shape]]:
+    def shapes(self, head_dim: int, frames: int | str) -> dict[str, tuple[int, OnnxShape]]:
         """Type and shape behind [batch, heads] of each tensor of a block, by name."""
 
     def stored(self, graph: Graph, keys: str, values: str, mask: str | None) -> dict[str, str]:
@@ -46,7 +46,7 @@ class Cross(Protocol):
 class FloatCross:
     """Keys with the scores' scale and transposed, so that a product with one row reads along memory; plain values."""
 
-    def shapes(self, head_dim: int, frames: int | str) -> dict[str, tuple[int, Shape]]:
+    def shapes(self, head_dim: int, frames: int | str) -> dict[str, tuple[int, OnnxShape]]:
         kind = TensorProto.FLOAT
         return {"cross_keys": (kind, [head_dim, frames]), "cross_values": (kind, [frames, head_dim])}
 
@@ -76,7 +76,7 @@ class IntegerCross:
       them. The denominator is the sum of what was rounded.
     """
 
-    def shapes(self, head_dim: int, frames: int | str) -> dict[str, tuple[int, Shape]]:
+    def shapes(self, head_dim: int, frames: int | str) -> dict[str, tuple[int, OnnxShape]]:
         return {
             "cross_keys": (TensorProto.INT8, [head_dim, frames]),
             "cross_key_scales": (TensorProto.FLOAT, [1, head_dim]),

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from src.export.base import Exportable
-from src.export.onnx_cross import CROSSES, Cross, Shape
+from src.export.onnx_cross import CROSSES, Cross, OnnxShape
 from src.export.onnx_graph import MICROSOFT, Graph
 from src.export.onnx_linear import OnnxForm, head, linear
 
@@ -101,7 +101,7 @@ def cached_decoder(
     tokens = graph.input("tokens", TensorProto.INT64, ["batch", "new"])
     mask = graph.input("frame_mask", TensorProto.BOOL, ["batch", frames]) if masked else None
     cross = CROSSES[form.cross_cache]
-    shapes: dict[str, tuple[int, Shape]] = {
+    shapes: dict[str, tuple[int, OnnxShape]] = {
         "past_keys": (TensorProto.FLOAT, ["past", head_dim]),
         "past_values": (TensorProto.FLOAT, ["past", head_dim]),
         **cross.shapes(head_dim, frames),

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from src.errors import UserError
 from src.machine.logs import returned_or_raised
 from src.runs.attempt import LOST, ended_on_request, lost
-from src.runs.failures import FAILURE, End, Job
+from src.runs.failures import FAILURE, Failure, JobPaths
 from src.storage.redaction import guard_output, redact_error, without_secrets
 from src.storage.secret_references import conceal, without_secrets_in
 
@@ -109,24 +109,24 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         except FailedJobError as error:
             return self.lost(launched, _within(str(error)))
         except UncompletedJobError:
-            return self.lost(launched, End(f"it ended without a result (job {launched.job.job_id})", LOST))
+            return self.lost(launched, Failure(f"it ended without a result (job {launched.job.job_id})", LOST))
         except Exception as error:  # a result that cannot be read
-            return self.lost(launched, End.of(error))
+            return self.lost(launched, Failure.of(error))
         if outcome.status is JobStatus.COMPLETED:
             log.info("\t#%d done", launched.number)
             return outcome
-        end = End.of(returned_or_raised(outcome))
-        log.warning("\t#%d failed: %s", launched.number, end.reason)
+        failure = Failure.of(returned_or_raised(outcome))
+        log.warning("\t#%d failed: %s", launched.number, failure.reason)
         if not (self._job(launched)[0].folder / FAILURE).exists():  # it failed before it could say so
-            self._record(launched, end)
+            self._record(launched, failure)
         return outcome
 
-    def lost(self, launched: Launched, end: End) -> JobReturn:
+    def lost(self, launched: Launched, failure: Failure) -> JobReturn:
         """The failure of a job that did not say itself how it ended."""
-        log.warning("\t#%d failed: %s", launched.number, end.reason)
-        self._record(launched, end)
+        log.warning("\t#%d failed: %s", launched.number, failure.reason)
+        self._record(launched, failure)
         failed = JobReturn(overrides=launched.overrides, status=JobStatus.FAILED)
-        failed.return_value = LostJobError(end.reason)
+        failed.return_value = LostJobError(failure.reason)
         return failed
 
     def stopped(self, launched: Launched) -> None:
@@ -139,11 +139,11 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
         assert isinstance(self.config, DictConfig)
         return self.config
 
-    def _record(self, launched: Launched, end: End) -> None:
+    def _record(self, launched: Launched, failure: Failure) -> None:
         job, config = self._job(launched)
-        lost(job, config, launched.overrides, end)
+        lost(job, config, launched.overrides, failure)
 
-    def _job(self, launched: Launched) -> tuple[Job, DictConfig]:
+    def _job(self, launched: Launched) -> tuple[JobPaths, DictConfig]:
         """Where the job writes, and its configuration; its log is what submitit caught of it where it wrote none."""
         assert self.hydra_context is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.configuration, launched.overrides)
@@ -152,7 +152,7 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
             config.hydra.job.id = launched.job.job_id
         folder = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
         own = folder / f"{config.hydra.job.name}.log"
-        return Job(Path(config.output_dir), folder, own if own.exists() else launched.job.paths.stderr), config
+        return JobPaths(Path(config.output_dir), folder, own if own.exists() else launched.job.paths.stderr), config
 
 
 def _resources(params: Mapping[str, Any], cluster: str) -> dict[str, Any]:
@@ -163,8 +163,8 @@ def _resources(params: Mapping[str, Any], cluster: str) -> dict[str, Any]:
     }
 
 
-def _within(text: str) -> End:
-    """The end of a job that raised, from submitit's message, which holds the traceback between two lines."""
+def _within(text: str) -> Failure:
+    """Why a job failed that raised, from submitit's message, which holds the traceback between two lines."""
     trace = re.split(r"^-{10,}$", text, flags=re.MULTILINE)[1].strip()
     last = trace.rpartition("\n")[2]
-    return End(last, last.partition(":")[0], trace)
+    return Failure(last, last.partition(":")[0], trace)

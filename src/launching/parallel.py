@@ -57,7 +57,7 @@ class LocalPoolLauncher(JobLauncher):
         running, ended = list[Launched](), dict[int, JobReturn]()
         waiting = deque(enumerate(map(list, job_overrides), initial_job_idx))
         executor = self.executor()
-        from src.launching.processes import PoolExecutor, watched  # submitit's import takes its time
+        from src.launching.pool import PoolExecutor, watched  # submitit's import takes its time
 
         try:
             with watched(reap=lambda: [each.job.done() for each in running]) as watcher:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from src.runs.attempt import LOST
-from src.runs.failures import End
+from src.runs.failures import Failure
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +63,14 @@ class Queue:
         return {job: state for job, state in over.items() if now - self._ended[job] >= self.grace}
 
 
-def explain(job: str, state: str) -> End:
+def explain(job: str, state: str) -> Failure:
     """Why a job ended without a result."""
     signal = _signal(_ask("scontrol", "--oneliner", "show", "job", job) or "")
     where = f"(SLURM job {job}: {state})"
     if signal is not None and state in ("FAILED", "COMPLETED"):
-        return End(f"killed by signal {signal} {where}", f"killed: signal {signal}")
+        return Failure(f"killed by signal {signal} {where}", f"killed: signal {signal}")
     kind = LOST if state in (GONE, "COMPLETED") else state.lower().replace("_", " ")
-    return End(f"{_ENDED[state]} {where}", kind)
+    return Failure(f"{_ENDED[state]} {where}", kind)
 
 
 def _states() -> Mapping[str, str] | None:

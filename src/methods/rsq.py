@@ -20,7 +20,7 @@ from src.calib.task import BlockTask
 from src.errors import UserError
 from src.methods.base import Needs, Transformed
 from src.methods.parameters import Fraction
-from src.methods.parts.attention import attention_received
+from src.methods.parts.attention_received import attention_received
 from src.methods.quarot import QuaRot
 from src.methods.workbench import Workbench
 

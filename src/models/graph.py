@@ -31,7 +31,7 @@ class Feed(StrEnum):
     ACTIVATION = "activation"  # a non-linearity: nothing folds
 
 
-class Rows(StrEnum):
+class RowKind(StrEnum):
     """What one row of a link's input is: an encoder frame or a decoder token."""
 
     FRAME = "frame"
@@ -55,7 +55,7 @@ class Link:
     linears: tuple[str, ...]
     source: str
     feed: Feed
-    rows: Rows
+    rows: RowKind
     source_rows: tuple[int, int] | None = None
 
 
@@ -133,4 +133,4 @@ def cross_kv_link(decoder: Sequence[str]) -> Link:
     """
     norm = "model.encoder.layer_norm"
     linears = tuple(f"{path}.encoder_attn.{name}" for path in decoder for name in ("k_proj", "v_proj"))
-    return Link(f"{norm}.cross_kv", linears, norm, Feed.NORM, Rows.FRAME)
+    return Link(f"{norm}.cross_kv", linears, norm, Feed.NORM, RowKind.FRAME)

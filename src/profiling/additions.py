@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from src.models.graph import Component, Feed, ModelGraph, Rows
+from src.models.graph import Component, Feed, ModelGraph, RowKind
 from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
 from src.quant.structure import Edit
 
@@ -21,7 +21,7 @@ class Place:
     """What the costs of a module are counted under, and whether it runs on frames (once) or on tokens (every pass)."""
 
     component: Component
-    rows: Rows
+    rows: RowKind
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def online_rotations(point: CostModel) -> Iterator[OnlineRotation]:
             yield OnlineRotation(found[edit.path], edit.left * edit.right, factor_sides(edit))
         elif edit.kind == "rotate_keys" and point.kv_bits < FULL_BITS:
             width = stack.layers * stack.kv_heads * edit.left * edit.right
-            for place in (Place(Component.DECODER, Rows.TOKEN), Place(Component.CROSS_ATTENTION, Rows.FRAME)):
+            for place in (Place(Component.DECODER, RowKind.TOKEN), Place(Component.CROSS_ATTENTION, RowKind.FRAME)):
                 yield OnlineRotation(place, width, factor_sides(edit), _THERE_AND_BACK)
 
 
@@ -105,13 +105,13 @@ def places(graph: ModelGraph) -> Mapping[str, Place]:
     The encoder's final norm counts as the encoder's, though it is the cross-attention that reads it.
     """
     components = {linear.path: linear.component for linear in graph.linears}
-    found = {block.path: Place(Component.ENCODER, Rows.FRAME) for block in graph.encoder}
-    found |= {block.path: Place(Component.DECODER, Rows.TOKEN) for block in graph.decoder}
+    found = {block.path: Place(Component.ENCODER, RowKind.FRAME) for block in graph.encoder}
+    found |= {block.path: Place(Component.DECODER, RowKind.TOKEN) for block in graph.decoder}
     for link in graph.links:
         if link.feed is Feed.NORM:
             found[link.source] = Place(components[link.linears[0]], link.rows)
         found |= {path: Place(components[path], link.rows) for path in link.linears}
-    found[graph.encoder_norm] = Place(Component.ENCODER, Rows.FRAME)
+    found[graph.encoder_norm] = Place(Component.ENCODER, RowKind.FRAME)
     if graph.decoder:
-        found[graph.decoder_norm] = Place(Component.DECODER, Rows.TOKEN)
+        found[graph.decoder_norm] = Place(Component.DECODER, RowKind.TOKEN)
     return found

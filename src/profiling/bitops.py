@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from src.models.graph import Component, Linear, Rows
+from src.models.graph import Component, Linear, RowKind
 from src.profiling.additions import OnlineRotation, online_rotations
 from src.profiling.cost_model import FULL_BITS, CostModel
 from src.profiling.passes import DecoderPass, Phase, decode_steps, prefill
@@ -170,8 +170,8 @@ def _in_encoder(rotation: OnlineRotation) -> bool:
 
 
 def _in_cross_kv(rotation: OnlineRotation) -> bool:
-    return rotation.place.rows is Rows.FRAME and not _in_encoder(rotation)
+    return rotation.place.rows is RowKind.FRAME and not _in_encoder(rotation)
 
 
 def _on_tokens(rotation: OnlineRotation) -> bool:
-    return rotation.place.rows is Rows.TOKEN
+    return rotation.place.rows is RowKind.TOKEN

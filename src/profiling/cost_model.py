@@ -8,7 +8,7 @@ from functools import cached_property
 
 from src.errors import UserError
 from src.models.dimensions import Dimensions
-from src.models.graph import Component, Linear, ModelGraph, Rows
+from src.models.graph import Component, Linear, ModelGraph, RowKind
 from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
 
@@ -146,7 +146,7 @@ class CostModel:
     @cached_property
     def frame_linears(self) -> frozenset[str]:
         """Paths of the linears that run once per utterance over all encoder frames."""
-        return frozenset(path for link in self.graph.links if link.rows is Rows.FRAME for path in link.linears)
+        return frozenset(path for link in self.graph.links if link.rows is RowKind.FRAME for path in link.linears)
 
     def residual(self, positions: int) -> int:
         """Of ``positions`` in the self-attention cache, those whose keys wait at 16 bits for their group."""

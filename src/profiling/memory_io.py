@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from src.models.graph import Component, Linear, Rows
+from src.models.graph import Component, Linear, RowKind
 from src.profiling.additions import Place, added_biases, online_rotations
 from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
 from src.profiling.kv_cache import cross_cache_bytes, self_cache_bytes
@@ -130,7 +130,7 @@ def _once_moves(point: CostModel) -> Iterator[Move]:
     cross = decoder.layers * dimensions.cross_frame_vectors
     yield Move(Component.CROSS_ATTENTION.value, Phase.CROSS_KV, cross * FULL_BYTES)
     for place, size in _weights(point):
-        if place.rows is Rows.FRAME:
+        if place.rows is RowKind.FRAME:
             own = place.component is Component.ENCODER
             yield Move(place.component.value, Phase.ENCODER if own else Phase.CROSS_KV, size)
 
@@ -145,7 +145,7 @@ def _decoder_moves(point: CostModel, passes: Sequence[DecoderPass]) -> Iterator[
     yield move(Component.CROSS_ATTENTION, decoder.layers * dimensions.cross_vectors * FULL_BYTES)
     yield move(Component.DECODER, (decoder.layers * decoder.vectors + decoder.final_norm) * FULL_BYTES)
     for place, size in _weights(point):
-        if place.rows is Rows.TOKEN:
+        if place.rows is RowKind.TOKEN:
             yield move(place.component, size)
     yield move(Component.HEAD, point.of(point.head).read_bytes)
     embedded = sum(each.rows for each in passes)
@@ -173,12 +173,12 @@ def _embedding_row_bytes(point: CostModel) -> int:
     return -(-row_bits // 8) + (dimensions.width * FULL_BYTES if dimensions.token_positions else 0)
 
 
-def _rows(point: CostModel, rows: Rows) -> int:
-    return point.workload.batch * point.frames if rows is Rows.FRAME else point.workload.embedded
+def _rows(point: CostModel, rows: RowKind) -> int:
+    return point.workload.batch * point.frames if rows is RowKind.FRAME else point.workload.embedded
 
 
-def _kind_of_rows(point: CostModel, linear: Linear) -> Rows:
-    return Rows.FRAME if linear.path in point.frame_linears else Rows.TOKEN
+def _kind_of_rows(point: CostModel, linear: Linear) -> RowKind:
+    return RowKind.FRAME if linear.path in point.frame_linears else RowKind.TOKEN
 
 
 def _linear_activation_bits(point: CostModel, linear: Linear) -> int:

@@ -27,7 +27,7 @@ _TIED = "embedding and head are one matrix"
 
 
 @dataclass(frozen=True)
-class End:
+class EndWeight:
     """One weight to round: the path of its module, its component and its grid, and what is to be said of it."""
 
     path: str
@@ -36,7 +36,7 @@ class End:
     notes: tuple[str, ...]
 
 
-def chosen_ends(graph: ModelGraph, module: nn.Module, settings: Settings) -> tuple[End, ...]:
+def chosen_ends(graph: ModelGraph, module: nn.Module, settings: Settings) -> tuple[EndWeight, ...]:
     """What ``frontend_bits`` and ``head_bits`` ask for, in execution order; a tied head is there once."""
     if settings.method_name == "fp":
         return ()
@@ -53,7 +53,7 @@ def chosen_ends(graph: ModelGraph, module: nn.Module, settings: Settings) -> tup
     )
 
 
-def _end(path: str, component: Component, bits: int, columns: int, settings: Settings, *, tied: bool) -> End:
+def _end(path: str, component: Component, bits: int, columns: int, settings: Settings, *, tied: bool) -> EndWeight:
     notes: tuple[str, ...] = (_ROUNDING,)
     size = settings.group_size
     if tied and component is Component.HEAD:
@@ -61,7 +61,7 @@ def _end(path: str, component: Component, bits: int, columns: int, settings: Set
     if size != PER_CHANNEL and columns % size:
         notes = (*notes, f"one grid per row: group size {size} does not divide {columns} columns")
         size = PER_CHANNEL
-    return End(path, component, WeightSpec(bits, size, settings.symmetric), notes)
+    return EndWeight(path, component, WeightSpec(bits, size, settings.symmetric), notes)
 
 
 def flat_weight(module: nn.Module, path: str) -> Tensor:
@@ -82,7 +82,7 @@ class RoundedEnds:
     After :meth:`round`, ``weights`` holds the codes by path and ``rows`` one row of the layer table each.
     """
 
-    def __init__(self, module: nn.Module, ends: tuple[End, ...]) -> None:
+    def __init__(self, module: nn.Module, ends: tuple[EndWeight, ...]) -> None:
         self._module = module
         self._ends = ends
         self._originals: dict[str, Tensor] = {}
@@ -123,7 +123,7 @@ def _exchanged(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
     return found
 
 
-def _row(end: End, W: Tensor, weight: QuantizedWeight) -> dict[str, Any]:
+def _row(end: EndWeight, W: Tensor, weight: QuantizedWeight) -> dict[str, Any]:
     """A row of the layer table, with the columns of a linear's."""
     return {
         "linear": end.path,

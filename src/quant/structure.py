@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from src.quant.linear import rotate_input
 from src.quant.rotation import Rotation
 
-Kind = Literal["bias", "rms_norm", "rotate_linear", "rotate_module", "rotate_keys"]
+EditKind = Literal["bias", "rms_norm", "rotate_linear", "rotate_module", "rotate_keys"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Edit:
         left_is_identity: whether the left factor is not stored.
     """
 
-    kind: Kind
+    kind: EditKind
     path: str
     right: int = 0
     left: int = 1
@@ -58,7 +58,7 @@ class RMSNorm(nn.Module):
         return normed if self.bias is None else normed + self.bias
 
 
-def rotation_edit(kind: Kind, path: str, right: Tensor | int, left: Tensor | int = 1) -> Edit:
+def rotation_edit(kind: EditKind, path: str, right: Tensor | int, left: Tensor | int = 1) -> Edit:
     """The edit that :func:`apply_edit` needs for the rotation ``left (x) right``; a factor's size means identity."""
     size, slices = (factor if isinstance(factor, int) else factor.shape[0] for factor in (right, left))
     return Edit(kind, path, size, slices, isinstance(right, int), isinstance(left, int))

@@ -36,7 +36,7 @@ _FORMS: Final = ("png",)
 
 
 @dataclass
-class _Quantized:
+class _QuantizedModel:
     """One quantized model: its layer table, and the original model's inputs by link."""
 
     label: str
@@ -56,7 +56,7 @@ def plot_distributions(records: Iterable[Mapping[str, Any]], folder: Path) -> li
     Raises:
         UserError: no record holds figures of this kind.
     """
-    models: dict[str, dict[str, list[_Quantized]]] = {}
+    models: dict[str, dict[str, list[_QuantizedModel]]] = {}
     for record in sorted(records, key=lambda each: (each["method"], each["bits"])):
         layers = [row for row in record["results"].get("quantize", {}).get("layers", ()) if "weight_sqnr_db" in row]
         if not layers:
@@ -64,14 +64,14 @@ def plot_distributions(records: Iterable[Mapping[str, Any]], folder: Path) -> li
         inputs = record["results"].get("calibrate", {}).get("distributions", {})
         points = models.setdefault(record["model"], {}).setdefault(record["bits"], [])
         if all(point.layers != layers for point in points):  # the same model on another test set
-            points.append(_Quantized(record["method"], layers, inputs))
+            points.append(_QuantizedModel(record["method"], layers, inputs))
     if not models:
         problem = "no record tells how its weights are distributed: nothing was rounded, or an older version did it"
         raise UserError("outputs", problem, "Run the points again with another output_dir")
     written = []
     for model, configs in models.items():
         everything = [
-            _Quantized(f"{point.label} {bits}", point.layers, point.inputs)
+            _QuantizedModel(f"{point.label} {bits}", point.layers, point.inputs)
             for bits, points in configs.items()
             for point in points
         ]
@@ -81,7 +81,7 @@ def plot_distributions(records: Iterable[Mapping[str, Any]], folder: Path) -> li
     return written
 
 
-def _shapes(model: str, points: Sequence[_Quantized]) -> Figure:
+def _shapes(model: str, points: Sequence[_QuantizedModel]) -> Figure:
     """A row a figure; weights on the left, inputs on the right."""
     linears = _linears(points)
     drawn, axes = _figure(f"{model}: what is hard to quantize, linear by linear", len(SHAPES), 2, linears)
@@ -108,7 +108,7 @@ def _shapes(model: str, points: Sequence[_Quantized]) -> Figure:
     return _with_legend(drawn, series)
 
 
-def _noise(title: str, points: Sequence[_Quantized]) -> Figure:
+def _noise(title: str, points: Sequence[_QuantizedModel]) -> Figure:
     """Weights above outputs."""
     linears = _linears(points)
     drawn, axes = _figure(f"{title}: signal to quantization noise, linear by linear", len(NOISE), 1, linears)
@@ -123,7 +123,7 @@ def _noise(title: str, points: Sequence[_Quantized]) -> Figure:
     return _with_legend(drawn, [point.label for point in points])
 
 
-def _original_inputs(points: Sequence[_Quantized]) -> dict[str, dict[str, Any]]:
+def _original_inputs(points: Sequence[_QuantizedModel]) -> dict[str, dict[str, Any]]:
     """What the linears of the original model read, by linear; empty where no calibration told."""
     for point in points:
         found = {row["linear"]: point.inputs[row["link"]] for row in point.layers if row["link"] in point.inputs}
@@ -156,7 +156,7 @@ def _joined(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) < 4 else f"{names[0]}, {names[1]} and {len(names) - 2} more"
 
 
-def _linears(points: Sequence[_Quantized]) -> list[str]:
+def _linears(points: Sequence[_QuantizedModel]) -> list[str]:
     """Linears of all points in execution order, those of blocks first."""
     names = dict.fromkeys(row["linear"] for point in points for row in point.layers)
     return sorted(names, key=lambda name: _BLOCK.search(name) is None)

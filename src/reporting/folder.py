@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.reporting.changed import by_frequency, changed
 from src.reporting.clips import encoded_clips
 from src.reporting.collect import BESIDE, PACKAGE
-from src.reporting.figures import draw
+from src.reporting.drawing import draw
 from src.reporting.marks import marks
 from src.reporting.page import contents, html
 from src.reporting.panels import panels

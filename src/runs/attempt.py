@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
-from src.runs.failures import End, Job, came_out, describe, names, save, succeed
+from src.runs.failures import Failure, JobPaths, came_out, describe, names, save, succeed
 from src.settings import Settings
 from src.storage.checksum import RECORD
 from src.storage.locks import Lock
@@ -41,7 +41,7 @@ class Attempt:
     def __init__(self, config: DictConfig) -> None:
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
-        self.job = Job(Path(config.output_dir), folder, folder / f"{hydra.job.name}.log")
+        self.job = JobPaths(Path(config.output_dir), folder, folder / f"{hydra.job.name}.log")
         overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # a reference stays one
         self._point = describe(config, overrides)
         self._names = names(config)
@@ -69,7 +69,7 @@ class Attempt:
         if error is None:
             succeed(self.job, self._names, self._point["fingerprint"])
         elif isinstance(error, Exception) and not (self._seen and isinstance(error, UserError)):
-            save(self._point, self.job, self._stage, End.of(error))
+            save(self._point, self.job, self._stage, Failure.of(error))
         self._lock.release()
 
     def update(self, stage: str | None, **known: Any) -> None:
@@ -117,38 +117,38 @@ def settle(output_dir: Path) -> None:
         except OSError as error:
             log.warning("whether a job still runs cannot be told from %s: %s", mark, error)
             continue
-        _take(mark, End("it ended without a word: killed, out of memory, or its node lost", LOST))
+        _take(mark, Failure("it ended without a word: killed, out of memory, or its node lost", LOST))
         lock.remove()
         lock.release()
 
 
-def lost(job: Job, config: DictConfig, overrides: Sequence[str], end: End) -> None:
+def lost(job: JobPaths, config: DictConfig, overrides: Sequence[str], failure: Failure) -> None:
     """Records that a job is gone, whether or not it had begun what ``config``, composed of ``overrides``, asks for."""
-    if not _take(_mark(job), end) and not (job.folder / RECORD).exists():
-        save(describe(config, overrides), job, None, end)
+    if not _take(_mark(job), failure) and not (job.folder / RECORD).exists():
+        save(describe(config, overrides), job, None, failure)
 
 
-def ended_on_request(job: Job) -> None:
+def ended_on_request(job: JobPaths) -> None:
     """Forgets a job that somebody stopped, also one that could not say so any more: it did not fail."""
     with suppress(OSError):
         _mark(job).unlink()
 
 
-def _mark(job: Job) -> Path:
+def _mark(job: JobPaths) -> Path:
     name = fingerprint({"job": str(job.folder.resolve())})
     return job.output_dir / "failures" / ".running" / f"{name}.json"
 
 
-def _take(mark: Path, end: End) -> bool:
+def _take(mark: Path, failure: Failure) -> bool:
     """Makes a mark into the record of a failure, unless its point came out; False where there is none to read."""
     try:
         begun = json.loads(mark.read_text(encoding="utf-8"))
-        job = Job(**{name: Path(path) for name, path in begun["job"].items()})
+        job = JobPaths(**{name: Path(path) for name, path in begun["job"].items()})
         since = mark.stat().st_mtime_ns
     except (OSError, ValueError, KeyError):
         return False
     with suppress(OSError):
         mark.unlink()
     if not came_out(begun["point"], job, since):
-        save(begun["point"], job, begun["stage"], end)
+        save(begun["point"], job, begun["stage"], failure)
     return True

@@ -34,7 +34,7 @@ _NOT_THE_POINT: Final = ("output_dir", "tracking", "experiment", "sweep", "stage
 
 
 @dataclass(frozen=True)
-class Job:
+class JobPaths:
     """Where one job of a sweep, or a single run, writes: results, its own files, its log."""
 
     output_dir: Path
@@ -80,7 +80,7 @@ def names(config: DictConfig) -> set[str]:
 
 
 @dataclass(frozen=True)
-class End:
+class Failure:
     """How a point failed.
 
     Attributes:
@@ -94,35 +94,35 @@ class End:
     trace: str | None = None
 
     @classmethod
-    def of(cls, error: BaseException) -> End:
+    def of(cls, error: BaseException) -> Failure:
         """A user's mistake is told by its sentence, anything else by its name and message."""
         kind, text = type(error).__name__, " ".join(str(error).split())
         reason = text if isinstance(error, UserError) else f"{kind}: {text}".rstrip(": ")
         return cls(reason, kind, "".join(traceback.format_exception(error)))
 
 
-def save(point: Mapping[str, Any], job: Job, stage: str | None, end: End) -> None:
+def save(point: Mapping[str, Any], job: JobPaths, stage: str | None, failure: Failure) -> None:
     """Writes the record of a failure of ``point`` (see :func:`describe`), and a copy into the job's folder.
 
     What cannot be written is logged: it must not hide the failure itself.
     """
-    failure = {
+    told = {
         "stage": stage,
-        "reason": end.reason,
-        "kind": end.kind,
-        "traceback": end.trace,
+        "reason": failure.reason,
+        "kind": failure.kind,
+        "traceback": failure.trace,
         "log": _below(job.log, job.output_dir),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     for path in (job.record(point["fingerprint"]), job.folder / FAILURE):
         try:
-            write_json(path, {**point, "failure": redact(failure)})
+            write_json(path, {**point, "failure": redact(told)})
         except OSError as problem:
             level = logging.DEBUG if problem.errno in FULL else logging.WARNING  # a full disk is the failure itself
             log.log(level, "the failure could not be recorded in %s: %s", path, problem)
 
 
-def succeed(job: Job, names: Iterable[str], point: str) -> None:
+def succeed(job: JobPaths, names: Iterable[str], point: str) -> None:
     """Removes the records of earlier failures of a ``point`` that succeeded, whose settings have these ``names``."""
     for path in (*map(job.record, (*names, point)), job.folder / FAILURE):
         with suppress(OSError):
@@ -133,7 +133,7 @@ def succeed(job: Job, names: Iterable[str], point: str) -> None:
                 write_atomic(job.point(name), point)
 
 
-def came_out(point: Mapping[str, Any], job: Job, since: int) -> bool:
+def came_out(point: Mapping[str, Any], job: JobPaths, since: int) -> bool:
     """Whether a point (see :func:`describe`) whose job died has its results all the same.
 
     Its own job wrote the record after the time ``since`` (nanoseconds), or there is one of all its stages.
@@ -149,7 +149,7 @@ def came_out(point: Mapping[str, Any], job: Job, since: int) -> bool:
         return False
 
 
-def _point_of(job: Job, name: str) -> str:
+def _point_of(job: JobPaths, name: str) -> str:
     """The fingerprint of the point that settings of this name ask for, where it is known; else the name."""
     with suppress(OSError, ValueError):
         return job.point(name).read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.machine.logs import returned_or_raised
-from src.runs.failures import FAILURE, End
+from src.runs.failures import FAILURE, Failure
 from src.storage.redaction import redact_text, redact_yaml, without_secrets
 from src.storage.secret_patterns import REDACTED
 from src.storage.secret_references import conceal
@@ -139,8 +139,8 @@ def _show_retry() -> None:
 
 def _is_told(error: Exception, failures: list[dict[str, Any]]) -> bool:
     """Whether an exception is one of the failures: the launcher raises the first of them."""
-    end = End.of(error)
-    return any(failure["reason"] in (end.reason, str(error)) for failure in failures)
+    reasons = (Failure.of(error).reason, str(error))
+    return any(failure["reason"] in reasons for failure in failures)
 
 
 def _log_of(job: Path) -> str:

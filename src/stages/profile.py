@@ -14,7 +14,7 @@ from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
 from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import average
-from src.profiling.profile import profile_point
+from src.profiling.point_profile import profile_point
 from src.quant.structure import Edit
 from src.settings import FULL_PRECISION
 from src.stages.base import RESULT, Stage, obtain, read_json

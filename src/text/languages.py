@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Literal
 
-Kind = Literal["english", "basic-diacritics", "basic-diacritics-characters"]
+RulesKind = Literal["english", "basic-diacritics", "basic-diacritics-characters"]
 
 ENGLISH: Final = "en"
 
@@ -42,7 +42,7 @@ def checked(code: str) -> str:
     return code
 
 
-def kind_of(language: str | None) -> Kind:
+def kind_of(language: str | None) -> RulesKind:
     """Which of Whisper's rules a language is scored by; None is English, as checkpoints are that know one language."""
     if language in (None, ENGLISH):
         return "english"

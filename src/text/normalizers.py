@@ -19,7 +19,7 @@ from typing import Final, Literal, get_args
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from src.text.languages import Kind, kind_of
+from src.text.languages import RulesKind, kind_of
 from src.text.plain_text import plain
 
 Metric = Literal["WER", "CER"]
@@ -39,7 +39,7 @@ class Rules:
         clean: whether texts are made plain first: see :func:`~src.text.plain_text.plain`.
     """
 
-    kind: Kind
+    kind: RulesKind
     clean: bool = False
 
     @classmethod
@@ -50,7 +50,7 @@ class Rules:
     @classmethod
     def named(cls, name: str) -> Rules:
         """The rules that a record names, of the installed version; those for English where it names none of these."""
-        known = [cls(kind, clean) for kind in get_args(Kind) for clean in (False, True)]
+        known = [cls(kind, clean) for kind in get_args(RulesKind) for clean in (False, True)]
         wanted = name.partition("/")[0]
         return next((rules for rules in known if rules.name.partition("/")[0] == wanted), cls("english"))
 
@@ -115,7 +115,7 @@ ENGLISH_RULES: Final = Rules("english")
 
 
 @lru_cache(_REMEMBERED)
-def _read(kind: Kind, text: str) -> tuple[str, bool]:
+def _read(kind: RulesKind, text: str) -> tuple[str, bool]:
     """The text once normalised, and whether the rule for numbers was left out; a millisecond a sentence."""
     if kind != "english":
         by_characters = kind == "basic-diacritics-characters"

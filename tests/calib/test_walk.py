@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from src.calib.running_statistics import RunningStatistics
 from src.calib.statistics import load_statistics, measure, save_statistics
-from src.calib.stats import RunningStatistics
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.models.speech import SpeechModel

@@ -100,7 +100,7 @@ def lives(process: int) -> bool:
 def test_a_launcher_that_is_killed_takes_along_what_it_started() -> None:
     """Also a process that ignores what asks it to end; the grace is short here."""
     process = script(
-        "import subprocess, sys, time\nfrom src.launching import watch\nfrom src.launching.processes import watched\n"
+        "import subprocess, sys, time\nfrom src.launching import watch\nfrom src.launching.pool import watched\n"
         "with watched(lambda: None) as watcher:\n"
         "    stubborn = 'trap \"\" TERM; sleep 300 & echo $$ $!; wait; sleep 300'\n"
         "    for command in (['sleep', '300'], ['sh', '-c', stubborn]):\n"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.calib.task import BlockInput, BlockTask
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.workbench import Workbench
-from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows
+from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, RowKind
 from src.quant.link_statistics import LinkStatistics
 
 CLIPS, ROWS, D, FFN, SEED, WEIGHT_FACTOR = 16, 24, 32, 64, 11, 4
@@ -43,7 +43,7 @@ def problem(spec: WeightSpec, abits: int = 16, seed: int = 0) -> tuple[Workbench
     root = nn.ModuleDict({"block": MLP(W1, W2)})
     linears = (Linear("block.fc1", Component.ENCODER, FFN, D), Linear("block.fc2", Component.ENCODER, D, FFN))
     block = Block("block", linears)
-    links = tuple(Link(f"{each.path}.in", (each.path,), "block", Feed.ACTIVATION, Rows.FRAME) for each in linears)
+    links = tuple(Link(f"{each.path}.in", (each.path,), "block", Feed.ACTIVATION, RowKind.FRAME) for each in linears)
     graph = ModelGraph((block,), (), links, "", "", (), "", "", D)
     speech: Any = SimpleNamespace(module=root, graph=graph)
     paths = [each.path for each in linears]

@@ -15,7 +15,7 @@ from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.methods.parts.bit_budget import allocate, smallest_size
 from src.methods.parts.magnitudes import Magnitudes, output_magnitudes
-from src.models.graph import Rows
+from src.models.graph import RowKind
 from src.models.speech import SpeechModel
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
@@ -167,7 +167,7 @@ def test_medians_are_those_of_every_clip_on_its_own(build: Callable[[], SpeechMo
         assert found[path].median == pytest.approx(float(values.median()), rel=0.005), path
         assert found[path].mean == pytest.approx(float(values.mean()), rel=0.005)
         assert found[path].largest == pytest.approx(float(values.max()), rel=0.005)
-    assert {speech.graph.link_of(path).rows for path in paths} == {Rows.FRAME, Rows.TOKEN}
+    assert {speech.graph.link_of(path).rows for path in paths} == {RowKind.FRAME, RowKind.TOKEN}
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 1000])

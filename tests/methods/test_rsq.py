@@ -18,7 +18,7 @@ from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
 from src.methods.apply import Quantizer
 from src.methods.build import build_method
-from src.methods.parts.attention import attention_received
+from src.methods.parts.attention_received import attention_received
 from src.methods.rsq import RSQ, importance
 from src.models.speech import SpeechModel
 from tests.calib.clips import noise_calibration

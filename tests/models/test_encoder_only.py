@@ -17,7 +17,7 @@ from src.models.claims import check_checkpoint
 from src.models.dimensions import Conv, Dimensions, Stack
 from src.models.families import FAMILIES, dimensions_of
 from src.models.family import Family
-from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows
+from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, RowKind
 from src.models.loading import load, load_config, load_graph, model_identity
 from src.models.speech import SpeechModel
 from src.settings import ModelSettings
@@ -131,7 +131,7 @@ def _block(config: Wav2Vec2Config, path: str) -> Block:
 
 def _links(path: str) -> list[Link]:
     def link(name: str, linears: list[str], source: str, feed: Feed) -> Link:
-        return Link(f"{path}.{name}", tuple(f"{path}.{x}" for x in linears), f"{path}.{source}", feed, Rows.FRAME)
+        return Link(f"{path}.{name}", tuple(f"{path}.{x}" for x in linears), f"{path}.{source}", feed, RowKind.FRAME)
 
     into, out = "feed_forward.intermediate_dense", "feed_forward.output_dense"
     return [

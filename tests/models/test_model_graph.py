@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import MoonshineConfig
 
-from src.models.graph import Block, Component, Feed, Linear, ModelGraph, Rows
+from src.models.graph import Block, Component, Feed, Linear, ModelGraph, RowKind
 from src.models.graph_check import GraphError, check_graph
 from src.models.moonshine.graph import moonshine_graph
 from src.models.speech import SpeechModel
@@ -52,7 +52,7 @@ def test_cross_attention_reads_the_encoder_norm_through_one_link(speech: SpeechM
     link = speech.graph.link_of("model.decoder.layers.1.encoder_attn.k_proj")
     assert link is speech.graph.link_of("model.decoder.layers.0.encoder_attn.v_proj")
     assert link.source == "model.encoder.layer_norm"
-    assert link.rows is Rows.FRAME
+    assert link.rows is RowKind.FRAME
     assert len(link.linears) == 2 * len(speech.graph.decoder)
 
 

@@ -17,7 +17,7 @@ from src.models.speech import SpeechModel
 from src.profiling.bitops import by_component, by_phase, products, total_bops, total_macs
 from src.profiling.cost_model import CostModel, LinearBits
 from src.profiling.memory_io import activation_bytes, memory_io
-from src.profiling.profile import parameter_count, profile_point
+from src.profiling.point_profile import parameter_count, profile_point
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.structure import Edit, rotation_edit
 from tests.composed import composed

@@ -21,7 +21,7 @@ from src.profiling.bitops import (
 from src.profiling.cost_model import CostModel
 from src.profiling.latency import noise
 from src.profiling.passes import decode_step, prefill
-from src.profiling.profile import parameter_count
+from src.profiling.point_profile import parameter_count
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
 from tests.composed import composed

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from src.profiling.cost_model import LinearBits
-from src.profiling.profile import PointProfile, profile_point
+from src.profiling.point_profile import PointProfile, profile_point
 from src.profiling.steps import Steps
 from tests.profiling.profiling_points import page_point, point_of, uniform_bits
 from tests.tiny import tiny_whisper

@@ -19,7 +19,7 @@ from src.profiling.bitops import cross_kv_products, decoder_products, encoder_pr
 from src.profiling.cost_model import CostModel, Workload
 from src.profiling.latency import noise
 from src.profiling.passes import decode_step, prefill
-from src.profiling.profile import parameter_count
+from src.profiling.point_profile import parameter_count
 from src.project import ROOT
 from tests.composed import composed
 

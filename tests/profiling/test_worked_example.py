@@ -18,7 +18,7 @@ from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
 from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import breakdowns
-from src.profiling.profile import parameter_count, stored_bytes
+from src.profiling.point_profile import parameter_count, stored_bytes
 from src.profiling.roofline import roofline
 from src.profiling.steps import steps
 from src.project import ROOT

@@ -7,8 +7,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from src.calib.running_statistics import RunningStatistics
 from src.calib.statistics import load_statistics, save_statistics
-from src.calib.stats import RunningStatistics
 from src.lowbit.granularity import WeightSpec
 from src.quant.figures import Distribution, input_distribution, sqnr_db, tensor_distribution, weight_figures
 from src.quant.grid import round_to_nearest

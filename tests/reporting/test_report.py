@@ -14,7 +14,7 @@ import pytest
 from src.errors import UserError
 from src.machine.provenance import combined
 from src.reporting.collect import choose
-from src.reporting.figures import draw
+from src.reporting.drawing import draw
 from src.reporting.folder import Limits, write_report
 from src.reporting.marks import marks
 from src.reporting.panels import panels

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 
 from src.data.containers import mpeg
-from src.data.containers.forms import MPEG, Chunks, Form, aiff_frames, form_of, wav_codec
+from src.data.containers.chunk_formats import MPEG, ChunkFormat, Chunks, aiff_frames, chunk_format, wav_codec
 from src.data.containers.part import Part, announced, corrupt, streamed
 
 _Other = Callable[[bytes, int], bool]
@@ -18,7 +18,7 @@ _Other = Callable[[bytes, int], bool]
 
 def begins(data: bytes, at: int) -> bool:
     """Whether a file of these families begins at ``at``."""
-    return form_of(data, at) is not None
+    return chunk_format(data, at) is not None
 
 
 def parse(data: bytes, at: int, other: _Other) -> tuple[Part, int]:
@@ -27,7 +27,7 @@ def parse(data: bytes, at: int, other: _Other) -> tuple[Part, int]:
     Raises:
         AudioError: the sound is not all there, or there is none.
     """
-    form = form_of(data, at)
+    form = chunk_format(data, at)
     assert form is not None
     position = at + form.head
     head = data[at:position]
@@ -57,7 +57,7 @@ def parse(data: bytes, at: int, other: _Other) -> tuple[Part, int]:
     return _part(form, head, found, memoryview(data)[sound]), min(position, len(data))
 
 
-def _sound(form: Form, data: bytes, begin: int, size: int, found: Chunks, other: _Other) -> slice:
+def _sound(form: ChunkFormat, data: bytes, begin: int, size: int, found: Chunks, other: _Other) -> slice:
     """Where the sound is: as announced if it is all there, or up to the end where nothing is announced."""
     if size == 0xFFFFFFFF and len(wide := found.get(b"ds64", b"")) >= 16:  # RF64
         true = struct.unpack("<q", wide[8:16])[0]
@@ -76,7 +76,7 @@ def _sound(form: Form, data: bytes, begin: int, size: int, found: Chunks, other:
     return slice(first, first + streamed(data, first, form.width(found)))
 
 
-def _behind(form: Form, data: bytes, end: int, size: int, other: _Other) -> int:
+def _behind(form: ChunkFormat, data: bytes, end: int, size: int, other: _Other) -> int:
     """Where the next chunk begins: chunks are filled up to an even size, but some programs forget that.
 
     Others do it where the format does not: libsndfile's CAF ends at an even byte.
@@ -86,7 +86,7 @@ def _behind(form: Form, data: bytes, end: int, size: int, other: _Other) -> int:
     return next(fits, places[0])
 
 
-def _part(form: Form, head: bytes, found: Chunks, sound: memoryview) -> Part:
+def _part(form: ChunkFormat, head: bytes, found: Chunks, sound: memoryview) -> Part:
     if wav_codec(found) in MPEG:  # the frames tell more than the wav header around them
         part, stop = mpeg.parse(bytes(sound), 0)
         if stop != len(sound):

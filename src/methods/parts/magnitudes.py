@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from src.calib.capture import Calibration
 from src.machine.progress import progress
-from src.models.graph import Rows
+from src.models.graph import RowKind
 from src.models.speech import SpeechModel
 
 _BINS = 1 << 15
@@ -65,7 +65,7 @@ def output_magnitudes(speech: SpeechModel, calibration: Calibration, paths: Iter
     Rows that are padding are not counted.
     """
     found = {path: Magnitudes(speech.device) for path in paths}
-    valid: dict[Rows, Tensor] = {}
+    valid: dict[RowKind, Tensor] = {}
     handles = [
         speech.module.get_submodule(path).register_forward_hook(_recorder(each, valid, speech.graph.link_of(path).rows))
         for path, each in found.items()
@@ -73,8 +73,8 @@ def output_magnitudes(speech: SpeechModel, calibration: Calibration, paths: Iter
     try:
         batches = list(calibration.batches())
         for features, tokens in progress(batches, "sensitivity"):
-            padded, valid[Rows.TOKEN] = calibration.pad(tokens, speech.eos, speech.device)
-            valid[Rows.FRAME] = speech.encoder_inputs(features)[2]
+            padded, valid[RowKind.TOKEN] = calibration.pad(tokens, speech.eos, speech.device)
+            valid[RowKind.FRAME] = speech.encoder_inputs(features)[2]
             speech.forward_tokens(padded, speech.encode(features))
     finally:
         for handle in handles:
@@ -83,7 +83,7 @@ def output_magnitudes(speech: SpeechModel, calibration: Calibration, paths: Iter
 
 
 def _recorder(
-    magnitudes: Magnitudes, valid: dict[Rows, Tensor], rows: Rows
+    magnitudes: Magnitudes, valid: dict[RowKind, Tensor], rows: RowKind
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def record(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         magnitudes.update(output[valid[rows]])

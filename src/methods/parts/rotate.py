@@ -22,7 +22,7 @@ from torch import Tensor
 from src.methods.parts.center import assign, centering, linear_at
 from src.methods.parts.hadamard import hadamard, hadamard_factors, has_hadamard, random_rotation
 from src.methods.workbench import Workbench
-from src.models.graph import Feed, Link, ModelGraph, Rows
+from src.models.graph import Feed, Link, ModelGraph, RowKind
 from src.quant.rotation import Rotation
 from src.quant.structure import rotation_edit
 
@@ -37,7 +37,7 @@ class Rotations:
         notes: by linear path, in words, where a rotation is not a Hadamard matrix.
     """
 
-    streams: Mapping[Rows, Tensor]
+    streams: Mapping[RowKind, Tensor]
     heads: Mapping[str, Tensor]
     notes: Mapping[str, str]
 
@@ -63,8 +63,8 @@ def value_links(graph: ModelGraph) -> list[Link]:
 def draw_rotations(graph: ModelGraph, generator: torch.Generator) -> Rotations:
     """Randomised Hadamard matrices for ``R1`` and ``R2``; random orthogonal ones, noted, of sizes that have none."""
     notes: dict[str, str] = {}
-    streams: dict[Rows, Tensor] = {}
-    for rows in (Rows.FRAME, Rows.TOKEN):
+    streams: dict[RowKind, Tensor] = {}
+    for rows in (RowKind.FRAME, RowKind.TOKEN):
         streams[rows], note = random_rotation(width(graph), generator)
         if note:
             notes |= {path: note for link in graph.links if link.rows is rows for path in link.linears}
@@ -126,10 +126,10 @@ def fold_rotations(bench: Workbench, rotations: Rotations) -> None:
         assign(linear.weight, sides.weight(linear.weight.detach().double()))
         if linear.bias is not None:
             assign(linear.bias, sides.bias(linear.bias.detach().double()))
-    back = rotations.streams[Rows.TOKEN].T
+    back = rotations.streams[RowKind.TOKEN].T
     doors = {
-        graph.encoder[0].path: door(rotations.streams[Rows.FRAME]),
-        graph.decoder[0].path: door(rotations.streams[Rows.TOKEN]),
+        graph.encoder[0].path: door(rotations.streams[RowKind.FRAME]),
+        graph.decoder[0].path: door(rotations.streams[RowKind.TOKEN]),
         graph.decoder_norm: back,
     }
     for path, matrix in doors.items():

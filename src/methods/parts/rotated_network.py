@@ -18,7 +18,7 @@ from src.methods.parts.center import linear_at
 from src.methods.parts.head_loss import head_loss
 from src.methods.parts.rotate import OnlineRotations, Rotations, Sides, door, rotated_sides
 from src.methods.workbench import Workbench
-from src.models.graph import Rows
+from src.models.graph import RowKind
 from src.models.products import FastLinears
 from src.models.speech import Encoded, SpeechModel
 from src.quant.fake import fake_quantize_tokens, straight_through
@@ -110,7 +110,7 @@ def scored_tokens(speech: SpeechModel, tokens: Sequence[int]) -> int:
 
 
 def teacher_loss(
-    speech: SpeechModel, streams: Mapping[Rows, Tensor], features: list[Tensor], tokens: Sequence[int]
+    speech: SpeechModel, streams: Mapping[RowKind, Tensor], features: list[Tensor], tokens: Sequence[int]
 ) -> Tensor:
     """Mean cross-entropy of the teacher's tokens and of the end token after them, inside :func:`rotated_network`.
 
@@ -128,18 +128,18 @@ def teacher_loss(
     return head_loss(states[-scored:], head.weight, targets[-scored:])
 
 
-def _states(speech: SpeechModel, streams: Mapping[Rows, Tensor], features: list[Tensor], tokens: Tensor) -> Tensor:
+def _states(speech: SpeechModel, streams: Mapping[RowKind, Tensor], features: list[Tensor], tokens: Tensor) -> Tensor:
     """What the head reads of one clip, [tokens, width]."""
     graph, module = speech.graph, speech.module
     with torch.no_grad():
         hidden, arguments, mask = speech.encoder_inputs(features)
-    hidden = hidden @ door(streams[Rows.FRAME]).to(hidden)
+    hidden = hidden @ door(streams[RowKind.FRAME]).to(hidden)
     for block in graph.encoder:
         hidden = speech.block(block)(hidden, **arguments)
     encoded = Encoded(module.get_submodule(graph.encoder_norm)(hidden), mask)
     hidden, arguments = speech.decoder_inputs(tokens, encoded)
-    hidden = hidden @ door(streams[Rows.TOKEN]).to(hidden)
+    hidden = hidden @ door(streams[RowKind.TOKEN]).to(hidden)
     for block in graph.decoder:
         hidden = speech.block(block)(hidden, **arguments)
-    states: Tensor = module.get_submodule(graph.decoder_norm)(hidden @ streams[Rows.TOKEN].T.to(hidden))
+    states: Tensor = module.get_submodule(graph.decoder_norm)(hidden @ streams[RowKind.TOKEN].T.to(hidden))
     return states[0]

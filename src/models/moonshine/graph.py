@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import MoonshineConfig
 
-from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows, cross_kv_link
+from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, RowKind, cross_kv_link
 
 
 def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
@@ -55,7 +55,7 @@ def _link(
     linears: tuple[str, ...],
     source: str,
     feed: Feed,
-    rows: Rows,
+    rows: RowKind,
     source_rows: tuple[int, int] | None = None,
 ) -> Link:
     """A link with paths relative to a block."""
@@ -63,7 +63,7 @@ def _link(
     return Link(f"{path}.{name}", full, f"{path}.{source}", feed, rows, source_rows)
 
 
-def _self_attention_links(path: str, rows: Rows, *, one_to_one: bool) -> list[Link]:
+def _self_attention_links(path: str, rows: RowKind, *, one_to_one: bool) -> list[Link]:
     """Links of the self-attention. Grouped-query values reach several heads, so nothing folds one to one there."""
     attention = tuple(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj"))
     return [
@@ -79,9 +79,9 @@ def _value_feed(one_to_one: bool) -> Feed:
 def _encoder_links(config: MoonshineConfig, path: str) -> list[Link]:
     one_to_one = config.encoder_num_attention_heads == config.encoder_num_key_value_heads
     return [
-        *_self_attention_links(path, Rows.FRAME, one_to_one=one_to_one),
-        _link(path, "mlp.in", ("mlp.fc1",), "post_attention_layernorm", Feed.NORM, Rows.FRAME),
-        _link(path, "mlp.out", ("mlp.fc2",), "mlp.fc1", Feed.ACTIVATION, Rows.FRAME),
+        *_self_attention_links(path, RowKind.FRAME, one_to_one=one_to_one),
+        _link(path, "mlp.in", ("mlp.fc1",), "post_attention_layernorm", Feed.NORM, RowKind.FRAME),
+        _link(path, "mlp.out", ("mlp.fc2",), "mlp.fc1", Feed.ACTIVATION, RowKind.FRAME),
     ]
 
 
@@ -91,9 +91,9 @@ def _decoder_links(config: MoonshineConfig, path: str) -> list[Link]:
     linear_half = (0, config.intermediate_size)
     out = ("encoder_attn.o_proj",)
     return [
-        *_self_attention_links(path, Rows.TOKEN, one_to_one=one_to_one),
-        _link(path, "encoder_attn.q", ("encoder_attn.q_proj",), "post_attention_layernorm", Feed.NORM, Rows.TOKEN),
-        _link(path, "encoder_attn.out", out, "encoder_attn.v_proj", _value_feed(one_to_one), Rows.TOKEN),
-        _link(path, "mlp.in", ("mlp.fc1",), "final_layernorm", Feed.NORM, Rows.TOKEN),
-        _link(path, "mlp.out", ("mlp.fc2",), "mlp.fc1", Feed.GATED, Rows.TOKEN, linear_half),
+        *_self_attention_links(path, RowKind.TOKEN, one_to_one=one_to_one),
+        _link(path, "encoder_attn.q", ("encoder_attn.q_proj",), "post_attention_layernorm", Feed.NORM, RowKind.TOKEN),
+        _link(path, "encoder_attn.out", out, "encoder_attn.v_proj", _value_feed(one_to_one), RowKind.TOKEN),
+        _link(path, "mlp.in", ("mlp.fc1",), "final_layernorm", Feed.NORM, RowKind.TOKEN),
+        _link(path, "mlp.out", ("mlp.fc2",), "mlp.fc1", Feed.GATED, RowKind.TOKEN, linear_half),
     ]

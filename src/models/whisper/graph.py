@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from transformers import WhisperConfig
 
-from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, Rows, cross_kv_link
+from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, RowKind, cross_kv_link
 
 
 def whisper_graph(config: WhisperConfig) -> ModelGraph:
     """The structure of ``WhisperForConditionalGeneration`` with this configuration."""
     encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_layers)]
     decoder = [f"model.decoder.layers.{i}" for i in range(config.decoder_layers)]
-    links = [link for path in encoder for link in _block_links(path, Rows.FRAME, cross=False)]
+    links = [link for path in encoder for link in _block_links(path, RowKind.FRAME, cross=False)]
     links.append(cross_kv_link(decoder))
-    links += [link for path in decoder for link in _block_links(path, Rows.TOKEN, cross=True)]
+    links += [link for path in decoder for link in _block_links(path, RowKind.TOKEN, cross=True)]
     d = config.d_model
     return ModelGraph(
         encoder=tuple(_block(path, Component.ENCODER, d, config.encoder_ffn_dim, cross=False) for path in encoder),
@@ -38,7 +38,7 @@ def _block(path: str, component: Component, d: int, ffn: int, *, cross: bool) ->
     return Block(path, tuple(linears))
 
 
-def _block_links(path: str, rows: Rows, *, cross: bool) -> list[Link]:
+def _block_links(path: str, rows: RowKind, *, cross: bool) -> list[Link]:
     """Links inside one block; the k and v of its cross-attention belong to the link across blocks."""
 
     def link(name: str, linears: tuple[str, ...], source: str, feed: Feed) -> Link:

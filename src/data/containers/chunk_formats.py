@@ -22,7 +22,7 @@ _W64: Final = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 
 
 @dataclass(frozen=True)
-class Form:
+class ChunkFormat:
     """How a family writes its chunks.
 
     Attributes:
@@ -90,7 +90,7 @@ class Form:
         return [name + length, *content, bytes(-size % self.align)]
 
 
-def form_of(data: bytes, at: int) -> Form | None:
+def chunk_format(data: bytes, at: int) -> ChunkFormat | None:
     """The form of the file that begins at ``at``; None where it is of another family."""
     head = data[at : at + 16]
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
@@ -157,14 +157,14 @@ def _describes(found: Chunks, name: bytes, size: int) -> bytes:
     return chunk
 
 
-def _riff(order: Literal["little", "big"]) -> Form:
+def _riff(order: Literal["little", "big"]) -> ChunkFormat:
     width = partial(_wav_width, b"fmt ", "<" if order == "little" else ">")
-    return Form("wav", 12, order, (slice(4, 8), 8), 4, 4, False, 2, b"data", 0, (b"fmt ", b"fact"), width)
+    return ChunkFormat("wav", 12, order, (slice(4, 8), 8), 4, 4, False, 2, b"data", 0, (b"fmt ", b"fact"), width)
 
 
 _RIFF: Final = _riff("little")
 _RIFX: Final = _riff("big")
-_SONY: Final = Form(
+_SONY: Final = ChunkFormat(
     name="W64",
     head=40,
     order="little",
@@ -178,7 +178,7 @@ _SONY: Final = Form(
     kept=(b"fmt " + _GUID, b"fact" + _GUID),
     width=partial(_wav_width, b"fmt " + _GUID, "<"),
 )
-_AIFF: Final = Form(
+_AIFF: Final = ChunkFormat(
     name="AIFF",
     head=12,
     order="big",
@@ -192,7 +192,7 @@ _AIFF: Final = Form(
     kept=(b"FVER", b"COMM"),
     width=_aiff_width,
 )
-_CAF: Final = Form(
+_CAF: Final = ChunkFormat(
     name="CAF",
     head=8,
     order="big",
