@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 from src.calib.gram import add_lower_gram
+from src.decoding import kernels
+from src.models import products
 from src.models.products import FastLinears, product
+from tests.tiny import tiny_whisper
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -54,3 +57,21 @@ def test_gradients_are_those_of_torch_in_float64(bias: bool) -> None:
         assert own.grad is not None
         assert expected.grad is not None
         torch.testing.assert_close(own.grad.double(), expected.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_a_torch_with_onednn_has_its_product() -> None:
+    assert torch.backends.mkldnn.is_available() == products.HAS_ONEDNN
+    if products.HAS_ONEDNN:
+        x, W, bias = torch.randn(3, 48), torch.randn(20, 48), torch.randn(20)
+        torch.testing.assert_close(torch.ops.mkldnn._linear_pointwise(x, W, bias, "none", [], ""), x @ W.T + bias)
+
+
+def test_without_it_linears_and_attention_are_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (products, kernels):
+        monkeypatch.setattr(module, "HAS_ONEDNN", False)
+    x, W, bias = torch.randn(3, 48), torch.randn(20, 48), torch.randn(20)
+    assert torch.equal(product(x, W, bias), nn.functional.linear(x, W, bias))
+    model = tiny_whisper().module
+    with kernels.inference_kernels(model):
+        assert model.config._attn_implementation == "sdpa"
+        assert not any("forward" in vars(child) for child in model.modules())
