@@ -107,6 +107,12 @@ def linears(graph: Graph, x: str, paths: Sequence[str], form: OnnxForm) -> list[
     return graph.ops("Split", stacked, outputs=len(paths), axis=-1, num_outputs=len(paths))
 
 
+def projected(graph: Graph, x: str, path: str, heads: int, form: OnnxForm) -> tuple[str, str, str]:
+    """Queries, keys and values of the attention at ``path``, by head."""
+    q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
+    return q, k, v
+
+
 def _dense(graph: Graph, path: str) -> str:
     """The weight at ``path`` as float32 [in, out]."""
     weight = graph.model.stored.weights.get(path)

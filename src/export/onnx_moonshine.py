@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import OnnxForm, embedded, linear, linears
+from src.export.onnx_linear import OnnxForm, embedded, linear, projected
 
 CONVOLUTIONS = ((127, 64), (7, 3), (3, 2))  # width and stride of conv1, conv2, conv3
 _GROUP_NORM_EPSILON = 1e-5
@@ -43,7 +43,7 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     turn = Rotary(graph, graph.span(graph.constant([0]), graph.size(hidden, 1)))
     for block in model.graph.encoder:
         normed = graph.layer_norm(hidden, f"{block.path}.input_layernorm")
-        q, k, v = _projected(graph, normed, f"{block.path}.self_attn", heads, form)
+        q, k, v = projected(graph, normed, f"{block.path}.self_attn", heads, form)
         mixed = graph.attention(turn(q), turn(k), v, bias, model.graph.head_dim)
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{block.path}.self_attn.o_proj", form))
         normed = graph.layer_norm(hidden, f"{block.path}.post_attention_layernorm")
@@ -65,7 +65,7 @@ def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
 
     def block(graph: Graph, hidden: str, path: str, cached: Cached) -> str:
         normed = graph.layer_norm(hidden, f"{path}.input_layernorm")
-        q, k, v = _projected(graph, normed, f"{path}.self_attn", heads, form)
+        q, k, v = projected(graph, normed, f"{path}.self_attn", heads, form)
         mixed = cached.attend(*(graph.joined(each) for each in (turns[0](q), turns[0](k), v)))
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.self_attn.o_proj", form))
         normed = graph.layer_norm(hidden, f"{path}.post_attention_layernorm")
@@ -157,8 +157,3 @@ def _group_norm(graph: Graph, x: str, counts: str) -> str:
         for name in ("weight", "bias")
     )
     return graph.op("Add", graph.op("Mul", graph.op("Div", centred, deviation), weight), bias)
-
-
-def _projected(graph: Graph, x: str, path: str, heads: int, form: OnnxForm) -> tuple[str, str, str]:
-    q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
-    return q, k, v

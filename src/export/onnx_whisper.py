@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
-from src.export.onnx_linear import OnnxForm, embedded, linear, linears
+from src.export.onnx_linear import OnnxForm, embedded, linear, linears, projected
 
 
 def is_usual(config: PreTrainedConfig) -> bool:
@@ -28,7 +28,7 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     hidden = graph.op("Add", hidden, graph.parameter("model.encoder.embed_positions.weight"))
     for block in model.graph.encoder:
         normed = graph.layer_norm(hidden, f"{block.path}.self_attn_layer_norm")
-        q, k, v = _projected(graph, normed, f"{block.path}.self_attn", config.encoder_attention_heads, form)
+        q, k, v = projected(graph, normed, f"{block.path}.self_attn", config.encoder_attention_heads, form)
         mixed = graph.attention(q, k, v, None, model.graph.head_dim)
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{block.path}.self_attn.out_proj", form))
         hidden = _mlp(graph, hidden, block.path, form)
@@ -54,11 +54,6 @@ def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
         return _mlp(graph, hidden, path, form)
 
     return cached_decoder(model, heads, model.config.max_source_positions, embed, block, form)
-
-
-def _projected(graph: Graph, x: str, path: str, heads: int, form: OnnxForm) -> tuple[str, str, str]:
-    q, k, v = (graph.heads(y, heads) for y in linears(graph, x, [f"{path}.{name}_proj" for name in "qkv"], form))
-    return q, k, v
 
 
 def _mlp(graph: Graph, hidden: str, path: str, form: OnnxForm) -> str:

@@ -75,7 +75,6 @@ class Dimensions:
             with zeros to a multiple of 8 there (36 becomes 40), after the cache.
         encoder: encoder blocks.
         decoder: decoder blocks, none without a decoder; ``cross_vectors`` and ``cross_frame_vectors`` are theirs, too.
-        gated_decoder: whether the decoder's fc1 makes a gate next to its ``ffn`` values.
         cross_vectors: per decoder block, cross-attention parameters outside weight matrices that every token needs:
             its norm and the biases of the q and output projections.
         cross_frame_vectors: per decoder block, biases of the cross-attention's k and v, needed once per utterance.
@@ -95,7 +94,6 @@ class Dimensions:
     attended_head_dim: int
     encoder: Stack
     decoder: Stack
-    gated_decoder: bool
     cross_vectors: int
     cross_frame_vectors: int
     vocab: int

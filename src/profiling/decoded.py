@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from src.data.audio import SAMPLING_RATE
 from src.profiling.bitops import Product, by_component, by_phase, products
@@ -26,30 +26,13 @@ class Spoken(Protocol):
     def long_form(self) -> str | None: ...
 
 
-@dataclass(frozen=True)
-class DecodedCost:
-    """Means over utterances, each decoded alone and greedily (batch 1, one hypothesis).
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Of one utterance or batch: bytes moved, multiply-accumulates and bit operations, each by component and by phase.
 
-    Attributes:
-        utterances: that are averaged.
-        left_out: utterances longer than the model's window: in how many passes they were decoded is not recorded.
-        seconds: mean length.
-        steps: mean decode steps: the tokens, one step less where the cap ended the transcript.
-        memory_io_bytes: mean bytes moved.
-        memory_io_breakdown: by component and cache.
-        memory_io_phases: by phase.
-        macs: mean multiply-accumulates.
-        macs_breakdown: by component.
-        macs_phases: by phase.
-        bops: mean bit operations.
-        bops_breakdown: by component.
-        bops_phases: by phase.
+    :mod:`src.profiling.memory_io` and :mod:`src.profiling.bitops` tell what is counted.
     """
 
-    utterances: int
-    left_out: int
-    seconds: float
-    steps: float
     memory_io_bytes: float
     memory_io_breakdown: dict[str, float]
     memory_io_phases: dict[str, float]
@@ -59,6 +42,23 @@ class DecodedCost:
     bops: float
     bops_breakdown: dict[str, float]
     bops_phases: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedCost(Costs):
+    """Means over utterances, each decoded alone and greedily (batch 1, one hypothesis).
+
+    Attributes:
+        utterances: that are averaged.
+        left_out: utterances longer than the model's window: in how many passes they were decoded is not recorded.
+        seconds: mean length.
+        steps: mean decode steps: the tokens, one step less where the cap ended the transcript.
+    """
+
+    utterances: int
+    left_out: int
+    seconds: float
+    steps: float
 
 
 def average(point: CostModel, transcripts: Iterable[Spoken]) -> DecodedCost | None:
@@ -83,11 +83,14 @@ def average(point: CostModel, transcripts: Iterable[Spoken]) -> DecodedCost | No
         left_out=len(found) - len(fitting),
         seconds=sum(each.seconds for each in fitting) / len(fitting),
         steps=sum(each.tokens - each.capped for each in fitting) / len(fitting),
-        memory_io_bytes=sum(means["memory_io_phases"].values()),
-        macs=sum(means["macs_phases"].values()),
-        bops=sum(means["bops_phases"].values()),
-        **means,
+        **with_totals(means),
     )
+
+
+def with_totals(parts: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Fields of :class:`Costs` from what :func:`breakdowns` tells."""
+    totals = {"memory_io_bytes": "memory_io_phases", "macs": "macs_phases", "bops": "bops_phases"}
+    return {**parts, **{total: sum(parts[phases].values()) for total, phases in totals.items()}}
 
 
 def breakdowns(point: CostModel) -> dict[str, dict[str, int]]:

@@ -8,15 +8,15 @@ from src.models.dimensions import Dimensions
 from src.models.graph import Linear
 from src.profiling.additions import added_biases, stored_factor_bytes
 from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
-from src.profiling.decoded import breakdowns
+from src.profiling.decoded import Costs, breakdowns, with_totals
 from src.profiling.memory_io import activation_bytes
 from src.profiling.roofline import Roofline, roofline
 from src.profiling.steps import Steps, steps
 from src.settings import EdgeDeviceSettings
 
 
-@dataclass(frozen=True)
-class PointProfile:
+@dataclass(frozen=True, kw_only=True)
+class PointProfile(Costs):
     """What one point costs on the reference utterance or batch. ``dataclasses.asdict`` of it is valid JSON.
 
     Attributes:
@@ -35,16 +35,7 @@ class PointProfile:
         model_bits_per_weight: the same over all parameters, the unquantized ones at 16 bits; above 16 where rotations
             are stored and nothing is quantized.
         disk_bytes: size of the stored model.
-        memory_io_bytes: bytes moved; see :mod:`src.profiling.memory_io` for the model.
-        memory_io_breakdown: the same by component, and the caches.
-        memory_io_phases: by phase.
         activation_io_bytes: unfused upper bound for activations, not part of ``memory_io_bytes``.
-        macs: multiply-accumulates.
-        macs_breakdown: by component.
-        macs_phases: by phase.
-        bops: bit operations; see :mod:`src.profiling.bitops`.
-        bops_breakdown: by component.
-        bops_phases: by phase.
         steps: bytes, multiply-accumulates and bit operations of every decode step.
         roofline: what the edge device could do at best; None without one.
     """
@@ -61,24 +52,14 @@ class PointProfile:
     bits_per_weight: float
     model_bits_per_weight: float
     disk_bytes: int
-    memory_io_bytes: int
-    memory_io_breakdown: dict[str, int]
-    memory_io_phases: dict[str, int]
     activation_io_bytes: int
-    macs: int
-    macs_breakdown: dict[str, int]
-    macs_phases: dict[str, int]
-    bops: int
-    bops_breakdown: dict[str, int]
-    bops_phases: dict[str, int]
     steps: Steps
     roofline: Roofline | None
 
 
 def profile_point(point: CostModel, *, disk_bytes: int, device: EdgeDeviceSettings | None = None) -> PointProfile:
     """Counts all costs of ``point``. Bits, bytes and milliseconds throughout."""
-    costs, work = breakdowns(point), point.workload
-    parameters, stored = parameter_count(point), stored_bytes(point)
+    work, parameters, stored = point.workload, parameter_count(point), stored_bytes(point)
     quantized = _quantized(point)
     weights = sum(linear.out_features * linear.in_features for linear in quantized)
     packed = stored["codes"] + stored["grids_and_outliers"]
@@ -95,16 +76,8 @@ def profile_point(point: CostModel, *, disk_bytes: int, device: EdgeDeviceSettin
         bits_per_weight=8 * packed / weights if weights else float(FULL_BITS),
         model_bits_per_weight=8 * sum(stored.values()) / parameters,
         disk_bytes=disk_bytes,
-        memory_io_bytes=sum(costs["memory_io_phases"].values()),
-        memory_io_breakdown=costs["memory_io_breakdown"],
-        memory_io_phases=costs["memory_io_phases"],
         activation_io_bytes=activation_bytes(point),
-        macs=sum(costs["macs_phases"].values()),
-        macs_breakdown=costs["macs_breakdown"],
-        macs_phases=costs["macs_phases"],
-        bops=sum(costs["bops_phases"].values()),
-        bops_breakdown=costs["bops_breakdown"],
-        bops_phases=costs["bops_phases"],
+        **with_totals(breakdowns(point)),
         steps=steps(point),
         roofline=None if device is None else roofline(point, device),
     )

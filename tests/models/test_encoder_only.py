@@ -79,7 +79,6 @@ class Ctc(Family):
             attended_head_dim=d // heads,
             encoder=Stack(config.num_hidden_layers, heads, heads, ffn, vectors=9 * d + ffn, final_norm=2 * d),
             decoder=Stack(),
-            gated_decoder=False,
             cross_vectors=0,
             cross_frame_vectors=0,
             vocab=config.vocab_size,

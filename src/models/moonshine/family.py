@@ -66,7 +66,6 @@ class Moonshine(Family):
                 vectors=2 * d + 2 * config.intermediate_size + d + bias * (heads + 2 * kv_heads),
                 final_norm=d,
             ),
-            gated_decoder=True,
             cross_vectors=d + bias * heads,
             cross_frame_vectors=bias * 2 * kv_heads,
             vocab=config.vocab_size,

@@ -79,7 +79,6 @@ class Whisper(Family):
             attended_head_dim=d // heads,
             encoder=_stack(config.encoder_layers, config.encoder_attention_heads, config.encoder_ffn_dim, d),
             decoder=_stack(config.decoder_layers, heads, config.decoder_ffn_dim, d),
-            gated_decoder=False,
             cross_vectors=2 * d + 2 * d,
             cross_frame_vectors=d,
             vocab=config.vocab_size,
