@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Available: {', '.join(known)}"
+
+
+def of_choices(word: object, expected: str) -> str:
+    """As :func:`did_you_mean`, of the choices that pydantic quotes: ``'a', 'b' or 'c'``; "" where they are no words."""
+    choices = re.findall(r"'([^']*)'", expected)
+    return did_you_mean(str(word), choices) if choices else ""
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from src.models.loading import load_config
 from src.models.whisper.family import Whisper
 from src.quant.extras import Extra
 from src.quant.grid import round_to_nearest
-from src.settings import ExportSettings, ModelSettings
+from src.settings import GgmlExport, ModelSettings
 
 FILE = "ggml-model.bin"
 _MAGIC = 0x67676D6C
@@ -61,9 +61,9 @@ class Ggml(Runtime):
 
     name = "ggml"
 
-    def __init__(self, chosen: ExportSettings) -> None:
+    def __init__(self, chosen: GgmlExport) -> None:
         super().__init__(chosen)
-        self._forced = TYPES.get(str(chosen.weights))
+        self._forced = TYPES.get(chosen.weights)
 
     @property
     def holds(self) -> frozenset[Extra]:

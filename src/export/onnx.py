@@ -20,7 +20,7 @@ from src.lowbit.granularity import WeightSpec
 from src.models.graph import Linear
 from src.models.loading import load_config
 from src.quant.extras import Extra
-from src.settings import FULL_PRECISION, ExportSettings, ModelSettings
+from src.settings import FULL_PRECISION, ModelSettings, OnnxExport
 from src.storage.store import write_json
 
 _FLOAT = 1  # MatMulNBits's accuracy_level of float32 products
@@ -36,7 +36,7 @@ class Onnx(Runtime):
     packages: ClassVar[tuple[str, ...]] = ("onnx",)
     holds_ends: ClassVar[frozenset[str]] = frozenset({"head_bits"})
 
-    def __init__(self, chosen: ExportSettings) -> None:
+    def __init__(self, chosen: OnnxExport) -> None:
         super().__init__(chosen)
         self._accuracy_level = chosen.accuracy_level or _FLOAT
         self.cross_cache = chosen.cross_cache or "float32"

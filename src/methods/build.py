@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_type_hints
@@ -11,7 +10,7 @@ from typing import Any, get_type_hints
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from src.errors import UserError, did_you_mean
+from src.errors import UserError, did_you_mean, of_choices
 from src.methods.base import Method
 
 PACKAGE = "src.methods."
@@ -58,8 +57,7 @@ def _to_user_error(error: ValidationError, method: type[Method], config: Mapping
     if name not in known:
         return UserError(at, f"{method.__name__} has no such parameter", did_you_mean(name, known))
     if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", first["ctx"]["expected"])
-        return UserError(at, f"{first['input']!r} is no choice", did_you_mean(str(first["input"]), choices))
+        return UserError(at, f"{first['input']!r} is no choice", of_choices(first["input"], first["ctx"]["expected"]))
     if kind.startswith("dataclass"):
         return UserError(at, f"{value!r} is not a method", f"Use method@{at}=rtn, or another file of conf/method")
     asked = FieldInfo.from_annotation(get_type_hints(method, include_extras=True)[name])

@@ -5,19 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from src.text import languages
 
-NO_EXPORT: Final = "none"
 _FULL: Final = 16
 _LONGEST_NAME: Final = 100  # bytes; a file system takes 255, and names are joined
-_EXPORTED_WEIGHTS: Final[dict[str, tuple[str | None, ...]]] = {
-    NO_EXPORT: (None,),
-    "compressed_tensors": ("codes",),
-    "onnx": ("auto", "codes", "int8_dynamic", "float32"),
-    "ggml": ("auto", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"),
-}
 
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
 Count = Annotated[Integer, Field(ge=1, description="a positive integer", examples=["128"])]
@@ -174,38 +167,60 @@ class EdgeDeviceSettings(Frozen):
         return gops
 
 
-class ExportSettings(Frozen):
-    """Files for another runtime: which, in what form they hold the weights, and how ONNX graphs multiply."""
+def _absent(value: object) -> object:
+    if value is not None:
+        raise ValueError("only ONNX graphs know it; use null")
+    return value
 
-    runtime: Literal["none", "compressed_tensors", "onnx", "ggml"]
-    weights: str | None
+
+OnnxOnly = Annotated[None, BeforeValidator(_absent)]
+
+
+class NoExport(Frozen):
+    """No files for another runtime."""
+
+    runtime: Literal["none"]
+    weights: None
+    accuracy_level: OnnxOnly
+    cross_cache: OnnxOnly
+
+
+class CompressedTensorsExport(Frozen):
+    """A checkpoint of packed codes, scales and zero points."""
+
+    runtime: Literal["compressed_tensors"]
+    weights: Literal["codes"]
+    accuracy_level: OnnxOnly
+    cross_cache: OnnxOnly
+
+
+class GgmlExport(Frozen):
+    """whisper.cpp's file, in blocks of one type."""
+
+    runtime: Literal["ggml"]
+    weights: Literal["auto", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"]
+    accuracy_level: OnnxOnly
+    cross_cache: OnnxOnly
+
+
+class OnnxExport(Frozen):
+    """Graphs for onnxruntime: in what form they hold the weights, and how they multiply."""
+
+    runtime: Literal["onnx"]
+    weights: Literal["auto", "codes", "int8_dynamic", "float32"]
     accuracy_level: Literal[1, 4] | None
     cross_cache: Literal["float32", "int8"] | None
 
-    @field_validator("accuracy_level", "cross_cache")
-    @classmethod
-    def _of_onnx(cls, value: int | str | None, info: ValidationInfo) -> int | str | None:
-        if value is not None and info.data.get("runtime") != "onnx":
-            raise ValueError("only ONNX graphs know it; use null")
-        return value
-
-    @field_validator("weights")
-    @classmethod
-    def _known(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        known = _EXPORTED_WEIGHTS[info.data.get("runtime", NO_EXPORT)]
-        if weights not in known:
-            raise ValueError(f"this runtime knows {', '.join(map(str, known))}")
-        return weights
-
-    def resolved(self, abits: int, *, quantized: bool) -> ExportSettings:
-        """With what ``auto`` stands for in ONNX graphs, and without an accuracy level where nothing reads it."""
-        if self.runtime != "onnx":
-            return self
+    def resolved(self, abits: int, *, quantized: bool) -> OnnxExport:
+        """With what ``auto`` stands for, and without an accuracy level where nothing reads it."""
         form = self.weights
         if form == "auto":
             form = "float32" if not quantized else "codes" if abits == _FULL else "int8_dynamic"
         level = None if form == "float32" else self.accuracy_level
         return self.model_copy(update={"weights": form, "accuracy_level": level})
+
+
+ExportSettings = Annotated[NoExport | CompressedTensorsExport | GgmlExport | OnnxExport, Field(discriminator="runtime")]
 
 
 class ProfileSettings(Frozen):
@@ -223,8 +238,8 @@ class ProfileSettings(Frozen):
     runtimes: tuple[Literal["torch", "onnx_float32", "onnx", "whisper_cpp"], ...]
     threads: Count | None
     max_load: Annotated[float, Field(ge=0)] | None
-    onnx: ExportSettings
-    whisper_cpp: ExportSettings
+    onnx: OnnxExport
+    whisper_cpp: GgmlExport
 
 
 class SweepSettings(Frozen):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
-from src.errors import UserError, did_you_mean
+from src.errors import UserError, of_choices
 from src.settings.groups import (
     BLOCKS,
     ActivationSettings,
@@ -24,6 +24,7 @@ from src.settings.groups import (
     Frozen,
     Integer,
     ModelSettings,
+    OnnxExport,
     ProfileSettings,
     ScopeSettings,
     SweepSettings,
@@ -148,7 +149,7 @@ _REMEDIES = {
     "stages": f"Choose from {', '.join(STAGES)}, e.g. stages=[evaluate,profile]",
     "dtype": "Use dtype=float32 or dtype=bfloat16; on a CUDA device dtype=float16 too",
     "device": "Use device=cpu, device=cuda or device=cuda:0",
-    "export": "Use export.weights=codes, or leave it to the yaml",
+    "export": "Leave it to a yaml of conf/export, e.g. export=onnx or export=none",
     "edge_device": "Choose a yaml of conf/edge_device, e.g. edge_device=raspberry_pi_5, or edge_device=none",
     "profile": "Choose of torch, onnx_float32, onnx and whisper_cpp, e.g. profile.runtimes=[torch,onnx]",
     "output_dir": "Choose a folder, e.g. output_dir=outputs",
@@ -162,6 +163,11 @@ def _to_user_error(error: ValidationError) -> UserError:
     """The first of pydantic's findings, in the form every other user error has."""
     first = error.errors()[0]
     names = [part for part in first["loc"] if isinstance(part, str)]  # without positions in lists
+    if first["type"].startswith("union_tag"):
+        runtime = first["input"].get("runtime")
+        return UserError("export.runtime", f"{runtime!r} is no runtime", "Choose a yaml of conf/export: export=onnx")
+    if names[0] == "export" and len(names) > 2:
+        del names[1]  # which of the runtimes
     field, top = ".".join(names), names[0]
     if first["type"] == "extra_forbidden":
         return UserError(field, "no such setting", "Remove it; `--cfg job` lists every setting")
@@ -169,8 +175,8 @@ def _to_user_error(error: ValidationError) -> UserError:
         return UserError(field, "no value is set", f"Add {field}=... to the command line or its yaml")
     message = first["msg"].removeprefix("Value error, ")
     remedy = _REMEDIES.get(top)
-    if first["type"] == "literal_error" and top == "stages":
-        remedy = did_you_mean(str(first["input"]), STAGES)
+    if first["type"] == "literal_error" and top != "dtype":  # which of them there are depends on the device
+        remedy = of_choices(first["input"], first["ctx"]["expected"]) or remedy
     if names[-1] == "name":
         remedy = f"Choose another, e.g. {field}=my_{top}"
     found = first["input"].get("name") if isinstance(first["input"], dict) else first["input"]
@@ -209,7 +215,8 @@ def _with_exports(settings: Settings) -> Settings:
     widths = (settings.wbits, settings.abits, settings.head_bits, settings.frontend_bits)
     quantized = settings.method_name != "fp" and min(widths) < FULL_PRECISION
     export, onnx = (
-        each.resolved(settings.abits, quantized=quantized) for each in (settings.export, settings.profile.onnx)
+        each.resolved(settings.abits, quantized=quantized) if isinstance(each, OnnxExport) else each
+        for each in (settings.export, settings.profile.onnx)
     )
     profile = settings.profile.model_copy(update={"onnx": onnx})
     return settings.model_copy(update={"export": export, "profile": profile})

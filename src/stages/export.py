@@ -12,7 +12,7 @@ from src.export.checks import check_packages, check_plan, check_settings, check_
 from src.methods.apply import weight_plan
 from src.models.loading import load_graph
 from src.quant.checkpoint import load_weights
-from src.settings import NO_EXPORT
+from src.settings import NoExport
 from src.stages.base import Stage
 from src.stages.point import Point
 from src.stages.quantize import CHECKPOINT
@@ -31,7 +31,7 @@ class Export(Stage):
 
     def wanted(self, point: Point) -> bool:
         """Whether a runtime was chosen."""
-        return point.settings.export.runtime != NO_EXPORT
+        return not isinstance(point.settings.export, NoExport)
 
     def entry(self, point: Point) -> Entry:
         """One entry per quantized model, runtime and its options."""

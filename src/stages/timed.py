@@ -18,13 +18,13 @@ from src.lowbit.granularity import WeightSpec
 from src.machine.provenance import installed, machine
 from src.profiling.runtimes.job import TimingJob
 from src.quant.checkpoint import load_weights
-from src.settings import ExportSettings
+from src.settings import OnnxExport
 from src.stages.export import FOLDER, Export
 from src.stages.point import FP_METHOD, VERSIONS, Point, open_point
 from src.stages.quantize import CHECKPOINT, Quantize
 from src.storage.store import Entry
 
-FLOAT32: Final = ExportSettings(runtime="onnx", weights="float32", accuracy_level=None, cross_cache="float32")
+FLOAT32: Final = OnnxExport(runtime="onnx", weights="float32", accuracy_level=None, cross_cache="float32")
 _PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "torch": (),
     "onnx": ("onnx", "onnxruntime"),

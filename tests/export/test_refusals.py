@@ -86,14 +86,19 @@ def test_the_command_leaves_a_folder_and_says_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (["export=onnx", "export.weights=q4_0"], "codes, int8_dynamic, float32"),
-        (["export=none", "export.weights=codes"], "None"),
+        (["export=onnx", "export.weights=q4_0"], "codes, float32, int8_dynamic"),
+        (["export=none", "export.weights=codes"], "None). Leave it to a yaml of conf/export"),
     ],
 )
 def test_a_form_of_the_weights_that_the_runtime_does_not_know(asked: list[str], told: str) -> None:
     with pytest.raises(UserError, match=r"^export\.weights: ") as caught:
         composed(*asked)
     assert told in str(caught.value)
+
+
+def test_a_runtime_that_there_is_not_is_told() -> None:
+    with pytest.raises(UserError, match=r"^export\.runtime: 'tflite' is no runtime\. Choose a yaml of conf/export"):
+        composed("export=onnx", "export.runtime=tflite")
 
 
 def test_what_only_the_quantized_model_tells_is_refused_too() -> None:
