@@ -30,7 +30,6 @@ class BlockInput:
     valid: Tensor
 
     def part(self, chosen: slice) -> BlockInput:
-        """Some of the clips."""
         count = len(self.hidden)
 
         def pick(value: Any) -> Any:

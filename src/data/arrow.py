@@ -36,7 +36,6 @@ class ArrowRows:
 
     @property
     def columns(self) -> Collection[str]:
-        """Names of the columns."""
         return list(self._table.column_names)
 
     def __len__(self) -> int:
@@ -49,7 +48,6 @@ class ArrowRows:
         return plain(found, getattr(self._table.features[column], "names", None))
 
     def where(self, row: int) -> str:
-        """The data set and the row."""
         return f"{self._where}, row {row}"
 
     def label(self, row: int) -> str:

@@ -74,7 +74,6 @@ class Corpus:
 
     @property
     def dataset(self) -> DatasetSettings:
-        """The data set that the clips are of."""
         return self._selection.dataset
 
     @property

@@ -48,7 +48,6 @@ class ManifestRows:
         return [entry.get(column, ABSENT) for _, entry in self._entries]
 
     def where(self, row: int) -> str:
-        """The manifest and the line."""
         return f"{self._path}, {self._entries[row][0]}"
 
     def label(self, row: int) -> str:
@@ -56,7 +55,6 @@ class ManifestRows:
         return self.audio_names()[row] or rows.numbered(row)
 
     def audio_names(self) -> Sequence[str | None]:
-        """The paths."""
         return self._names
 
     def reader(self, wanted: Sequence[int]) -> rows.AudioReader:  # noqa: ARG002 - any file is as near
@@ -64,7 +62,6 @@ class ManifestRows:
         return lambda row: rows.audio(self, self._column, self._path.parent, row, self._audio[row])
 
     def files(self, wanted: Sequence[int]) -> list[Path]:
-        """The audio files of the entries."""
         return [self._files[row] for row in wanted if row in self._files]
 
     def _require_audio(self) -> None:

@@ -47,7 +47,6 @@ class ParquetRows:
 
     @cached_property
     def columns(self) -> Collection[str]:
-        """Names of the columns."""
         return list(open_parquet(self._paths[0]).schema_arrow.names)
 
     def __len__(self) -> int:
@@ -65,7 +64,6 @@ class ParquetRows:
         return values
 
     def where(self, row: int) -> str:
-        """The file and the row in it."""
         path = self._group(row).path
         return f"{path}, row {row - next(group.start for group in self._groups if group.path == path)}"
 

@@ -36,7 +36,6 @@ class Utterance:
 
     @property
     def seconds(self) -> float:
-        """Duration of the audio."""
         return self.samples / SAMPLING_RATE
 
     def encoded(self) -> bytes:

@@ -151,7 +151,6 @@ class _Batch:
         return self.utterances[self.windows :]
 
     def transcripts(self, heard: Sequence[Decoded]) -> list[Transcript]:
-        """Transcripts of all, from what was heard in each."""
         return [_transcript(*each) for each in zip(self.utterances, heard, self.forms, strict=True)]
 
 

@@ -64,7 +64,6 @@ def named_model(name: str) -> ModelSettings:
 
 
 def main() -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description="store a recogniser at 8 bits")
     parser.add_argument("model", help="the name of a yaml in conf/model")
     parser.add_argument("folder", type=Path)

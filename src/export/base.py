@@ -44,12 +44,10 @@ class Exportable:
 
     @cached_property
     def config(self) -> PreTrainedConfig:
-        """The transformers configuration."""
         return load_config(self.settings)
 
     @cached_property
     def graph(self) -> ModelGraph:
-        """The declared structure."""
         return load_graph(self.settings)
 
     @cached_property

@@ -43,7 +43,6 @@ class BlockType:
 
     @property
     def lowest(self) -> int:
-        """The smallest integer."""
         return 0 if self.offset else -(1 << (self.bits - 1))
 
     @property

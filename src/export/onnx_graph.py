@@ -73,7 +73,6 @@ class Graph:
         return self.once(key, lambda: self.tensor(f"constant.{len(self._initializers)}", array))
 
     def tensor(self, name: str, array: np.ndarray) -> str:
-        """A stored tensor."""
         self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
@@ -148,7 +147,6 @@ class Graph:
         return self.op("Reshape", turned, self.constant([0, 0, -1]))
 
     def finish(self, name: str) -> onnx.ModelProto:
-        """The checked model."""
         for node in self._nodes:
             for names in (node.input, node.output):
                 names[:] = [self._renamed.get(each, each) for each in names]

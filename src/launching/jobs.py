@@ -45,7 +45,6 @@ class Launched:
 
     @property
     def result(self) -> Path:
-        """Where the job puts what it returns."""
         path: Path = self.job.paths.result_pickle
         return path
 
@@ -135,7 +134,6 @@ class JobLauncher(BaseSubmititLauncher):  # type: ignore[misc]  # it has no type
 
     @property
     def configuration(self) -> DictConfig:
-        """Of the sweep."""
         assert isinstance(self.config, DictConfig)
         return self.config
 

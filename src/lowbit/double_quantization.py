@@ -58,7 +58,6 @@ class QuantizedStatistics:
 
     @property
     def spec(self) -> StatisticsSpec:
-        """What both follow."""
         return self.scale.spec
 
     @property

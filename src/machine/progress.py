@@ -124,7 +124,6 @@ class Bars:
             self._progress.refresh()
 
     def close(self, loop: Loop) -> None:
-        """Takes the loop's bar away."""
         if loop in self._tasks:
             self._progress.remove_task(self._tasks.pop(loop))
             if not self._tasks:

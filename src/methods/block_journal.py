@@ -83,7 +83,6 @@ class BlockJournal:
         return load_begun(self._file(_BEGIN), module) if _BEGIN in self._held else None
 
     def holds(self, block: Block) -> bool:
-        """Whether the block was finished."""
         return block.path in self._held
 
     def keep(
@@ -113,12 +112,10 @@ class BlockJournal:
         self._write(block.path, {"rows": [row for row in rows if row["linear"] in paths]})
 
     def rows(self, block: Block) -> list[dict[str, Any]]:
-        """The rows of the layer table of a block that it holds."""
         rows: list[dict[str, Any]] = self._held[block.path]["rows"]
         return rows
 
     def file(self, block: Block) -> Path:
-        """The checkpoint of a block."""
         return self._file(block.path)
 
     def _file(self, name: str) -> Path:

@@ -48,7 +48,6 @@ class Workbench:
 
     @property
     def module(self) -> nn.Module:
-        """The transformers model."""
         module: nn.Module = self.speech.module
         return module
 

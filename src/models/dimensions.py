@@ -34,12 +34,10 @@ class Conv:
 
     @property
     def biases(self) -> int:
-        """Biases, if it has any."""
         return self.bias * self.out_channels
 
     @property
     def parameters(self) -> int:
-        """Weights and biases."""
         return self.out_channels * self.window + self.biases
 
 

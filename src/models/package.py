@@ -19,7 +19,6 @@ _joined: list[TemporaryDirectory[str]] = []  # removed when the process ends
 
 
 def is_package(source: str) -> bool:
-    """Whether a source is data of a package."""
     return source.startswith(_PREFIX)
 
 

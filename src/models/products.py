@@ -60,7 +60,6 @@ class FastLinears(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Called by torch in place of ``func``."""
         if func is linear:
             return _linear(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

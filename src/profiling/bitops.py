@@ -46,7 +46,6 @@ class Product:
 
     @property
     def bops(self) -> int:
-        """Bit operations."""
         return self.macs * self.left_bits * self.right_bits
 
 
@@ -112,22 +111,18 @@ def self_attention_products(point: CostModel, passes: Sequence[DecoderPass]) -> 
 
 
 def total_macs(parts: Iterable[Product]) -> int:
-    """Sum of multiply-accumulates."""
     return sum(product.macs for product in parts)
 
 
 def total_bops(parts: Iterable[Product]) -> int:
-    """Sum of bit operations."""
     return sum(product.bops for product in parts)
 
 
 def by_component(parts: Iterable[Product], value: Callable[[Product], int]) -> dict[str, int]:
-    """Sums of ``value`` by component name."""
     return _grouped(parts, lambda product: product.component, value)
 
 
 def by_phase(parts: Iterable[Product], value: Callable[[Product], int]) -> dict[str, int]:
-    """Sums of ``value`` by phase name."""
     return _grouped(parts, lambda product: product.phase, value)
 
 

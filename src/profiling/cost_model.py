@@ -116,7 +116,6 @@ class CostModel:
 
     @cached_property
     def frames(self) -> int:
-        """Encoder frames of the utterance."""
         return self.dimensions.frames(self.workload.seconds)
 
     @cached_property

@@ -80,7 +80,6 @@ def memory_io(point: CostModel) -> dict[str, int]:
 
 
 def memory_io_phases(point: CostModel) -> dict[str, int]:
-    """The same bytes by phase name."""
     return bytes_by_phase(moves(point))
 
 
@@ -93,7 +92,6 @@ def bytes_by_part(parts: Iterable[Move]) -> dict[str, int]:
 
 
 def bytes_by_phase(parts: Iterable[Move]) -> dict[str, int]:
-    """Sums by phase name."""
     moved: dict[str, int] = {}
     for move in parts:
         moved[move.phase.value] = moved.get(move.phase.value, 0) + move.size

@@ -49,7 +49,6 @@ class DecoderPass:
 
 
 def prefill(point: CostModel) -> DecoderPass:
-    """The pass over the prompt."""
     return DecoderPass(Phase.PREFILL, point.workload.batch, 0, point.workload.prompt)
 
 
@@ -60,5 +59,4 @@ def decode_step(point: CostModel, number: int) -> DecoderPass:
 
 
 def decode_steps(point: CostModel) -> tuple[DecoderPass, ...]:
-    """All decode steps in order."""
     return tuple(decode_step(point, number) for number in range(1, point.workload.tokens + 1))

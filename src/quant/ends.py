@@ -91,7 +91,6 @@ class RoundedEnds:
 
     @property
     def paths(self) -> list[str]:
-        """Of what is rounded."""
         return [end.path for end in self._ends]
 
     def round(self) -> None:

@@ -31,7 +31,6 @@ class InputGrid:
         return fake_quantize(x, bits, self.scale, self.zero.float())
 
     def to(self, device: torch.device) -> InputGrid:
-        """The same grid on ``device``."""
         if self.scale is None or self.zero is None:
             return self
         return InputGrid(self.symmetric, self.scale.to(device), self.zero.to(device))

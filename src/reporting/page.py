@@ -98,7 +98,6 @@ class _Book:
 
 
 def html(title: str, data: Mapping[str, Any]) -> str:
-    """The page as text."""
     style = (_PARTS / "style.css").read_text(encoding="utf-8")
     script = "\n".join((_PARTS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     parts = {"style": style, "script": script, "data": as_json(data), "title": escape(title)}

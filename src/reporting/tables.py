@@ -78,7 +78,6 @@ def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tupl
 
 
 def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
-    """One table of text."""
     same = points.groupby([layout.rows, layout.columns])
     averages = {names: cell["wer"].mean() if not made_apart(cell) else float("nan") for names, cell in same}
     wer = _ordered(pd.Series(averages).unstack().rename_axis(index=layout.rows))

@@ -77,7 +77,6 @@ def _made(records: Sequence[Mapping[str, Any]]) -> dict[str, Made]:
 
 
 def composite_fingerprint(name: str, points: Sequence[Point]) -> str:
-    """Names the record."""
     return fingerprint({"composite": name, "members": [point.fingerprint for point in points]})
 
 
@@ -96,12 +95,10 @@ def log_composite(record: dict[str, Any], tracker: Tracker) -> None:
 
 
 def run_id(record: Mapping[str, Any]) -> str:
-    """Id of the W&B run of a record."""
     return f"{record['method']}-{record['bits']}-{record['fingerprint']}"
 
 
 def mean_entry(points: Sequence[Point]) -> Entry:
-    """Where the mean scores are stored."""
     key = {"schema": VERSIONS["composite"], "evaluations": [point.evaluation.fingerprint for point in points]}
     return points[0].store.entry("composite", key)
 

@@ -145,7 +145,6 @@ class _Held:
         self.others: Mapping[str, list[Any]] = record.get("measured", {}).get("others", {})
 
     def has(self, name: str, entry: Entry) -> bool:
-        """Whether it holds the figures of this entry."""
         return self.entries.get(name) == entry.fingerprint and self.tells(name)
 
     def tells(self, name: str) -> bool:

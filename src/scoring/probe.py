@@ -58,7 +58,6 @@ def clips(n: int, seed: int) -> list[Utterance]:
 
 
 def kind(transcript: Transcript) -> str:
-    """Which sound a transcript of the probe is of."""
     return transcript.id.partition("-")[0]
 
 

@@ -27,7 +27,6 @@ class Composite:
 
 
 def members(study: Settings | Composite) -> tuple[Settings, ...]:
-    """The settings of each point."""
     return study.members if isinstance(study, Composite) else (study,)
 
 

@@ -177,8 +177,6 @@ OnnxOnly = Annotated[None, BeforeValidator(_absent)]
 
 
 class NoExport(Frozen):
-    """No files for another runtime."""
-
     runtime: Literal["none"]
     weights: None
     accuracy_level: OnnxOnly

@@ -94,7 +94,6 @@ def tags(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def notes(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Of ``WANDB_NOTES``."""
     return redact_text(environment.get("WANDB_NOTES", "")) or None
 
 

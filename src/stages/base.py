@@ -89,7 +89,6 @@ class Stage(ABC):
             obtain(self.entry(point), lambda folder: self.build(point, folder), point.settings.device)
 
     def result(self, point: Point) -> dict[str, Any]:
-        """The stored figures."""
         return read_json(self.entry(point).path / RESULT)
 
     def times(self, point: Point) -> dict[str, Any]:

@@ -31,7 +31,6 @@ class Calibrate(Stage):
         return point.calibration
 
     def parts(self, point: Point) -> dict[str, Entry]:
-        """With the inventory of the clips."""
         return {"calibration_corpus": point.calibration_set.entry(point.store), **super().parts(point)}
 
     def check(self, point: Point) -> None:

@@ -30,7 +30,6 @@ class Export(Stage):
     name = "export"
 
     def wanted(self, point: Point) -> bool:
-        """Whether a runtime was chosen."""
         return not isinstance(point.settings.export, NoExport)
 
     def entry(self, point: Point) -> Entry:
@@ -38,7 +37,6 @@ class Export(Stage):
         return point.exported
 
     def needs(self, point: Point) -> dict[str, Entry]:
-        """The quantized model."""
         return {"quantize": point.quantized}
 
     def check(self, point: Point) -> None:
@@ -80,5 +78,4 @@ class Export(Stage):
         return {**point.settings.export.model_dump(), "folder": str(where), "files": sizes, "notes": notes}
 
     def log(self, point: Point, tracker: Tracker) -> None:
-        """Size of the files."""
         tracker.log(self.name, {"bytes": sum(self.result(point)["files"].values())})

@@ -32,7 +32,6 @@ class Latency(Stage):
     bound = True
 
     def wanted(self, point: Point) -> bool:
-        """Whether the point is profiled."""
         return "profile" in point.settings.stages
 
     def entry(self, point: Point) -> Entry:

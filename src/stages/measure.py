@@ -41,7 +41,6 @@ class Measure(Stage):
         return point.store.entry("measure", {"measured": [each.key for each in timed(point)]})
 
     def parts(self, point: Point) -> dict[str, Entry]:
-        """With each runtime's."""
         return {**{f"measured_{each.name}": each.entry for each in timed(point)}, **super().parts(point)}
 
     def run(self, point: Point) -> None:
@@ -68,7 +67,6 @@ class Measure(Stage):
         return {**about, "model": point.settings.model.name, "bandwidth": bandwidth, "rows": rows}
 
     def log(self, point: Point, tracker: Tracker) -> None:
-        """The table."""
         tracker.table(self.name, "runtimes", list(COLUMNS), [cells(row) for row in self.result(point)["rows"]])
 
 

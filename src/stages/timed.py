@@ -71,7 +71,6 @@ class Timed:
 
     @property
     def entry(self) -> Entry:
-        """Where the measurement is stored."""
         return self.point.store.entry("measured", self.key)
 
     @property

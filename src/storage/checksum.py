@@ -13,7 +13,6 @@ CHECKSUM: Final = "sha256"  # of the rest of the record, as canonical JSON
 
 
 def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with the digest of its content."""
     plain: dict[str, Any] = json.loads(json.dumps({key: value for key, value in record.items() if key != CHECKSUM}))
     return {**plain, CHECKSUM: _digest(plain)}
 

@@ -102,7 +102,6 @@ class RedactingFilter(logging.Filter):
     """Passes every record, message and traceback redacted; for handlers that write to a terminal or a file."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Always true."""
         record.msg, record.args = redact_text(record.getMessage()), ()
         if isinstance(record.exc_info, tuple):
             record.exc_text = redact_text("".join(traceback.format_exception(*record.exc_info)).rstrip())
@@ -190,7 +189,6 @@ class _Cleaner:
         return self._home.sub("~", text) if self._home else text
 
     def secrets(self, text: str) -> str:
-        """``text`` without secrets."""
         if self._references:
             text = _REFERENCE.sub(REDACTED, text)
         for secret in self._known:

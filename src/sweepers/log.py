@@ -16,11 +16,9 @@ class CheckedLog(BaseJournalBackend):
         self._journal = journal
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-        """The entries from that number on."""
         entries: list[dict[str, Any]] = self._journal.values[log_number_from:]
         return entries
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Adds entries at the end."""
         for entry in logs:
             self._journal.append(entry)

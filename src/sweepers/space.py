@@ -29,12 +29,10 @@ class Space:
 
     @property
     def described(self) -> dict[str, Any]:
-        """In plain data."""
         bounds = {key: [each.start, each.end, sorted(each.tags)] for key, each in self.intervals.items()}
         return {**{key: list(values) for key, values in self.choices.items()}, **bounds}
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
-        """Lets the trial choose a point."""
         for key, values in self.choices.items():
             trial.suggest_categorical(key, list(values))
         for key, interval in self.intervals.items():
@@ -43,7 +41,6 @@ class Space:
         return dict(trial.params)
 
     def overrides(self, point: Mapping[str, Any]) -> list[str]:
-        """The point as arguments of the command line."""
         return [f"{key}={value}" for key, value in point.items()]
 
 

@@ -74,7 +74,6 @@ def point_of(params: Mapping[str, Any]) -> str:
 
 
 def tell_failure(study: Study, trial: Trial) -> None:
-    """Its point failed."""
     from optuna.trial import TrialState
 
     study.tell(trial, state=TrialState.FAIL)

@@ -61,7 +61,6 @@ class Rules:
 
     @property
     def english(self) -> bool:
-        """Whether they are the rules for English."""
         return self.kind == "english"
 
     @property

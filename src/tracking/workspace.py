@@ -45,7 +45,6 @@ def build_workspace(entity: str, project: str, name: str = NAME) -> Workspace:
 
 
 def as_json(workspace: Workspace) -> dict[str, Any]:
-    """What would be sent to the server."""
     view: dict[str, Any] = workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     return view
 

@@ -26,7 +26,6 @@ class _Header:
 
 
 def begins(data: bytes, at: int) -> bool:
-    """Whether a FLAC file begins at ``at``."""
     return data.startswith(b"fLaC", at)
 
 

@@ -13,12 +13,10 @@ _NIST: Final = re.compile(rb"NIST_1A\n *(\d+)\n")
 
 
 def begins_au(data: bytes, at: int) -> bool:
-    """Whether an AU file begins at ``at``."""
     return data[at : at + 4] in (b".snd", b"dns.")
 
 
 def begins_nist(data: bytes, at: int) -> bool:
-    """Whether a NIST SPHERE file begins at ``at``."""
     return data.startswith(b"NIST_1A", at)
 
 

@@ -29,7 +29,6 @@ class _Page:
 
 
 def begins(data: bytes, at: int) -> bool:
-    """Whether a page begins at ``at``."""
     return data.startswith(b"OggS", at)
 
 

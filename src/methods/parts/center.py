@@ -28,7 +28,6 @@ def assign(parameter: Tensor, value: Tensor) -> None:
 
 
 def linear_at(bench: Workbench, path: str) -> nn.Linear:
-    """The linear at ``path``."""
     module = bench.module.get_submodule(path)
     if not isinstance(module, nn.Linear):
         raise TypeError(f"{path} is a {type(module).__name__}, not a linear")

@@ -44,7 +44,6 @@ class LearnedScale:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """What is learned."""
         return [self.s] if self.delta is None else [self.s, self.delta]
 
 

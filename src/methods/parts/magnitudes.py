@@ -42,7 +42,6 @@ class Magnitudes:
 
     @property
     def largest(self) -> float:
-        """The largest value."""
         return self._value(int(self._counts.nonzero().max()))
 
     @property

@@ -21,7 +21,6 @@ class Table:
 
     @classmethod
     def root(cls, data: np.ndarray) -> Table:
-        """The outermost one."""
         return cls(data, _number(data, 0, "I"))
 
     def number(self, field: int, kind: str = "i") -> int:
@@ -34,16 +33,13 @@ class Table:
         return bytes(self.octets(field)).decode()
 
     def texts(self, field: int) -> list[str]:
-        """A vector of strings."""
         return [bytes(self._octets(at)).decode() for at in self._leads(field)]
 
     def table(self, field: int) -> Table | None:
-        """A table inside this one."""
         at = self._field(field)
         return Table(self.data, at + _number(self.data, at, "I")) if at else None
 
     def tables(self, field: int) -> list[Table]:
-        """A vector of tables."""
         return [Table(self.data, at) for at in self._leads(field)]
 
     def octets(self, field: int, size: int = 1) -> np.ndarray:

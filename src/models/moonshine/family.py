@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 
 class Moonshine(Family):
-    """Moonshine of any size."""
-
     name = "moonshine"
     sizes: ClassVar[Mapping[str, tuple[str, int]]] = {
         "hidden_size": ("decoder.embed_tokens.weight", 1),
@@ -37,7 +35,6 @@ class Moonshine(Family):
 
     @property
     def extractor(self) -> Any:
-        """Of waveforms."""
         from transformers import Wav2Vec2FeatureExtractor
 
         return Wav2Vec2FeatureExtractor

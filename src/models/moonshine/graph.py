@@ -8,7 +8,6 @@ from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, R
 
 
 def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
-    """The structure of ``MoonshineForConditionalGeneration`` with this configuration."""
     encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_num_hidden_layers)]
     decoder = [f"model.decoder.layers.{i}" for i in range(config.decoder_num_hidden_layers)]
     links = [link for path in encoder for link in _encoder_links(config, path)]

@@ -26,8 +26,6 @@ _SECONDS = 30  # the longest clips that the published models were trained on (ar
 
 
 class MoonshineSpeech(SpeechModel):
-    """Moonshine of any size."""
-
     def __init__(
         self,
         module: PreTrainedModel,

@@ -43,7 +43,6 @@ class Whisper(Family):
 
     @property
     def extractor(self) -> Any:
-        """Of log-mel spectrograms."""
         from transformers import WhisperFeatureExtractor
 
         return WhisperFeatureExtractor

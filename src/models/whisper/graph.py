@@ -8,7 +8,6 @@ from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, R
 
 
 def whisper_graph(config: WhisperConfig) -> ModelGraph:
-    """The structure of ``WhisperForConditionalGeneration`` with this configuration."""
     encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_layers)]
     decoder = [f"model.decoder.layers.{i}" for i in range(config.decoder_layers)]
     links = [link for path in encoder for link in _block_links(path, RowKind.FRAME, cross=False)]
