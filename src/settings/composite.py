@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
-from src.settings import Settings, checked_name, from_config
+from src.settings import Settings, from_config
+from src.settings.groups import checked_name
 from src.text.languages import kind_of
 
 
