@@ -106,7 +106,6 @@ def capture(
 
 
 def _journal(path: Path, speech: SpeechModel, clips: Sequence[Utterance], batch_size: int, suppress: bool) -> Journal:
-    """Tokens of every transcribed batch."""
     basis = {
         **program(),
         "clips": digest([[clip.id, clip.samples] for clip in clips]),

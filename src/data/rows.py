@@ -129,7 +129,6 @@ def numbered(row: int) -> str:
 
 
 def refusal(where: str, column: str, error: CellError) -> UserError:
-    """The error of one cell."""
     return UserError("dataset", f"{where}: {column} {error.problem}", error.remedy)
 
 

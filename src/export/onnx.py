@@ -115,7 +115,6 @@ def _graphs(family: str) -> ModuleType | None:
 
 
 def _told(model: Exportable) -> dict[str, Any]:
-    """What the generate loop has to know."""
     speech = model.speech
     told: dict[str, Any] = {
         "family": model.settings.family,

@@ -49,11 +49,9 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Adds a node with one output."""
         return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
 
     def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
-        """Adds a node with several outputs."""
         name = f"{kind}.{len(self._nodes)}"
         names = [name] if outputs == 1 else [f"{name}.{index}" for index in range(outputs)]
         self._nodes.append(helper.make_node(kind, list(inputs), names, name=name, domain=domain, **attributes))
@@ -91,7 +89,6 @@ class Graph:
         return len(self.model.stored.leftovers[f"{path}.weight"]) if weight is None else weight.shape[0]
 
     def has(self, name: str) -> bool:
-        """Whether the model has a parameter of this name."""
         return name in self.model.stored.leftovers
 
     def layer_norm(self, x: str, path: str) -> str:

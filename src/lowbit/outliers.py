@@ -53,7 +53,6 @@ class SparseOutliers:
         return sum(tensor.nbytes for tensor in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored, by name."""
         return {"sparse_values": self.values, "sparse_columns": self.columns, "sparse_rows": self.rows}
 
     @classmethod
@@ -86,7 +85,6 @@ class DenseColumns:
         return sum(tensor.nbytes for tensor in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored, by name."""
         return {"dense_values": self.values, "dense_columns": self.columns}
 
     @classmethod

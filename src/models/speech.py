@@ -60,7 +60,6 @@ class TimeTokens:
         return (self.last - self.first) * self.frames
 
     def holds(self, token: int) -> bool:
-        """Whether a token is a time."""
         return self.first <= token <= self.last
 
 

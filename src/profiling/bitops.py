@@ -61,7 +61,6 @@ def products(point: CostModel) -> tuple[Product, ...]:
 
 
 def encoder_products(point: CostModel) -> Iterator[Product]:
-    """Front-end and encoder blocks."""
     dimensions, batch = point.dimensions, point.workload.batch
     frames = batch * point.frames
     outputs = dimensions.lengths(point.workload.seconds)[1:]

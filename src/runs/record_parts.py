@@ -135,8 +135,6 @@ def _tell(parts: Parts, name: str, entry: Entry, kept: _Held) -> None:
 
 
 class _Held:
-    """A record that is there already."""
-
     def __init__(self, record: Mapping[str, Any]) -> None:
         self._record = record
         self._made = separate(record.get("provenance", {}))

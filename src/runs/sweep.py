@@ -108,7 +108,6 @@ def show_interrupted() -> bool:
 
 
 def _jobs(folder: Path) -> list[Path]:
-    """The folders of the sweep's jobs."""
     return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_number)
 
 

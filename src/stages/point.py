@@ -72,7 +72,6 @@ class Point:
 
     @cached_property
     def test_set(self) -> Selection:
-        """The clips that are scored."""
         dataset = self.settings.dataset
         return Selection(dataset, dataset.limit, self.settings.seed)
 

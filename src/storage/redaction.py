@@ -201,7 +201,6 @@ _made: dict[Callable[[str], str] | None, tuple[dict[str, str], _Cleaner]] = {}
 
 
 def _cleaner(mark: Callable[[str], str] | None = None) -> _Cleaner:
-    """The cleaner for the environment as it is now."""
     now = dict(os.environ)
     made = _made.get(mark)
     if made is None or made[0] != now:

@@ -56,7 +56,6 @@ def parse(data: bytes, at: int) -> tuple[Part, int]:
 
 
 def _frames_begin(data: bytes, at: int) -> int:
-    """Where the metadata blocks end."""
     position, last = at + 4, False
     while not last:
         announced(position, 4, len(data), "FLAC header")

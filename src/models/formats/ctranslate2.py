@@ -32,8 +32,6 @@ _REMEDY: Final = "Convert the model anew: ct2-transformers-converter --model ope
 
 @dataclass(frozen=True)
 class _Variable:
-    """Where a variable lies in the joined bytes."""
-
     dtype: str
     shape: tuple[int, ...]
     begin: int
