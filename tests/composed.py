@@ -30,9 +30,10 @@ def _composed(*overrides: str) -> Settings:
 
 
 def sandboxed(overrides: Iterable[object]) -> list[str]:
-    """The overrides of a command that runs on the sandbox, unless they choose an experiment of their own."""
+    """The overrides of a command that runs on the sandbox, unless they choose an experiment or only ask."""
     given = [str(each) for each in overrides]
-    return given if any("experiment=" in each for each in given) else [SANDBOX, *given]
+    plain = any("experiment=" in each or each.startswith("--") for each in given)
+    return given if plain else [*given, SANDBOX]
 
 
 def composites() -> set[str]:
