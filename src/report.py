@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.metrics import METRICS, WER
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -44,7 +46,7 @@ def _report(options: argparse.Namespace) -> None:
     from src.reporting.folder import PAGE, Limits, write_report
     from src.reporting.tables import Layout, render
 
-    layout = Layout(options.rows, options.columns)
+    layout = Layout(options.rows, options.columns, options.metric)
     failures = failed(options.outputs)
     points, notes = _points(options, may_be_empty=bool(failures) and options.format is None)
     if options.format is not None:
@@ -86,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("filters", nargs="*", metavar="column=value", help="keep matching points; values with , * ?")
     parser.add_argument("--rows", default="method", help="of the tables: what differs between rows (default: method)")
     parser.add_argument("--columns", default="bits", help="what differs between columns (default: bits)")
+    metric = f"what tables show: {', '.join(METRICS)} (default: wer)"
+    parser.add_argument("--metric", default=WER.name, metavar="NAME", help=metric)
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="where files go (default: report in outputs)")
     parser.add_argument(
         "--format", choices=("markdown", "latex", "csv"), help="print the table in this form, and write no files"

@@ -17,6 +17,7 @@ SRC = ROOT / "src"
 FLOORS = (
     ("errors", "project"),
     ("text", "storage", "lowbit"),
+    ("metrics",),
     ("settings",),
     ("machine",),
     ("data",),

@@ -10,16 +10,16 @@ import pandas as pd
 
 from src.errors import UserError, did_you_mean
 from src.machine.provenance import PACKAGES, separate
+from src.metrics import METRICS
 
 IDENTITY: Final = ("fingerprint", "model", "method", "bits", "wbits", "abits", "kvbits", "group_size", "dataset")
 VERSIONS: Final = ("schema", "normalizer", "scorer")  # scores of different ones are never shown in one table
 BESIDE: Final = " + "  # between values of one point that was made in several places
 PACKAGE: Final = "packages."  # columns of versions of packages
 SOURCES: Final = {"data": "dataset", "weights": "model"}  # versions of what has the same name: they differ by name only
-SCORES: Final = ("wer", "wer_low", "wer_high", "cer", "fp_wer", "utterances")
+SCORES: Final = ("fp_wer", "utterances")
 EDITS: Final = ("words", "substitutions", "deletions", "insertions")
 MODES: Final = ("loops", "empty", "capped")  # see src.scoring.failure_modes
-COSTS: Final = ("memory_io_bytes", "bops", "bits_per_weight")
 # What a score rests on, of the results that a record tells the provenance of; the rest is cost and time.
 _UNSCORED: Final = ("prompt", "decoded_cost", "profile", "latency", "measure", "export")
 _COMMIT: Final = 12  # characters of a digest or commit that are shown
@@ -28,9 +28,9 @@ _COMMIT: Final = 12  # characters of a digest or commit that are shown
 def collect(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Every evaluated point of :func:`~src.reporting.reading.read_records`, a row each.
 
-    Columns are the point's names and bits, its scores (WER and CER in percent, ``diff`` and its interval against full
-    precision in points; where ``metric`` is CER, what is called WER is over characters), how it fails, its cost (bytes,
-    bit operations), versions, and its settings with dots (``calib.n``). ``data`` and ``weights`` tell test sets and
+    Columns are the point's names and bits, the figures of :mod:`src.metrics` (where ``metric`` is CER, what is called
+    WER is over characters), ``diff`` of the WER and its interval against full precision in points, how it fails,
+    versions, and its settings with dots (``calib.n``). ``data`` and ``weights`` tell test sets and
     models of the same name apart. Where the score was made tell ``code`` (a digest of the source), ``commit``,
     ``packages.torch`` and so on, ``machine``, and ``packages``: those that are not the same for all points.
 
@@ -72,7 +72,7 @@ def choose(points: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     results = record["results"]
-    scores, profile, quantized = (results.get(name, {}) for name in ("evaluate", "profile", "quantize"))
+    scores = results["evaluate"]
     versus_fp = {
         "diff" if name == "difference" else f"diff_{name}": value for name, value in scores["versus_fp"].items()
     }
@@ -84,14 +84,13 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "weights": _weights(record["versions"]["model"]),
         **_made(record),
         "metric": scores.get("metric", "WER"),
+        **{name: results.get(each.stage, {}).get(name) for each in METRICS.values() for name in each.described},
         **{name: scores[name] for name in SCORES},
         **versus_fp,
         **{name: scores.get(name) for name in EDITS},
         **{name: scores.get("failures", {}).get(name) for name in MODES},
         "transcripts": record.get("transcripts"),
         **{f"changed_{name}": value for name, value in scores.get("changed_from_fp", {}).items()},
-        "disk_bytes": quantized.get("disk_bytes"),
-        **{name: profile.get(name) for name in COSTS},
     }
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from src.errors import UserError
+from src.metrics import CER, RATES, WER
 from src.reporting.stored import RUN_AGAIN, Evaluated
-from src.scoring.bootstrap import PairedDifference, interval
+from src.scoring.bootstrap import PairedDifference
 from src.scoring.comparison import Scored, changes, difference, scored
 from src.text.normalizers import Rules
 
@@ -46,13 +47,14 @@ def _references(system: Scored) -> list[tuple[str, str]]:
 
 def _column(each: Evaluated, own: Scored, base: Scored, samples: int, seed: int) -> dict[str, str]:
     scores, utterances = own.scores, len(own.transcripts)
-    low, high = interval(scores.utterance_errors, scores.utterance_words, samples, seed, own.blocks.labels)
+    rates = own.rates(samples, seed)
     cells = {
         "model": each.record["model"],
         "method": f"{each.record['method']} {each.record['bits']}",
-        f"{own.rules.metric}, %": f"{scores.wer:.2f} ({low:.2f} to {high:.2f})",
+        f"{own.rules.metric}, %": WER.interval_text(rates),
         "S / D / I": f"{scores.substitutions} / {scores.deletions} / {scores.insertions}",
-        **({} if own.rules.by_characters else {"CER, %": f"{scores.cer:.2f}"}),
+        **({} if own.rules.by_characters else {CER.label: CER.text(scores.cer)}),
+        **{rate.label: rate.interval_text(rates) for rate in RATES if rate is not WER and rate.name in scores.rates},
     }
     versus, changed = difference(own, base, samples, seed), changes(own, base)
     against = {

@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from src.metrics import COSTS, METRICS
 from src.reporting.changed import Row
 from src.reporting.clips import Clip
 from src.reporting.marks import Mark
@@ -24,8 +25,8 @@ from src.reporting.panels import Panel, rank
 _PARTS: Final = Path(__file__).parent / "page"
 _SCRIPTS: Final = ("common.js", "table.js", "plot.js", "transcripts.js", "main.js")  # one block, in this order
 FIGURES: Final = (
-    *("wer", "wer_low", "wer_high", "fp_wer", "diff", "diff_low", "diff_high", "diff_significant"),
-    *("disk_bytes", "memory_io_bytes", "bops", "bits_per_weight", "wbits"),
+    *(name for metric in METRICS.values() for name in metric.described),
+    *("fp_wer", "diff", "diff_low", "diff_high", "diff_significant", "wbits"),
     *("words", "substitutions", "deletions", "insertions", "loops", "empty", "capped", "utterances"),
     *("changed_transcripts", "changed_better", "changed_worse"),
 )
@@ -57,6 +58,14 @@ def contents(
         "panels": [panel.name for panel in panels],
         "series": [{"name": name, **vars(mark)} for name, mark in series.items()],
         "orders": {name: _order(panels, name) for name in ("model", "dataset", "method", "bits")},
+        "metrics": [
+            {
+                **{told: getattr(metric, told) for told in ("name", "heading", "digits", "scale")},
+                "label": metric.label[0].upper() + metric.label[1:],
+                "cost": metric in COSTS,
+            }
+            for metric in METRICS.values()
+        ],
         "points": [{"panel": number, **point} for number, panel in enumerate(panels) for point in _points(panel)],
         "transcripts": {name: [book.row(row) for row in own] for name, own in rows.items() if own},
         "utterances": book.utterances,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from src.metrics import COSTS
 from src.reporting import canvas
 from src.reporting.collect import EDITS, MODES
 from src.reporting.marks import COLOURS, UNSEEN, Mark, front
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COSTS: Final = {
-    "disk_bytes": ("file, MB", 1e6),
-    "memory_io_bytes": ("memory I/O, MB", 1e6),
-    "bops": ("bit operations, G", 1e9),
-}
 _EDITS: Final = EDITS[1:]
 _EDIT_COLOURS: Final = dict(zip(_EDITS, (COLOURS[5], COLOURS[1], COLOURS[4]), strict=True))
 _HATCHES: Final = dict(zip(_EDITS, ("", "///", "..."), strict=True))
@@ -59,22 +55,22 @@ def wer_against_bits(panel: Panel, series: dict[str, Mark]) -> Figure:
 
 def pareto(panel: Panel, series: dict[str, Mark]) -> Figure:
     """WER against each cost, with 95 % intervals, the front as steps and its points named."""
-    known = {cost: about for cost, about in COSTS.items() if panel.points[cost].notna().any()}
+    known = [cost for cost in COSTS if cost.heading and panel.points[cost.name].notna().any()]
     drawn, axes = canvas.figure(3.9 * max(len(known), 1), 3.9, max(len(known), 1), legend=True, sharey=True)
-    for ax, (cost, (label, unit)) in zip(axes, known.items(), strict=False):
-        points = panel.points[panel.points[cost].notna()]
-        at = points[cost] / unit
+    for ax, cost in zip(axes, known, strict=False):
+        points = panel.points[panel.points[cost.name].notna()]
+        at = points[cost.name] / cost.scale
         _error_axis(ax, panel.points)
         for name, mark in series.items():
             own = points["series"] == name
             canvas.whiskers(ax, at[own], points["wer_low"][own], points["wer_high"][own], COLOURS[mark.colour])
             ax.plot(at[own], points["wer"][own], linestyle="none", markersize=4.5, alpha=0.85, **canvas.style(mark))
         best = points.iloc[front(at, points["wer"])]
-        ax.plot(best[cost] / unit, best["wer"], **_FRONT_LINE)
+        ax.plot(at.loc[best.index], best["wer"], **_FRONT_LINE)
         for _, point in best.iterrows():
-            where, what = (point[cost] / unit, point["wer"]), f"{point['series']} {point['bits']}"
+            where, what = (point[cost.name] / cost.scale, point["wer"]), f"{point['series']} {point['bits']}"
             ax.annotate(what, where, (3, -9), textcoords="offset points", fontsize=6)
-        ax.set(xlabel=label, title=panel.name if ax is axes[0] else "")
+        ax.set(xlabel=cost.label, title=panel.name if ax is axes[0] else "")
         ax.title.set_ha("left")
         ax.title.set_x(0)
     axes[0].set_ylabel(f"{panel.metric}, % (95 % interval)")

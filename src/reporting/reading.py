@@ -8,14 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError, model_validator
 
 from src.errors import UserError
+from src.metrics import SCORES
 from src.storage.checksum import CHECKSUM, distrust
 from src.storage.integrity import damage, holds
 
 AGAIN: Final = "Remove what is damaged and run its point again"
 _SHOWN: Final = 5  # files named in one sentence
+
+
+_RATE: Final[TypeAdapter[Any]] = TypeAdapter(FiniteFloat | None)
 
 
 class _Part(BaseModel):
@@ -62,6 +66,12 @@ class _Evaluated(_Part):
     failures: _Modes = _Modes()
     changed_from_fp: Mapping[str, FiniteFloat] = {}
     versus_fp: _Versus
+
+    @model_validator(mode="after")
+    def _has_rates_in_numbers(self) -> _Evaluated:
+        for name in (name for metric in SCORES for name in metric.described):
+            _RATE.validate_python((self.model_extra or {}).get(name), strict=True)
+        return self
 
 
 class _Profiled(_Part):

@@ -1,14 +1,16 @@
-"""Tables of word error rates: what is compared in rows and columns, a table for everything else that differs."""
+"""Tables of one metric: what is compared in rows and columns, a table for everything else that differs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Final, Literal
 
 import pandas as pd
 
 from src.errors import UserError, did_you_mean
+from src.metrics import METRICS, WER, Metric
 from src.reporting.collect import IDENTITY
 from src.reporting.escape import latex, markdown, spreadsheet
 from src.reporting.panels import differing, made_apart, rank, require_same_versions
@@ -27,15 +29,23 @@ _DAGGER: Final = {"markdown": "†", "latex": r"$^\dagger$"}
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of the columns of :func:`~src.reporting.collect.collect` that make rows and columns."""
+    """Names of the columns of :func:`~src.reporting.collect.collect` that make rows and columns, and fill the cells."""
 
     rows: str
     columns: str
+    metric: str = WER.name
 
     def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise UserError("metric", f"there is no {self.metric!r}", did_you_mean(self.metric, METRICS))
         for field, name in (("rows", self.rows), ("columns", self.columns)):
             if name not in IDENTITY[1:]:
                 raise UserError(field, f"{name!r} cannot be laid out", did_you_mean(name, IDENTITY[1:]))
+
+    @property
+    def shown(self) -> Metric:
+        """What cells hold."""
+        return METRICS[self.metric]
 
     @property
     def tables(self) -> list[str]:
@@ -46,19 +56,21 @@ class Layout:
 def render(points: pd.DataFrame, layout: Layout, form: Format) -> str:
     """All tables in one of the formats; ``csv`` is one line a point with every figure, for other programs.
 
-    Cells hold the WER with its 95 % interval, a star where the difference to full precision is significant, the
-    lowest of a column in bold. Points that differ in nothing but the seed share a cell: their mean and its sample
+    Cells hold the metric with its 95 % interval, a WER a star where its difference to full precision is significant;
+    the best of a column is bold. Points that differ in nothing but the seed share a cell: their mean and its sample
     standard deviation, and a star where every one's difference is significant. Tables with data sets as columns end in
     their unweighted mean. What may not be averaged (:mod:`src.reporting.panels`) stands side by side with a dagger, and
     the title says what differs.
 
     Raises:
-        UserError: points of different versions, or several points for one cell.
+        UserError: points of different versions, several points for one cell, or none that has the metric.
     """
     if form == "csv":
         ordered = points.sort_values([*layout.tables, layout.rows, layout.columns])
         return str(spreadsheet(ordered).to_csv(index=False))
     require_same_versions(points)
+    if points[layout.metric].isna().all():
+        raise UserError("metric", f"no record has a {layout.metric}", "Run the points again with all stages")
     return "\n\n".join(_titled(title, cells, form) for title, cells in _tables(points, layout, form)) + "\n"
 
 
@@ -66,6 +78,8 @@ def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tupl
     for names, group in points.groupby(layout.tables, sort=True):
         fp = sorted({f"{value:.2f}" for value in group["fp_wer"]})
         baseline = f" (fp {fp[0]})" if len(fp) == 1 else ""
+        if layout.shown is not WER:
+            baseline = f": {_ESCAPE[form](layout.shown.label)}"
         seeds = group.groupby([layout.rows, layout.columns]).size().max()
         spread = f", mean {_SPREAD[form]} standard deviation over {seeds} seeds" if seeds > 1 else ""
         metrics = set(group["metric"]) - {"WER"}
@@ -79,33 +93,37 @@ def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tupl
 
 def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
     same = points.groupby([layout.rows, layout.columns])
-    averages = {names: cell["wer"].mean() if not made_apart(cell) else float("nan") for names, cell in same}
-    wer = _ordered(pd.Series(averages).unstack().rename_axis(index=layout.rows))
-    text = pd.Series({names: _cell(cell, names, form) for names, cell in same}).unstack()
-    cells = text.reindex(index=wer.index, columns=wer.columns).rename_axis(index=layout.rows)
-    if layout.columns == "dataset" and len(wer.columns) > 1:
+    metric = layout.shown
+    averages = {names: cell[metric.name].mean() if not made_apart(cell) else float("nan") for names, cell in same}
+    figures = _ordered(pd.Series(averages).unstack().rename_axis(index=layout.rows))
+    text = pd.Series({names: _cell(cell, names, metric, form) for names, cell in same}).unstack()
+    cells = text.reindex(index=figures.index, columns=figures.columns).rename_axis(index=layout.rows)
+    if layout.columns == "dataset" and len(figures.columns) > 1:
         apart = {row for row, same in points.groupby(layout.rows) if made_apart(same)}
-        wer[_MEAN] = wer.mean(axis=1, skipna=False).mask(wer.index.isin(apart))
-        means = wer[_MEAN].map("{:.2f}".format).where(wer[_MEAN].notna(), None)
-        cells[_MEAN] = means.mask(wer.index.isin(apart), _DAGGER[form])
+        figures[_MEAN] = figures.mean(axis=1, skipna=False).mask(figures.index.isin(apart))
+        means = figures[_MEAN].map(metric.text).where(figures[_MEAN].notna(), None)
+        cells[_MEAN] = means.mask(figures.index.isin(apart), _DAGGER[form])
     for column in cells:
-        best = wer[column] == wer[column].min()
+        best = figures[column] == (figures[column].min() if metric.lower_is_better else figures[column].max())
         cells[column] = cells[column].mask(best, cells[column].map(_STRONG[form].format))
     return cells.fillna("-")
 
 
-def _cell(points: pd.DataFrame, names: Sequence[object], form: Format) -> str:
+def _cell(points: pd.DataFrame, names: Sequence[object], metric: Metric, form: Format) -> str:
     """What is known of the points of one cell: one, or one a seed."""
-    star = _STAR[form] if points["diff_significant"].all() else ""
-    if len(points) == 1:
-        [point] = points.to_dict("records")
-        return f"{point['wer']:.2f}{star} ({point['wer_low']:.1f}-{point['wer_high']:.1f})"
+    star = _STAR[form] if metric is WER and points["diff_significant"].all() else ""
+    figures = [float(value) for value in points[metric.name]]
+    if len(figures) == 1:
+        low, high = (points[name].iloc[0] for name in (*metric.described,)[1:]) if metric.counts else (None, None)
+        interval = "" if low is None or isnan(low) else f" ({low:.1f}-{high:.1f})"
+        return "-" if isnan(figures[0]) else f"{metric.text(figures[0])}{star}{interval}"
     others = [name for name in differing(points) if name not in _SEEDS]
     if others or points.duplicated(list(_SEEDS)).any():
         raise _several(points, names, others or ["fingerprint"])
     if made_apart(points):
-        return " / ".join(f"{wer:.2f}" for wer in points["wer"]) + _DAGGER[form]
-    return f"{points['wer'].mean():.2f}{star} {_SPREAD[form]} {points['wer'].std():.2f}"
+        return " / ".join(map(metric.text, figures)) + _DAGGER[form]
+    mean, spread = (metric.text(figure) for figure in (points[metric.name].mean(), points[metric.name].std()))
+    return f"{mean}{star} {_SPREAD[form]} {spread}"
 
 
 def _several(points: pd.DataFrame, names: Sequence[object], found: Sequence[str]) -> UserError:

@@ -84,9 +84,8 @@ def log_composite(record: dict[str, Any], tracker: Tracker) -> None:
     """The means, and one table row a member."""
     evaluated = record["results"]["evaluate"]
     difference = {f"versus_fp_{name}": value for name, value in evaluated["versus_fp"].items()}
-    plain = {name: value for name, value in evaluated.items() if name != "versus_fp"}
+    plain = {name: value for name, value in evaluated.items() if name != "versus_fp" and value is not None}
     tracker.log("evaluate", {"wbits": record["wbits"], **plain, **difference})
-    tracker.summary({name: evaluated[name] for name in ("wer", "wer_low", "wer_high")})
     rows = [
         [member["dataset"], *(member["results"]["evaluate"][column] for column in COLUMNS), run_id(member)]
         for member in record["members"]

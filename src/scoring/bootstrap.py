@@ -84,20 +84,24 @@ def blocks(ids: Sequence[str], speakers: Sequence[str | None]) -> Blocks:
     return Blocks("speaker", known, labels)
 
 
-def interval(
-    errors: ArrayLike, words: ArrayLike, samples: int, seed: int, labels: Sequence[Hashable] | None = None
-) -> tuple[float, float]:
-    """95% percentile interval of the pooled WER, in percent.
+def resampled_rates(
+    errors: Sequence[ArrayLike], words: ArrayLike, samples: int, seed: int, labels: Sequence[Hashable] | None = None
+) -> NDArray[np.float64]:
+    """Pooled error rates in percent of several systems, all on the same resamples: ``[systems, samples]``.
+
+    NaN on resamples without a word: not every utterance has every kind of word.
 
     Args:
-        errors: word errors per utterance, ``[utterances]``.
-        words: reference words per utterance, ``[utterances]``, each at least 1.
+        errors: word errors per utterance, ``[utterances]``, of each system.
+        words: reference words per utterance, ``[utterances]``.
         samples: number of resamples.
         seed: of the draws.
         labels: the block of each utterance; blocks are drawn whole. Without, each utterance is its own.
     """
-    totals = _resampled_totals(_pooled(_table(words, errors), labels), samples, seed)
-    return _percentiles(100.0 * totals[:, 1] / totals[:, 0])
+    totals = _resampled_totals(_pooled(_table(words, *errors, fewest=0), labels), samples, seed)
+    with np.errstate(invalid="ignore"):
+        rates: NDArray[np.float64] = 100.0 * totals[:, 1:].T / totals[:, :1].T
+    return rates
 
 
 def paired(
@@ -108,19 +112,20 @@ def paired(
     seed: int,
     labels: Sequence[Hashable] | None = None,
 ) -> PairedDifference:
-    """Difference of two systems' pooled WERs, both computed on the same resamples; arguments as in :func:`interval`.
+    """Difference of two systems' pooled WERs, both computed on the same resamples.
 
-    The p-value is twice the smaller share of resamples in which the difference is at most, or at least, zero (the
-    observed set counted as one more resample, so it is never 0).
+    Arguments as in :func:`resampled_rates`; every utterance has at least one word. The p-value is twice the smaller
+    share of resamples in which the difference is at most, or at least, zero (the observed set counted as one more
+    resample, so it is never 0).
     """
     table = _pooled(_table(words, errors_a, errors_b), labels)
     words_drawn, a, b = _resampled_totals(table, samples, seed).T
     observed_words, observed_a, observed_b = (int(total) for total in table.sum(axis=0))
     margins = a - b
-    low, high = _percentiles(100.0 * margins / words_drawn)
+    low, high = percentiles(100.0 * margins / words_drawn)
     fewer, more = int((margins < 0).sum()), int((margins > 0).sum())
     fewest = samples - max(fewer, more)
-    relative_low, relative_high = _percentiles(100.0 * margins / b) if b.all() else (None, None)
+    relative_low, relative_high = percentiles(100.0 * margins / b) if b.all() else (None, None)
     return PairedDifference(
         difference=100.0 * (observed_a - observed_b) / observed_words,
         low=low,
@@ -134,17 +139,18 @@ def paired(
     )
 
 
-def _percentiles(rates: NDArray[np.float64]) -> tuple[float, float]:
+def percentiles(rates: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of the 95 % interval."""
     low, high = np.percentile(rates, _PERCENTILES)
     return float(low), float(high)
 
 
-def _table(words: ArrayLike, *errors: ArrayLike) -> Totals:
-    """Columns words, errors of a, errors of b: ``[utterances, 2 or 3]``."""
+def _table(words: ArrayLike, *errors: ArrayLike, fewest: int = 1) -> Totals:
+    """Columns words, at least ``fewest`` each, errors of a, errors of b: ``[utterances, 2 or 3]``."""
     columns = [np.asarray(column, dtype=np.int64) for column in (words, *errors)]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1 or not len(columns[0]):
         raise ValueError(f"counts must be lists of one length, at least 1; got {[c.shape for c in columns]}")
-    if columns[0].min() < 1 or min(column.min() for column in columns) < 0:
+    if columns[0].min() < fewest or min(column.min() for column in columns) < 0:
         raise ValueError("every utterance needs at least one reference word and no negative count")
     return np.stack(columns, axis=1)
 
@@ -173,19 +179,3 @@ def _resampled_totals(table: Totals, samples: int, seed: int) -> Totals:
         for column in range(table.shape[1]):
             part[:, column] = table[:, column][drawn].sum(axis=1)
     return totals
-
-
-def resampled_rates(
-    errors: Sequence[ArrayLike], words: ArrayLike, samples: int, seed: int, labels: Sequence[Hashable] | None = None
-) -> NDArray[np.float64]:
-    """Pooled WERs in percent of several systems, all on the same resamples: ``[systems, samples]``.
-
-    Args:
-        errors: word errors per utterance of each system.
-        words: as in :func:`interval`, like the rest.
-        samples: number of resamples.
-        seed: of the draws.
-        labels: the block of each utterance.
-    """
-    totals = _resampled_totals(_pooled(_table(words, *errors), labels), samples, seed)
-    return 100.0 * totals[:, 1:].T / totals[:, :1].T

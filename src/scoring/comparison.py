@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from src.data.transcripts import Transcript, load_transcripts
-from src.scoring.bootstrap import Blocks, PairedDifference, blocks, interval, paired
+from src.scoring.bootstrap import Blocks, PairedDifference, blocks, paired
 from src.scoring.failure_modes import failures
 from src.scoring.legibility import Legibility, legibility
+from src.scoring.rates import mean_rates
 from src.scoring.sessions import joined
 from src.scoring.wer import WerResult, score
 from src.text.normalizers import Rules
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 WORST_COLUMNS = ("id", "reference", "hypothesis", "fp hypothesis", "errors", "fp errors")
 
-_COUNTS = ("wer", "cer", "substitutions", "deletions", "insertions", "words")
+_COUNTS = ("cer", "substitutions", "deletions", "insertions", "words")
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,18 @@ class Scored:
         """What the rules could not read."""
         return legibility(self.transcripts, self.rules)
 
+    def rates(self, samples: int, seed: int) -> dict[str, float | None]:
+        """The rates of :mod:`src.metrics` with their intervals; None where there are none."""
+        return mean_rates([self.scores.rates], [self.blocks.labels], samples, [seed])
+
     def figures(self, samples: int, seed: int) -> dict[str, Any]:
         """What a record says of one system: error rates with their interval, sizes and failures."""
-        scores, labels = self.scores, self.blocks.labels
-        low, high = interval(scores.utterance_errors, scores.utterance_words, samples, seed, labels)
+        scores = self.scores
         overall, by_duration = failures(self.transcripts, scores, self.rules)
         return {
             "metric": self.rules.metric,
             **{name: getattr(scores, name) for name in _COUNTS},
-            "wer_low": low,
-            "wer_high": high,
+            **self.rates(samples, seed),
             "resampled": self.blocks.unit,
             "speakers": self.blocks.speakers,
             "utterances": len(self.transcripts),

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from src.scoring.bootstrap import resampled_rates
+from src.scoring.bootstrap import percentiles, resampled_rates
+from src.scoring.rates import mean_rates
 from src.scoring.wer import WerResult
-
-_PERCENTILES = (2.5, 97.5)
 
 
 def mean_scores(
@@ -20,8 +19,8 @@ def mean_scores(
     labels: Sequence[Sequence[Hashable]],
     samples: int,
     seed: int,
-) -> dict[str, float | dict[str, float | bool]]:
-    """Mean WER and CER of a system, and how its mean WER differs from full precision's.
+) -> dict[str, Any]:
+    """Mean error rates of a system, and how its mean WER differs from full precision's.
 
     Every set counts the same, however many words it has. A resample of the bootstrap draws each set anew, independently
     of the others, so that the interval tells what the choice of utterances does to the mean, not what the choice of
@@ -30,40 +29,33 @@ def mean_scores(
     Args:
         own: the system's scores, one a set.
         fp: those of full precision, on the same utterances.
-        labels: the block of each utterance of each set; see :func:`~src.scoring.bootstrap.interval`.
+        labels: the block of each utterance of each set; see :func:`~src.scoring.bootstrap.resampled_rates`.
         samples: number of resamples.
         seed: of the draws.
 
     Returns:
-        ``wer``, ``cer``, ``fp_wer``, the ends ``wer_low`` and ``wer_high`` of the 95 % interval, and ``versus_fp``, the
-        paired difference with its interval and its two-sided p-value; rates in percent.
+        ``cer``, ``fp_wer``, the rates of :mod:`src.metrics` with their 95 % intervals, and ``versus_fp``, the paired
+        difference of the WER with its interval and its two-sided p-value; rates in percent.
     """
     rates = np.zeros((2, samples))
-    for number, (scores, base, blocks) in enumerate(zip(own, fp, labels, strict=True)):
+    seeds = [_seed_of(seed, number) for number in range(len(own))]
+    for scores, base, blocks, drawn in zip(own, fp, labels, seeds, strict=True):
         errors = (scores.utterance_errors, base.utterance_errors)
-        rates += resampled_rates(errors, scores.utterance_words, samples, _seed_of(seed, number), blocks) / len(own)
+        rates += resampled_rates(errors, scores.utterance_words, samples, drawn, blocks) / len(own)
     wer, fp_wer = (float(np.mean([each.wer for each in scores])) for scores in (own, fp))
-    low, high = _ends(rates[0])
     return {
-        "wer": wer,
         "cer": float(np.mean([each.cer for each in own])),
         "fp_wer": fp_wer,
-        "wer_low": low,
-        "wer_high": high,
+        **mean_rates([each.rates for each in own], labels, samples, seeds),
         "versus_fp": {"difference": wer - fp_wer, **_margin(rates[0] - rates[1])},
     }
 
 
 def _margin(margins: NDArray[np.float64]) -> dict[str, Any]:
-    low, high = _ends(margins)
+    low, high = percentiles(margins)
     fewest = min(int((margins <= 0).sum()), int((margins >= 0).sum()))
     p_value = min(1.0, 2.0 * (fewest + 1) / (len(margins) + 1))
     return {"low": low, "high": high, "p_value": p_value, "significant": not low <= 0 <= high}
-
-
-def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.percentile(values, _PERCENTILES)
-    return float(low), float(high)
 
 
 def _seed_of(seed: int, number: int) -> int:

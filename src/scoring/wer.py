@@ -5,15 +5,18 @@ For languages without spaces the words are characters (see :mod:`src.text.normal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
+from src.metrics import WER
+from src.metrics.word_errors import edits
+from src.scoring.rates import Ratio, counted
 from src.text.normalizers import Rules
 
 SCORER: Final = f"jiwer/{version('jiwer')}"
@@ -30,7 +33,7 @@ class WerResult:
         words: words of all references after normalisation.
         cer: the same over characters, in percent.
         utterance_edits: substitutions, deletions and insertions per utterance, int64 ``[utterances, 3]``.
-        utterance_words: reference words per utterance, int64 ``[utterances]``; their sum is ``words``.
+        rates: counts of the rates of :mod:`src.metrics` that there are, by name; that of ``wer`` is.
     """
 
     wer: float
@@ -40,13 +43,17 @@ class WerResult:
     words: int
     cer: float
     utterance_edits: Counts
-    utterance_words: Counts
+    rates: Mapping[str, Ratio]
 
     @property
     def utterance_errors(self) -> Counts:
         """Word errors per utterance, int64 ``[utterances]``; their sum is the numerator of ``wer``."""
-        errors: Counts = self.utterance_edits.sum(axis=1)
-        return errors
+        return self.rates[WER.name][0]
+
+    @property
+    def utterance_words(self) -> Counts:
+        """Reference words per utterance, int64 ``[utterances]``; their sum is ``words``."""
+        return self.rates[WER.name][1]
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str], rules: Rules) -> WerResult:
@@ -72,15 +79,6 @@ def score(references: Sequence[str], hypotheses: Sequence[str], rules: Rules) ->
         insertions=words.insertions,
         words=sum(map(len, words.references)),
         cer=100.0 * cer,
-        utterance_edits=np.array([_edits(chunks) for chunks in words.alignments], dtype=np.int64),
-        utterance_words=np.array([len(reference) for reference in words.references], dtype=np.int64),
+        utterance_edits=np.array([edits(chunks) for chunks in words.alignments], dtype=np.int64),
+        rates=counted(words, rules),
     )
-
-
-def _edits(chunks: Iterable[Any]) -> list[int]:
-    """Substitutions, deletions and insertions of one alignment; inserted words are counted in the hypothesis."""
-    counts = dict.fromkeys(("substitute", "delete", "insert", "equal"), 0)
-    for chunk in chunks:
-        reference, hypothesis = chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
-        counts[chunk.type] += hypothesis if chunk.type == "insert" else reference
-    return [counts["substitute"], counts["delete"], counts["insert"]]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from src.metrics import METRICS
 from src.text import languages
 
 _FULL: Final = 16
@@ -240,11 +241,17 @@ class ProfileSettings(Frozen):
     whisper_cpp: GgmlExport
 
 
+def _figure(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"there are {', '.join(METRICS)}")
+    return name
+
+
 class SweepSettings(Frozen):
-    """Which points of a sweep are submitted, and the figures that each returns to the sweeper; lower is better."""
+    """Which points of a sweep are submitted, and the figures that each returns to the sweeper."""
 
     only_missing: Annotated[bool, Field(strict=True)]
-    objectives: Annotated[tuple[Literal["wer", "disk_bytes", "memory_io_bytes", "bops"], ...], Field(min_length=1)]
+    objectives: Annotated[tuple[Annotated[str, AfterValidator(_figure)], ...], Field(min_length=1)]
 
 
 class TrackingSettings(Frozen):

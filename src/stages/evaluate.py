@@ -112,7 +112,6 @@ class Evaluate(Stage):
         figures = _flat({**result, "data": _counts(result["data"])})
         beside = {"wbits": point.settings.wbits, "processing_seconds": times["seconds"]}
         tracker.log(self.name, {**beside, **figures, **rtfx})
-        tracker.summary({name: result[name] for name in ("wer", "wer_low", "wer_high")})
         tracker.table(self.name, "failures_by_duration", *_by_duration(result["failures_by_duration"]))
         if result["probe"]:
             tracker.table(self.name, "probe", *_by_kind(result["probe"]["by_kind"], result["fp_probe"]["by_kind"]))

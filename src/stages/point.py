@@ -17,6 +17,7 @@ from src.errors import within
 from src.machine.provenance import machine
 from src.methods.base import Method
 from src.methods.build import build_method
+from src.metrics import RATES
 from src.models.loading import model_identity
 from src.scoring.wer import SCORER
 from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
@@ -171,6 +172,7 @@ class Point:
             normalizer=self.rules.name,
             scorer=SCORER,
             worst=WORST_UTTERANCES,
+            rates=[metric.name for metric in RATES],  # with one more, all are counted anew
         )
 
     @cached_property

@@ -64,7 +64,6 @@ class Profile(Stage):
         tracker.log(
             self.name, {k: value for k, value in {**result, **figures}.items() if isinstance(value, int | float)}
         )
-        tracker.summary({name: result[name] for name in ("memory_io_bytes", "bops")})
         columns = ["memory_io_bytes", "macs", "bops"]
         for table, breakdown in (("component", "breakdown"), ("phase", "phases")):
             parts = [result[f"{figure}_{breakdown}"] for figure in ("memory_io", "macs", "bops")]

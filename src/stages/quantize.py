@@ -84,7 +84,6 @@ class Quantize(Stage):
         """Size, mean errors, the layer table, and the model with its calibration as input."""
         result, entry = self.result(point), self.entry(point)
         tracker.log(self.name, summarize(result))
-        tracker.summary({"disk_bytes": result["disk_bytes"]})
         rows = [[*(row.get(column) for column in COLUMNS), "; ".join(row["notes"])] for row in result["layers"]]
         tracker.table(self.name, "layers", [*COLUMNS, "notes"], rows)
         uses = [f"calibration-{needed.fingerprint}" for needed in self.needs(point).values()]

@@ -85,7 +85,7 @@ class SearchSweeper(Sweeper):
         name = self._name(space)
         journal = self._folder / f"{name}.journal"
         with alone(journal):
-            study = open_study(journal, len(self._objectives), self._sampler, self._seed, self._batch)
+            study = open_study(journal, self._objectives, self._sampler, self._seed, self._batch)
             log.info("search %s: %d points are known of %d", name, len(known(study)), self._n_trials)
             self._list_known(study)
             returned = list(self._rounds(study, fixed, space))

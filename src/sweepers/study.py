@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from src.errors import UserError
+from src.metrics import METRICS
 from src.storage.journal import Journal
 from src.storage.locks import Lock
 
@@ -34,8 +35,8 @@ def alone(journal: Path) -> AbstractContextManager[Any]:
         raise UserError("hydra/sweeper", problem, "Wait for it, or choose another output_dir") from None
 
 
-def open_study(journal: Path, objectives: int, sampler: str, seed: int, batch: int) -> Study:
-    """The study that minimizes so many objectives, new or as it was left; interrupted trials are proposed again first.
+def open_study(journal: Path, objectives: Sequence[str], sampler: str, seed: int, batch: int) -> Study:
+    """The study of these objectives, new or as it was left; interrupted trials are proposed again first.
 
     Its file is a :class:`~src.storage.journal.Journal`: of a damaged one, only what came before the damage is taken up.
 
@@ -48,8 +49,8 @@ def open_study(journal: Path, objectives: int, sampler: str, seed: int, batch: i
 
     from src.sweepers.log import CheckedLog
 
-    storage = JournalStorage(CheckedLog(Journal(journal, {"objectives": objectives})))
-    directions = ["minimize"] * objectives
+    storage = JournalStorage(CheckedLog(Journal(journal, {"objectives": len(objectives)})))
+    directions = ["minimize" if METRICS[name].lower_is_better else "maximize" for name in objectives]
     study: Study = optuna.create_study(
         storage=storage, study_name=journal.stem, directions=directions, load_if_exists=True
     )

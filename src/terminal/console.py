@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from src.errors import UserError, unwritable
+from src.metrics import COSTS, SCORES, WER, Metric
 from src.storage.redaction import redact_text, without_secrets
 
 NAMES = ("model", "method", "bits", "dataset")
-FIGURES = ("WER", "95% CI", "vs fp", "MB", "I/O MB", "GBOP")  # WER in percent, its difference in points
+INTERVAL = ("95% CI", "vs fp")  # beside the WER; in percent and in points
 LEGEND = "* significant: the 95 % interval of the difference from fp leaves out zero. No star: not significant."
 PLACES = {"tracking", "output_dir", "stages", "export", "device"}  # settings that no figure of the table depends on
 TEXTS = 2  # columns of show_measured that are words
@@ -39,13 +40,14 @@ def show(records: Sequence[dict[str, Any]]) -> None:
     for name in apart:
         table.add_column(name, overflow="fold")
     metrics = sorted(filter(None, {_metric(record) for record in records}), reverse=True)
-    for figure in (", ".join(metrics) or FIGURES[0], *FIGURES[1:]):
+    beside = _beside(records)
+    for figure in (", ".join(metrics) or WER.heading, *INTERVAL, *(metric.heading for metric in beside)):
         table.add_column(figure, justify="right", no_wrap=True)
     for record in sorted(records, key=lambda record: (_metric(record) == "CER", _wer(record))):
         for member in record.get("members", ()):
-            table.add_row(*_row(member, [""] * len(apart), metrics))
+            table.add_row(*_row(member, [""] * len(apart), metrics, beside))
         values = [str(_flat(record.get("settings", {})).get(name, "-")) for name in apart]
-        table.add_row(*_row(record, values, metrics))
+        table.add_row(*_row(record, values, metrics, beside))
     console = _stdout()
     console.print(table)
     if any("evaluate" in record["results"] for record in records):
@@ -203,9 +205,15 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _row(record: dict[str, Any], apart: Sequence[str], metrics: Sequence[str]) -> list[str]:
+def _beside(records: Sequence[dict[str, Any]]) -> list[Metric]:
+    """What has a column beside the WER: costs, and those scores that some record has."""
+    scores = [each for each in SCORES if any(each.within(record["results"]) is not None for record in records)]
+    return [each for each in (*scores, *COSTS) if each.heading and each is not WER]
+
+
+def _row(record: dict[str, Any], apart: Sequence[str], metrics: Sequence[str], beside: Sequence[Metric]) -> list[str]:
     results = record["results"]
-    evaluated, profiled = results.get("evaluate"), results.get("profile")
+    evaluated = results.get("evaluate")
     cells = [record["model"], record["method"], _precision(record), record["dataset"]]
     if "members" in record:
         cells[-1] += f" (mean of {len(record['members'])})"
@@ -213,11 +221,7 @@ def _row(record: dict[str, Any], apart: Sequence[str], metrics: Sequence[str]) -
     scores = _scores(evaluated) if evaluated else ["-"] * 3
     if len(metrics) > 1 and _metric(record) == "CER":
         scores[0] += " CER"
-    cells += scores
-    size = results.get("quantize", {}).get("disk_bytes")
-    cells.append(f"{size / 1e6:.2f}" if size else "-")
-    cells += [f"{profiled['memory_io_bytes'] / 1e6:.1f}", f"{profiled['bops'] / 1e9:.0f}"] if profiled else ["-"] * 2
-    return cells
+    return [*cells, *scores, *(metric.text(metric.within(results)) for metric in beside)]
 
 
 def _precision(record: dict[str, Any]) -> str:
@@ -229,5 +233,5 @@ def _precision(record: dict[str, Any]) -> str:
 def _scores(evaluated: dict[str, Any]) -> list[str]:
     difference = evaluated["versus_fp"]
     significant = "*" if difference["significant"] else ""
-    interval = f"{evaluated['wer_low']:.2f}-{evaluated['wer_high']:.2f}"
-    return [f"{evaluated['wer']:.2f}", interval, f"{difference['difference']:+.2f}{significant}"]
+    wer, low, high = (WER.text(evaluated[name]) for name in WER.described)
+    return [wer, f"{low}-{high}", f"{difference['difference']:+.2f}{significant}"]

@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from src.metrics import METRICS as COMPARED
+
 HEADLINES: Final[Mapping[str, str]] = {
-    "wer": "word error rate, %; of a composite, the unweighted mean over its test sets",
-    "wer_low": "lower end of its 95 % bootstrap interval, %",
-    "wer_high": "upper end, %",
-    "disk_bytes": "size of the stored model, bytes",
-    "memory_io_bytes": "bytes moved for the reference utterance",
-    "bops": "bit operations of the reference utterance",
+    name: meaning for metric in COMPARED.values() if metric.heading for name, meaning in metric.described.items()
 }
+
+
+def _compared(stage: str) -> dict[str, str]:
+    own = (metric for metric in COMPARED.values() if metric.stage == stage)
+    return {name: meaning for metric in own for name, meaning in metric.described.items()}
+
 
 _CALIBRATE = {
     "clips": "calibration clips",
@@ -27,7 +30,7 @@ _CALIBRATE = {
     "tokens": "teacher tokens",
 }
 _QUANTIZE = {
-    "disk_bytes": HEADLINES["disk_bytes"],
+    **_compared("quantize"),
     "quantized_linears": "weights that were rounded",
     "mean_weight_error": "relative change by rounding (Frobenius norm), mean over the rounded weights",
     "mean_output_error": "relative error of their outputs on the calibration clips, mean; absent without such clips",
@@ -99,8 +102,7 @@ def _within(prefix: str, figures: Mapping[str, str], whose: str = "") -> dict[st
 
 _EVALUATE = {
     "wbits": "weight bits, beside the WER, so that a line plot can have them on its x axis",
-    **{name: HEADLINES[name] for name in ("wer", "wer_low", "wer_high")},
-    "cer": "character error rate, %",
+    **_compared("evaluate"),
     "substitutions": "words",
     "deletions": "words",
     "insertions": "words",
@@ -139,13 +141,11 @@ _PROFILE = {
     "parameters": "of the whole model",
     "quantized_parameters": "weights in fewer than 16 bits",
     "parameter_bytes": "all stored tensors",
-    "bits_per_weight": "stored bits a quantized weight, scales and zero points included",
-    "model_bits_per_weight": "the same over all parameters",
+    **_compared("profile"),
+    "model_bits_per_weight": "bits_per_weight over all parameters",
     "disk_bytes": HEADLINES["disk_bytes"],
-    "memory_io_bytes": HEADLINES["memory_io_bytes"],
     "activation_io_bytes": "upper bound for activations, not part of memory_io_bytes",
     "macs": "multiply-accumulates",
-    "bops": HEADLINES["bops"],
     "encoder_ms": "median time of the full-precision encoder",
     "token_ms": "median time of one full-precision decode step",
     "peak_memory_mib": "peak resident memory of the process",

@@ -83,13 +83,17 @@ class Tracker:
         self._attempt("updating the configuration", lambda run: _configure(run, told))
 
     def log(self, stage: str, metrics: Mapping[str, float | int | str]) -> None:
-        """Logs ``metrics`` as ``stage/name``, each one of :data:`METRICS`, and sets them in the run's summary."""
+        """Logs ``metrics`` as ``stage/name``, each one of :data:`METRICS`, and sets them in the run's summary.
+
+        There :data:`HEADLINES` are under their own names too.
+        """
         named = {f"{stage}/{name}": value for name, value in metrics.items()}
+        headlines = {name: value for name, value in metrics.items() if name in HEADLINES}
 
         def send(run: Run) -> None:
             require_known(named, METRICS)
             run.log(named)
-            run.summary.update(named)
+            run.summary.update(named | headlines)
 
         self._attempt(f"logging the metrics of {stage}", send)
 
@@ -174,15 +178,6 @@ class Tracker:
                 run.use_artifact(f"{name}:latest")
 
         self._attempt(f"declaring the use of {name}", send)
-
-    def summary(self, metrics: Mapping[str, float | int | str | None]) -> None:
-        """Sets the point's final numbers in the run's summary, under their own names: some of :data:`HEADLINES`."""
-
-        def send(run: Run) -> None:
-            require_known(metrics, HEADLINES)
-            run.summary.update(dict(metrics))
-
-        self._attempt("writing the summary", send)
 
     def _attempt(self, what: str, action: Callable[[Run], None]) -> None:
         """Applies ``action`` to the run, begun if need be; a failure is reported, not raised."""

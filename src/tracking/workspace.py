@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError
+from src.metrics import COSTS, WER
 from src.tracking.keys import HEADLINES, METRICS, TABLES, require_known
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ def _error_rates() -> Section:
 def _fronts() -> Section:
     from wandb_workspaces.workspaces import Section
 
-    costs = {"disk_bytes": "size", "memory_io_bytes": "memory traffic", "bops": "bit operations"}
-    panels = [_front(_headline(cost), title) for cost, title in costs.items()]
+    panels = [_front(cost.name, cost.label.partition(",")[0]) for cost in COSTS if cost.heading]
     return Section(name="Error rate against cost (Pareto front)", panels=panels, is_open=True)
 
 
@@ -91,7 +91,7 @@ def _front(cost: str, title: str) -> PanelTypes:
     return ScatterPlot(
         title=f"WER against {title}",
         x=SummaryMetric(cost),
-        y=SummaryMetric(_headline("wer")),
+        y=SummaryMetric(WER.name),
         z=Config("wbits"),  # the points' colour
         running_ymin=True,
     )
@@ -126,11 +126,6 @@ def _runs() -> Section:
 
     tables = [WeavePanelSummaryTable(table_name=_table(name)) for name in ("evaluate/worst", "evaluate/members")]
     return Section(name="Runs", panels=[RunComparer(diff_only="split"), *tables], is_open=True)
-
-
-def _headline(name: str) -> str:
-    require_known([name], HEADLINES)
-    return name
 
 
 def _figure(name: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
-from src.scoring.bootstrap import FEWEST_SPEAKERS, blocks, interval, paired
+from src.scoring.bootstrap import FEWEST_SPEAKERS, blocks, paired, percentiles, resampled_rates
 
 Counts = np.ndarray
 
@@ -14,6 +17,13 @@ def corpus(random: np.random.Generator, utterances: int, rate: float) -> tuple[C
     """Errors and words of utterances whose error rates scatter around ``rate``."""
     words = random.integers(3, 30, utterances)
     return random.binomial(words, random.beta(2, 2 / rate - 2, utterances)), words
+
+
+def interval(
+    errors: ArrayLike, words: ArrayLike, samples: int, seed: int, labels: Sequence[Hashable] | None = None
+) -> tuple[float, float]:
+    """Of one system's error rate, in percent."""
+    return percentiles(resampled_rates([errors], words, samples, seed, labels)[0])
 
 
 def test_no_errors_and_equal_rates_have_intervals_of_no_width() -> None:
@@ -222,4 +232,4 @@ def test_a_large_set_is_drawn_in_parts_of_bounded_size(monkeypatch: pytest.Monke
 )
 def test_counts_that_make_no_sense_are_refused(errors: list[int], words: list[int]) -> None:
     with pytest.raises(ValueError, match=r"counts must be|every utterance needs"):
-        interval(errors, words, 1_000, 0)
+        paired(errors, errors, words, 1_000, 0)

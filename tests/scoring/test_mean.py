@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from src.scoring.bootstrap import interval, paired
+from src.scoring.bootstrap import paired, percentiles, resampled_rates
 from src.scoring.mean import mean_scores
 from src.scoring.wer import WerResult
 
@@ -15,7 +15,8 @@ from src.scoring.wer import WerResult
 def scores(errors: np.ndarray, words: np.ndarray, cer: float = 3.0) -> WerResult:
     total = int(errors.sum())
     edits = np.stack([errors, 0 * errors, 0 * errors], axis=1)
-    return WerResult(100 * total / int(words.sum()), total, 0, 0, int(words.sum()), cer, edits, words)
+    rates = {"wer": (errors, words)}
+    return WerResult(100 * total / int(words.sum()), total, 0, 0, int(words.sum()), cer, edits, rates)
 
 
 def drawn(seed: int, utterances: int, rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +42,8 @@ def test_of_one_set_the_interval_is_that_of_the_set() -> None:
     (errors, words), worse = drawn(0, 400, 0.2), drawn(1, 400, 0.02)[0]
     own, fp = scores(errors + worse, words), scores(errors, words)
     found = mean([own], [fp], 4_000, 0)
-    assert (found["wer_low"], found["wer_high"]) == pytest.approx(interval(errors + worse, words, 4_000, 1), rel=0.03)
+    ends = percentiles(resampled_rates([errors + worse], words, 4_000, 1)[0])
+    assert (found["wer_low"], found["wer_high"]) == pytest.approx(ends, rel=0.03)
     alone = paired(errors + worse, errors, words, 4_000, 1)
     assert versus_fp(found)["low"] == pytest.approx(alone.low, rel=0.1)
     assert versus_fp(found)["high"] == pytest.approx(alone.high, rel=0.1)

@@ -16,12 +16,12 @@ SPACE = Space({"wbits": ["2", "3", "4", "8"], "method": ["rtn", "gptq"]}, {})
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_was_found_is_known_and_what_was_interrupted_comes_first(tmp_path: Path, sampler: str) -> None:
-    study = open_study(tmp_path / "a.journal", 2, sampler, seed=0, batch=2)
+    study = open_study(tmp_path / "a.journal", ["wer", "disk_bytes"], sampler, seed=0, batch=2)
     done, running = study.ask(), study.ask()
     points = [SPACE.suggest(trial) for trial in (done, running)]
     study.tell(done, (5.0, 100.0))
 
-    later = open_study(tmp_path / "a.journal", 2, sampler, seed=0, batch=2)
+    later = open_study(tmp_path / "a.journal", ["wer", "disk_bytes"], sampler, seed=0, batch=2)
     assert known(later) == {point_of(points[0]): (5.0, 100.0)}
     assert SPACE.suggest(later.ask()) == points[1]
     for _ in range(6):  # the sampler itself proposes
@@ -33,7 +33,7 @@ def test_what_was_found_is_known_and_what_was_interrupted_comes_first(tmp_path: 
 @pytest.mark.parametrize("damage", ["edited", "foreign"])
 def test_figures_that_were_tampered_with_are_not_known(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "a.journal"
-    study = open_study(file, 1, "random", seed=0, batch=2)
+    study = open_study(file, ["wer"], "random", seed=0, batch=2)
     for figure in (5.0, 7.0):
         trial = study.ask()
         SPACE.suggest(trial)
@@ -41,7 +41,7 @@ def test_figures_that_were_tampered_with_are_not_known(tmp_path: Path, damage: s
     content = file.read_bytes()
     assert content.count(b"[7.0]") == 1
     file.write_bytes(content.replace(b"[7.0]", b"[1.0]") if damage == "edited" else b"{" + content)
-    later = open_study(file, 1, "random", seed=0, batch=2)
+    later = open_study(file, ["wer"], "random", seed=0, batch=2)
     assert sorted(known(later).values()) == ([(5.0,)] if damage == "edited" else [])
     later.tell(later.ask(), 2.0)
 
@@ -59,4 +59,4 @@ def test_a_study_is_one_process_s_at_a_time(tmp_path: Path) -> None:
 def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[search\]'"):
-        open_study(tmp_path / "a.journal", 1, "tpe", seed=0, batch=2)
+        open_study(tmp_path / "a.journal", ["wer"], "tpe", seed=0, batch=2)

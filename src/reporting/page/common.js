@@ -28,18 +28,13 @@ const fixed = (value, digits, unit = 1) => (known(value) ? (value / unit).toFixe
 const signed = (value) => (known(value) ? (value >= 0 ? "+" : "−") + Math.abs(value).toFixed(2) : "–");
 const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const metrics = (points) => [...new Set(points.map((point) => point.metric))].sort().reverse().join(", "); // WER, CER
+const told = ({ name, digits, scale }, point) => fixed(point[name], digits, scale);
 const star = (point) => (point.diff_significant ? "*" : "");
 const share = (point, edit) => (known(point[edit]) && point.words ? (100 * point[edit]) / point.words : null);
 const title = (point) => `${point.model}, ${point.series} ${point.bits}, ${point.dataset}`;
 const rowsOf = (point) => data.transcripts[point.fingerprint] || [];
 
-const COSTS = {
-  disk_bytes: { label: "File, MB", unit: 1e6, digits: 2 },
-  memory_io_bytes: { label: "Memory I/O, MB", unit: 1e6, digits: 1 },
-  bops: { label: "Bit operations, G", unit: 1e9, digits: 0 },
-  bits_per_weight: { label: "Bits per weight", unit: 1, digits: 2 },
-  wbits: { label: "Weight bits", unit: 1, digits: 0 },
-};
+const COSTS = {}; // what the plot may have on its x axis: costs among the metrics, and the weight bits
 const FILTERS = { model: "Model", dataset: "Test set", method: "Method", bits: "Bits" };
 
 function passes(point) {

@@ -46,6 +46,8 @@ function hide(...names) {
 
 function start() {
   data = JSON.parse(byId("data").textContent);
+  for (const metric of data.metrics) if (metric.cost) COSTS[metric.name] = metric;
+  COSTS.wbits = { label: "Weight bits", scale: 1 };
   byId("summary").textContent = `${plural(data.points.length, "point")}, ${plural(data.failures.length, "failure")}.`;
   byId("notes").replaceChildren(...data.notes.map((note) => make("li", {}, note)));
   byId("notes").hidden = !data.notes.length;
@@ -55,7 +57,7 @@ function start() {
     showTranscripts();
     return;
   }
-  addVersions();
+  addColumns();
   showFilters();
   refresh();
   byId("filters").addEventListener("submit", (event) => event.preventDefault());

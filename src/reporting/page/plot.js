@@ -34,7 +34,7 @@ function scales(points, width, height) {
   const wide = Math.min(...errors) > 0 && Math.max(...errors) > 4 * Math.min(...errors);
   const log = state.log === null ? wide : state.log && Math.min(...errors) > 0;
   byId("log").checked = log;
-  const unit = COSTS[state.cost].unit;
+  const unit = COSTS[state.cost].scale;
   const costs = points.map((p) => p[state.cost] / unit);
   const pad = (Math.max(...costs) - Math.min(...costs)) * 0.05 || 1;
   const low = Math.min(...points.map((p) => p.wer_low), ...errors);
@@ -64,8 +64,8 @@ function grid(svg, { x, y }, width, height) {
 function about(point) {
   const lines = [title(point), `${point.metric} ${fixed(point.wer, 2)} % (${fixed(point.wer_low, 2)} to ${fixed(point.wer_high, 2)})`];
   lines.push(`against fp ${signed(point.diff)} (${signed(point.diff_low)} to ${signed(point.diff_high)})${point.diff_significant ? ", significant" : ", not significant"}`);
-  for (const each of ["disk_bytes", "memory_io_bytes", "bops"])
-    if (known(point[each])) lines.push(`${COSTS[each].label}: ${fixed(point[each], COSTS[each].digits, COSTS[each].unit)}`);
+  for (const each of data.metrics)
+    if (each.cost && each.heading && known(point[each.name])) lines.push(`${each.label}: ${told(each, point)}`);
   if (known(point.changed_transcripts)) lines.push(`${point.changed_transcripts} of ${plural(point.utterances, "transcript")} changed`);
   return lines.join("\n");
 }

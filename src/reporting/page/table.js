@@ -2,7 +2,7 @@
 
 const percent = (edit) => ({ number: true, value: (p) => share(p, edit), text: (p) => fixed(share(p, edit), 1) });
 const count = (name) => ({ number: true, value: (p) => p[name], text: (p) => (known(p[name]) ? String(p[name]) : "–") });
-const cost = (name) => ({ number: true, value: (p) => p[name], text: (p) => fixed(p[name], COSTS[name].digits, COSTS[name].unit) });
+const between = (p, name) => (known(p[`${name}_low`]) ? ` (${fixed(p[`${name}_low`], 1)}–${fixed(p[`${name}_high`], 1)})` : "");
 const named = (name) => ({ number: false, value: (p) => data.orders[name].indexOf(p[name]), text: (p) => p[name] });
 
 const COLUMNS = {
@@ -10,11 +10,10 @@ const COLUMNS = {
   dataset: { label: "Test set", ...named("dataset") },
   series: { label: "Method", number: false, value: (p) => data.series.findIndex((each) => each.name === p.series), text: (p) => p.series },
   bits: { label: "Bits", ...named("bits") },
-  wer: { label: "WER %", number: true, value: (p) => p.wer, text: (p) => `${fixed(p.wer, 2)} (${fixed(p.wer_low, 1)}–${fixed(p.wer_high, 1)})${metrics(data.points) === p.metric ? "" : ` ${p.metric}`}` },
+  wer: { label: "WER %", number: true, value: (p) => p.wer, text: (p) => `${fixed(p.wer, 2)}${between(p, "wer")}${metrics(data.points) === p.metric ? "" : ` ${p.metric}`}` },
   diff: { label: "vs fp", number: true, value: (p) => p.diff, text: (p) => signed(p.diff) + star(p), style: (p) => (p.diff_significant ? (p.diff > 0 ? "worse" : "better") : null) },
-  disk_bytes: { label: "MB", ...cost("disk_bytes") },
-  memory_io_bytes: { label: "I/O MB", ...cost("memory_io_bytes") },
-  bops: { label: "GBOP", ...cost("bops") },
+};
+const FAILURES = {
   substitutions: { label: "S", ...percent("substitutions") },
   deletions: { label: "D", ...percent("deletions") },
   insertions: { label: "I", ...percent("insertions") },
@@ -25,9 +24,15 @@ const COLUMNS = {
 };
 const VERSIONS = { data: "Data", weights: "Weights", normalizer: "Normalizer", scorer: "Scorer", schema: "Schema", code: "Code", commit: "Commit", packages: "Packages", machine: "Machine" };
 
-// What differs among the points is told in columns of its own, so that nothing is compared unawares.
-function addVersions() {
+// Metrics that are known, and what differs among the points, so that nothing is compared unawares.
+function addColumns() {
   COLUMNS.wer.label = `${metrics(data.points) || "WER"} %`;
+  for (const metric of data.metrics) {
+    const { name, heading, cost } = metric;
+    if (!COLUMNS[name] && heading && data.points.some((p) => known(p[name])))
+      COLUMNS[name] = { label: cost ? heading : `${heading} %`, number: true, value: (p) => p[name], text: (p) => told(metric, p) + between(p, name) };
+  }
+  Object.assign(COLUMNS, FAILURES);
   for (const [name, label] of Object.entries(VERSIONS)) {
     const perName = new Map();
     for (const point of data.points) {

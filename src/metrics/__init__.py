@@ -1,0 +1,37 @@
+"""The figures by which points are compared, each declared once.
+
+Scores and their means, W&B, objectives of searches, the tables of console and report, plots and page read this list. A
+rate over a test set is one more file here that counts it and one more line; what a stage's result holds anyway is the
+line alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from src.metrics.metric import Counts, Metric
+from src.metrics.word_errors import WER
+
+CER: Final = Metric("cer", "evaluate", "%", "character error rate", "CER, %", "", 2)
+_SIZE: Final = Metric("disk_bytes", "quantize", "bytes", "size of the stored model", "file, MB", "MB", 2, 1e6)
+_IO: Final = Metric(
+    "memory_io_bytes", "profile", "bytes", "moved for the reference utterance", "memory I/O, MB", "I/O MB", 1, 1e6
+)
+_BOPS: Final = Metric(
+    "bops", "profile", "bit operations", "of the reference utterance", "bit operations, G", "GBOP", 0, 1e9
+)
+_STORED: Final = Metric(
+    name="bits_per_weight",
+    stage="profile",
+    unit="bits",
+    meaning="stored for a quantized weight, scales and zero points included",
+    label="bits per weight",
+    heading="",
+    digits=2,
+)
+METRICS: Final = {metric.name: metric for metric in (WER, CER, _SIZE, _IO, _BOPS, _STORED)}
+SCORES: Final = [metric for metric in METRICS.values() if metric.stage == "evaluate"]
+COSTS: Final = [metric for metric in METRICS.values() if metric.stage != "evaluate"]
+RATES: Final = [metric for metric in SCORES if metric.counts]
+
+__all__ = ["CER", "COSTS", "METRICS", "RATES", "SCORES", "WER", "Counts", "Metric"]
