@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from src.metrics.metric import Counts, Metric
+from src.metrics.rare_words import RARE_WORDS
 from src.metrics.word_errors import WER
 
 CER: Final = Metric("cer", "evaluate", "%", "character error rate", "CER, %", "", 2)
@@ -29,7 +30,7 @@ _STORED: Final = Metric(
     heading="",
     digits=2,
 )
-METRICS: Final = {metric.name: metric for metric in (WER, CER, _SIZE, _IO, _BOPS, _STORED)}
+METRICS: Final = {metric.name: metric for metric in (WER, RARE_WORDS, CER, _SIZE, _IO, _BOPS, _STORED)}
 SCORES: Final = [metric for metric in METRICS.values() if metric.stage == "evaluate"]
 COSTS: Final = [metric for metric in METRICS.values() if metric.stage != "evaluate"]
 RATES: Final = [metric for metric in SCORES if metric.counts]
