@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from src.errors import UserError
+from src.records import Record
 from src.terminal import console
 
 _DESCRIPTION = """\
@@ -33,7 +33,7 @@ def main() -> None:
     with console.plain_errors():
         found, notes = read_records(options.outputs)
         sys.stderr.write("".join(f"{note}\n" for note in notes))
-        records = _chosen((each for each in found if "members" not in each), options.filters)  # a member has its own
+        records = _chosen((each for each in found if not each.members), options.filters)  # a member has its own
         for path in plot_distributions(records, options.to or options.outputs / "distributions"):
             print(path)
 
@@ -50,13 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(records: Iterable[Mapping[str, Any]], filters: Iterable[str]) -> list[Mapping[str, Any]]:
+def _chosen(records: Iterable[Record], filters: Iterable[str]) -> list[Record]:
     chosen = list(records)
     for text in filters:
         column, _, patterns = text.partition("=")
         if column not in _FILTERS:
             raise UserError("filter", f"{text!r} is not column=value", f"Columns are {', '.join(_FILTERS)}")
-        chosen = [each for each in chosen if any(fnmatchcase(each[column], one) for one in patterns.split(","))]
+        named = patterns.split(",")
+        chosen = [each for each in chosen if any(fnmatchcase(getattr(each, column), one) for one in named)]
         if not chosen:
             raise UserError(
                 "filter", f"{column} matches no record with {patterns!r}", "Leave the filter out to see all"

@@ -19,7 +19,7 @@ FLOORS = (
     ("text", "storage", "lowbit"),
     ("metrics",),
     ("settings",),
-    ("machine",),
+    ("machine", "records"),
     ("data",),
     ("models", "scoring"),
     ("quant",),

@@ -135,13 +135,13 @@ def separate(record: Mapping[str, Any]) -> dict[str, Made]:
     return {name: [_nested({**common, **place}) for place in places] for name, places in stages.items()}
 
 
-def differing(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """In which fields of their ``provenance`` the results of these records differ, among them and within one.
+def differing(told: Iterable[Mapping[str, Any]]) -> list[str]:
+    """In which fields the results of records differ whose ``provenance`` is given, among them and within one.
 
     A commit that changed no code is no difference.
     """
-    told = (separate(record.get("provenance", {})) for record in records)
-    every = {f"{number} {name}": places for number, each in enumerate(told) for name, places in each.items()}
+    each_apart = (separate(each) for each in told)
+    every = {f"{number} {name}": places for number, each in enumerate(each_apart) for name, places in each.items()}
     return [field for field in combined(every)["differ"] if field not in ("commit", "dirty")]
 
 

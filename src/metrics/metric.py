@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jiwer import WordOutput
@@ -49,11 +49,6 @@ class Metric:
         low, high = f"{self.name}_low", f"{self.name}_high"
         ends = {low: f"lower end of its 95 % bootstrap interval, {self.unit}", high: f"upper end, {self.unit}"}
         return {self.name: f"{self.meaning}, {self.unit}", **(ends if self.counts else {})}
-
-    def within(self, results: Mapping[str, Any]) -> float | None:
-        """The figure in the results of a record, by stage; None where it was not made."""
-        figure: float | None = results.get(self.stage, {}).get(self.name)
-        return figure
 
     def text(self, figure: float | None) -> str:
         """For people, in the unit that is shown; a dash where it is not known."""

@@ -11,6 +11,7 @@ import pandas as pd
 from src.errors import UserError, did_you_mean
 from src.machine.provenance import PACKAGES, separate
 from src.metrics import METRICS
+from src.records import Evaluated, Record
 
 IDENTITY: Final = ("fingerprint", "model", "method", "bits", "wbits", "abits", "kvbits", "group_size", "dataset")
 VERSIONS: Final = ("schema", "normalizer", "scorer")  # scores of different ones are never shown in one table
@@ -25,7 +26,7 @@ _UNSCORED: Final = ("prompt", "decoded_cost", "profile", "latency", "measure", "
 _COMMIT: Final = 12  # characters of a digest or commit that are shown
 
 
-def collect(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def collect(records: Sequence[Record]) -> pd.DataFrame:
     """Every evaluated point of :func:`~src.reporting.reading.read_records`, a row each.
 
     Columns are the point's names and bits, the figures of :mod:`src.metrics` (where ``metric`` is CER, what is called
@@ -37,8 +38,8 @@ def collect(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Raises:
         UserError: none was evaluated.
     """
-    single = [record for record in records if "members" not in record]  # means are made of the points here
-    rows = [_row(record) for record in single if "evaluate" in record["results"]]
+    single = [record for record in records if not record.members]  # means are made of the points here
+    rows = [_row(record, record.results.evaluate) for record in single if record.results.evaluate]
     if not rows:
         problem = f"none of the {len(records)} records was evaluated"
         raise UserError("outputs", problem, "Run the same points with stages=[evaluate,profile]")
@@ -70,35 +71,31 @@ def choose(points: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
     return points
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    results = record["results"]
-    scores = results["evaluate"]
-    versus_fp = {
-        "diff" if name == "difference" else f"diff_{name}": value for name, value in scores["versus_fp"].items()
-    }
+def _row(record: Record, scores: Evaluated) -> dict[str, Any]:
+    versions = {"schema": record.schema_, **dict(record.versions)}
+    versus_fp = {"diff" if name == "difference" else f"diff_{name}": value for name, value in scores.versus_fp}
     return {
-        **dict(_flat(record["settings"])),
-        **{name: record[name] for name in IDENTITY},
-        **{name: str({**record, **record["versions"]}[name]) for name in VERSIONS},
-        "data": _data(record),
-        "weights": _weights(record["versions"]["model"]),
+        **dict(_flat(record.settings)),
+        **{name: getattr(record, name) for name in IDENTITY},
+        **{name: str(versions[name]) for name in VERSIONS},
+        "data": _data(record, scores),
+        "weights": _weights(record.versions.model),
         **_made(record),
-        "metric": scores.get("metric", "WER"),
-        **{name: results.get(each.stage, {}).get(name) for each in METRICS.values() for name in each.described},
-        **{name: scores[name] for name in SCORES},
+        "metric": scores.metric,
+        **{name: figure for each in METRICS.values() for name, figure in record.results.figures(each).items()},
+        **{name: getattr(scores, name) for name in (*SCORES, *EDITS)},
         **versus_fp,
-        **{name: scores.get(name) for name in EDITS},
-        **{name: scores.get("failures", {}).get(name) for name in MODES},
-        "transcripts": record.get("transcripts"),
-        **{f"changed_{name}": value for name, value in scores.get("changed_from_fp", {}).items()},
+        **{name: getattr(scores.failures, name) for name in MODES},
+        "transcripts": record.transcripts,
+        **{f"changed_{name}": value for name, value in scores.changed_from_fp.items()},
     }
 
 
-def _made(record: Mapping[str, Any]) -> dict[str, str]:
+def _made(record: Record) -> dict[str, str]:
     """Where what the score rests on was made; several values stand side by side."""
     scored = {
         name: places
-        for name, places in separate(record.get("provenance", {})).items()
+        for name, places in separate(record.provenance).items()
         if name not in _UNSCORED and not name.startswith("measure")
     }
     places = [place for each in scored.values() for place in each]
@@ -126,13 +123,12 @@ def _machine(place: Mapping[str, Any]) -> str | None:
     return f"{place['processor']}{device}, {place.get('threads')} threads"
 
 
-def _data(record: Mapping[str, Any]) -> str:
+def _data(record: Record, scores: Evaluated) -> str:
     """What was transcribed, as far as a record can tell: two of them that differ are not of the same utterances."""
-    scores, settings = record["results"]["evaluate"], record["settings"]["dataset"]
-    subset = record.get("subset")
-    drawn = f"seed_{record.get('seed')}" if subset is not None else ""
-    size = [f"{scores[name]}_{name}" for name in ("utterances", "words") if name in scores]
-    return "_".join(filter(None, (settings.get("revision"), *size, drawn)))  # a word that a filter can name
+    drawn = "" if record.subset is None else f"seed_{record.seed}"
+    size = (f"{scores.utterances}_utterances", f"{scores.words}_words")
+    parts = (record.settings["dataset"].get("revision"), *size, drawn)
+    return "_".join(filter(None, parts))  # a word that a filter can name
 
 
 def _weights(identity: Mapping[str, Any]) -> str:

@@ -20,10 +20,10 @@ def compared(
     Raises:
         UserError: the transcripts are not of the same utterances.
     """
-    settings = evaluated[0].record["settings"]
+    settings = evaluated[0].record.settings
     samples = settings["evaluate"]["bootstrap_samples"] if samples is None else samples
     seed = settings["seed"] if seed is None else seed
-    rules = Rules.named(str(evaluated[0].record["versions"]["normalizer"]))
+    rules = Rules.named(evaluated[0].record.versions.normalizer)
     systems = [scored(each.folder / "transcripts.jsonl", rules) for each in evaluated]
     base = systems[0]
     for each, system in zip(evaluated, systems, strict=True):
@@ -35,7 +35,7 @@ def compared(
     speakers = f"{base.blocks.speakers} speakers" if base.blocks.unit == "speaker" else "utterances"
     unit = "characters" if rules.by_characters else "words"
     about = (
-        f"{evaluated[0].record['dataset']}: {len(base.transcripts)} utterances, {base.scores.words} {unit}. "
+        f"{evaluated[0].record.dataset}: {len(base.transcripts)} utterances, {base.scores.words} {unit}. "
         f"Differences are to the first record; 95 % intervals are of {samples} resamples of {speakers}, seed {seed}."
     )
     return [each.name for each in evaluated], rows, about
@@ -49,8 +49,8 @@ def _column(each: Evaluated, own: Scored, base: Scored, samples: int, seed: int)
     scores, utterances = own.scores, len(own.transcripts)
     rates = own.rates(samples, seed)
     cells = {
-        "model": each.record["model"],
-        "method": f"{each.record['method']} {each.record['bits']}",
+        "model": each.record.model,
+        "method": f"{each.record.method} {each.record.bits}",
         f"{own.rules.metric}, %": WER.interval_text(rates),
         "S / D / I": f"{scores.substitutions} / {scores.deletions} / {scores.insertions}",
         **({} if own.rules.by_characters else {CER.label: CER.text(scores.cer)}),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from src.errors import UserError
+from src.records import Layer, Record
 from src.reporting import canvas
 from src.reporting.marks import COLOURS
 from src.reporting.marks import SHAPES as MARKERS
@@ -40,11 +41,11 @@ class _QuantizedModel:
     """One quantized model: its layer table, and the original model's inputs by link."""
 
     label: str
-    layers: Sequence[Mapping[str, Any]]
+    layers: Sequence[Layer]
     inputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-def plot_distributions(records: Iterable[Mapping[str, Any]], folder: Path) -> list[Path]:
+def plot_distributions(records: Iterable[Record], folder: Path) -> list[Path]:
     """Writes PNG files about the quantized models of ``records``, and returns their paths.
 
     For every model ``distributions-MODEL.png``: kurtosis, peak and outlier channels (see
@@ -57,14 +58,15 @@ def plot_distributions(records: Iterable[Mapping[str, Any]], folder: Path) -> li
         UserError: no record holds figures of this kind.
     """
     models: dict[str, dict[str, list[_QuantizedModel]]] = {}
-    for record in sorted(records, key=lambda each: (each["method"], each["bits"])):
-        layers = [row for row in record["results"].get("quantize", {}).get("layers", ()) if "weight_sqnr_db" in row]
+    for record in sorted(records, key=lambda each: (each.method, each.bits)):
+        made = record.results
+        layers = [row for row in made.quantize.layers if row.weight_distribution] if made.quantize else []
         if not layers:
             continue
-        inputs = record["results"].get("calibrate", {}).get("distributions", {})
-        points = models.setdefault(record["model"], {}).setdefault(record["bits"], [])
+        inputs = made.calibrate.distributions if made.calibrate else {}
+        points = models.setdefault(record.model, {}).setdefault(record.bits, [])
         if all(point.layers != layers for point in points):  # the same model on another test set
-            points.append(_QuantizedModel(record["method"], layers, inputs))
+            points.append(_QuantizedModel(record.method, layers, inputs))
     if not models:
         problem = "no record tells how its weights are distributed: nothing was rounded, or an older version did it"
         raise UserError("outputs", problem, "Run the points again with another output_dir")
@@ -85,10 +87,10 @@ def _shapes(model: str, points: Sequence[_QuantizedModel]) -> Figure:
     """A row a figure; weights on the left, inputs on the right."""
     linears = _linears(points)
     drawn, axes = _figure(f"{model}: what is hard to quantize, linear by linear", len(SHAPES), 2, linears)
-    weights = {point.label: {row["linear"]: row["weight_distribution"] for row in point.layers} for point in points}
+    weights = {point.label: {row.linear: row.weight_distribution or {} for row in point.layers} for point in points}
     inputs = _original_inputs(points)
     inputs |= {
-        point.label: {row["linear"]: row["input_distribution"] for row in point.layers if row["input_distribution"]}
+        point.label: {row.linear: row.input_distribution for row in point.layers if row.input_distribution}
         for point in points
     }
     series: list[str] = []
@@ -115,7 +117,7 @@ def _noise(title: str, points: Sequence[_QuantizedModel]) -> Figure:
     for row, (noise, label) in enumerate(NOISE.items()):
         axis = axes[row][0]
         for number, point in enumerate(points):
-            by_linear = {each["linear"]: each[noise] for each in point.layers}
+            by_linear = {each.linear: getattr(each, noise) for each in point.layers}
             _line(axis, [by_linear.get(each) for each in linears], number)
         axis.set_ylabel(label)
         if not any(line.get_ydata().size for line in axis.lines):
@@ -126,7 +128,7 @@ def _noise(title: str, points: Sequence[_QuantizedModel]) -> Figure:
 def _original_inputs(points: Sequence[_QuantizedModel]) -> dict[str, dict[str, Any]]:
     """What the linears of the original model read, by linear; empty where no calibration told."""
     for point in points:
-        found = {row["linear"]: point.inputs[row["link"]] for row in point.layers if row["link"] in point.inputs}
+        found = {row.linear: point.inputs[row.link] for row in point.layers if row.link and row.link in point.inputs}
         if found:
             return {ORIGINAL: found}
     return {}
@@ -158,7 +160,7 @@ def _joined(names: Sequence[str]) -> str:
 
 def _linears(points: Sequence[_QuantizedModel]) -> list[str]:
     """Linears of all points in execution order, those of blocks first."""
-    names = dict.fromkeys(row["linear"] for point in points for row in point.layers)
+    names = dict.fromkeys(row.linear for point in points for row in point.layers)
     return sorted(names, key=lambda name: _BLOCK.search(name) is None)
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from src.records import read_record
+
 _NAMED: Final = ("fingerprint", "model", "method", "bits", "dataset", "seed", "overrides")
 _TOLD: Final = ("stage", "reason", "kind", "traceback", "log", "time")
 
@@ -36,7 +38,7 @@ def _failure(path: Path) -> dict[str, Any]:
 
 def _mended(output_dir: Path, failure: dict[str, Any]) -> bool:
     try:
-        record = json.loads((output_dir / "records" / f"{failure['fingerprint']}.json").read_text(encoding="utf-8"))
-        return bool(set(failure["stages"]) <= set(record["results"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_record(output_dir / "records" / f"{failure['fingerprint']}.json")
+        return record.results.stages.issuperset(failure["stages"])
+    except (ValueError, TypeError):
         return False

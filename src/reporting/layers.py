@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from src.records import read_record
 from src.reporting import canvas
 from src.reporting.panels import Panel, rank
 
@@ -43,9 +43,9 @@ def layer_errors(output_dir: Path, panels: Iterable[Panel]) -> pd.DataFrame:
 
 
 def _layers(record: Path) -> Iterator[Mapping[str, Any]]:
-    if record.exists():
-        for row in json.loads(record.read_text(encoding="utf-8"))["results"].get("quantize", {}).get("layers", ()):
-            yield {"linear": row["linear"], **{error: row.get(error) for error in ERRORS}}
+    quantized = read_record(record).results.quantize if record.exists() else None
+    for row in quantized.layers if quantized else ():
+        yield {"linear": row.linear, **{error: getattr(row, error) for error in ERRORS}}
 
 
 def sensitivity(errors: pd.DataFrame, error: str) -> Iterator[tuple[str, Figure]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.reporting.reading import read_record
+from src.records import Record, read_record
 from src.scoring.wer import SCORER
 from src.storage.store import Entry
 from src.text.normalizers import Rules
@@ -21,7 +21,7 @@ class Evaluated:
     """A record, what its transcripts are of, and the folder they are in."""
 
     name: str
-    record: dict[str, Any]
+    record: Record
     dataset: dict[str, Any]
     folder: Path
 
@@ -35,12 +35,12 @@ def find(name: str, output_dir: Path) -> Evaluated:
     path = _path(name, output_dir)
     root = path.resolve().parent.parent if path.parent.name == "records" else output_dir
     record = _read(path)
-    if "members" in record:
-        names = ", ".join(member["fingerprint"] for member in record["members"])
+    if record.members:
+        names = ", ".join(member.fingerprint for member in record.members)
         raise UserError("record", f"{path} is a mean over test sets", f"Compare its members: {names}")
-    if "evaluate" not in record.get("results", {}) or "transcripts" not in record:
+    if record.results.evaluate is None or record.transcripts is None:
         raise UserError("record", f"{path} tells of no scored transcripts", RUN_AGAIN)
-    folder = root / "cache" / "transcripts" / record["transcripts"]
+    folder = root / "cache" / "transcripts" / record.transcripts
     try:
         key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -48,7 +48,7 @@ def find(name: str, output_dir: Path) -> Evaluated:
     if not key or not Entry(root / "cache", "transcripts", key).is_complete():
         problem = f"the transcripts of {path} are absent or damaged ({folder})"
         raise UserError("record", problem, f"{RUN_AGAIN}, or name with --output-dir the folder they are in")
-    return Evaluated(record["fingerprint"], record, key["dataset"], folder)
+    return Evaluated(record.fingerprint, record, key["dataset"], folder)
 
 
 def _path(name: str, output_dir: Path) -> Path:
@@ -66,7 +66,7 @@ def _path(name: str, output_dir: Path) -> Path:
     raise UserError("record", problem, "Name a record's file, or set --output-dir to where the point was run")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Record:
     try:
         return read_record(path)
     except ValueError as error:
@@ -79,9 +79,9 @@ def require_comparable(base: Evaluated, other: Evaluated) -> None:
     Raises:
         UserError: test set, subset, its seed, normalizer or scorer differ.
     """
-    rules = Rules.named(str(base.record["versions"]["normalizer"]))
+    rules = Rules.named(base.record.versions.normalizer)
     for name, installed in (("normalizer", rules.name), ("scorer", SCORER)):
-        versions = [str(each.record["versions"][name]) for each in (base, other)]
+        versions = [getattr(each.record.versions, name) for each in (base, other)]
         if set(versions) != {installed}:
             told = f"{base.name} was scored with {versions[0]}, {other.name} with {versions[1]}; here is {installed}"
             remedy = "Score both again with what is installed: stages=[evaluate]"
@@ -96,11 +96,11 @@ def require_comparable(base: Evaluated, other: Evaluated) -> None:
 def _difference(base: Evaluated, other: Evaluated) -> tuple[str, tuple[str, str]]:
     """The first setting in which two test sets differ, and both values in words."""
     a, b = base.record, other.record
-    if a["dataset"] != b["dataset"]:
-        return "dataset", (a["dataset"], b["dataset"])
-    if a["subset"] != b["subset"]:
-        return "dataset.limit", (f"{a['subset'] or 'all'} utterances", f"{b['subset'] or 'all'} utterances")
-    if a["subset"] is not None and a["seed"] != b["seed"]:
-        return "seed", (f"a subset drawn with seed {a['seed']}", f"one drawn with seed {b['seed']}")
+    if a.dataset != b.dataset:
+        return "dataset", (a.dataset, b.dataset)
+    if a.subset != b.subset:
+        return "dataset.limit", (f"{a.subset or 'all'} utterances", f"{b.subset or 'all'} utterances")
+    if a.subset is not None and a.seed != b.seed:
+        return "seed", (f"a subset drawn with seed {a.seed}", f"one drawn with seed {b.seed}")
     keys = [key for key in {**base.dataset, **other.dataset} if base.dataset.get(key) != other.dataset.get(key)]
-    return "dataset", (a["dataset"], f"another {', '.join(keys)} of it")
+    return "dataset", (a.dataset, f"another {', '.join(keys)} of it")

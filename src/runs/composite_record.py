@@ -8,6 +8,7 @@ from typing import Any
 
 from src.errors import UserError
 from src.machine.provenance import Made, combined, separate
+from src.records import Evaluated, Member, Record
 from src.scoring.comparison import scored
 from src.scoring.mean import mean_scores
 from src.stages.base import RESULT, obtain, read_json
@@ -21,7 +22,7 @@ COLUMNS = ("wer", "wer_low", "wer_high", "fp_wer", "words")
 SHOWN = ("fingerprint", "model", "method", "bits", "dataset", "results")  # of a member
 
 
-def build_composite_record(name: str, points: Sequence[Point], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def build_composite_record(name: str, points: Sequence[Point], records: Sequence[Record]) -> Record:
     """A record in the form of a point's, with ``members``: what is shown of theirs.
 
     The model is the same for all members, and so are its size, its cost and what was measured of it. ``evaluate`` holds
@@ -32,32 +33,33 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
     Raises:
         UserError: the members were evaluated, but transcripts that their mean needs are no longer stored.
     """
-    first = records[0]
+    first = records[0].plain
     results = {stage: first["results"][stage] for stage in ("quantize", "profile") if stage in first["results"]}
     if "profile" in results:
         results["profile"] = {**results["profile"], "decoded": None}  # each member has its own
-    if all("evaluate" in record["results"] for record in records):
-        evaluated = [record["results"]["evaluate"] for record in records]
-        sums = {figure: sum(each[figure] for each in evaluated) for figure in SUMS}
-        results["evaluate"] = {"metric": evaluated[0]["metric"], **_mean(points), **sums}
+    evaluated = [record.results.evaluate for record in records if record.results.evaluate]
+    if len(evaluated) == len(records):
+        sums = {figure: sum(getattr(each, figure) for each in evaluated) for figure in SUMS}
+        results["evaluate"] = {"metric": evaluated[0].metric, **_mean(points), **sums}
     own = {"evaluate", "others"}  # of a member: how fast it was decoded, and what is not of this machine
-    subsets = {record["subset"] for record in records}
-    return {
+    subsets = {record.subset for record in records}
+    plain = {
         **{field: value for field, value in first.items() if field != "transcripts"},  # each member has its own
         "fingerprint": composite_fingerprint(name, points),
         "dataset": name,
         "subset": subsets.pop() if len(subsets) == 1 else None,
         "results": results,
-        "members": [{field: record[field] for field in SHOWN} for record in records],
+        "members": [{field: record.plain[field] for field in SHOWN} for record in records],
         "measured": {name: figures for name, figures in first["measured"].items() if name not in own},
         "times": {},
-        "entries": _shared([record["entries"] for record in records]),
+        "entries": _shared([record.entries for record in records]),
         "provenance": combined(_made(records)),
         "settings": {
             **first["settings"],
-            "dataset": {"name": name, "members": [record["dataset"] for record in records]},
+            "dataset": {"name": name, "members": [record.dataset for record in records]},
         },
     }
+    return Record.of(plain)
 
 
 def _shared(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -65,14 +67,14 @@ def _shared(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in each[0].items() if all(other.get(name) == value for other in each)}
 
 
-def _made(records: Sequence[Mapping[str, Any]]) -> dict[str, Made]:
+def _made(records: Sequence[Record]) -> dict[str, Made]:
     """Where the results of all members were made: what they share once, the others by member."""
-    entries = _shared([record["entries"] for record in records])
+    entries = _shared([record.entries for record in records])
     found: dict[str, Made] = {}
     for record in records:
-        for name, places in separate(record["provenance"]).items():
+        for name, places in separate(record.provenance).items():
             shared = name.partition(".")[0] in entries
-            found[name if shared else f"{record['dataset']}/{name}"] = places
+            found[name if shared else f"{record.dataset}/{name}"] = places
     return found
 
 
@@ -80,21 +82,20 @@ def composite_fingerprint(name: str, points: Sequence[Point]) -> str:
     return fingerprint({"composite": name, "members": [point.fingerprint for point in points]})
 
 
-def log_composite(record: dict[str, Any], tracker: Tracker) -> None:
+def log_composite(record: Record, evaluated: Evaluated, tracker: Tracker) -> None:
     """The means, and one table row a member."""
-    evaluated = record["results"]["evaluate"]
-    difference = {f"versus_fp_{name}": value for name, value in evaluated["versus_fp"].items()}
-    plain = {name: value for name, value in evaluated.items() if name != "versus_fp" and value is not None}
-    tracker.log("evaluate", {"wbits": record["wbits"], **plain, **difference})
+    difference = {f"versus_fp_{name}": value for name, value in evaluated.versus_fp}
+    plain = {name: value for name, value in evaluated if isinstance(value, int | float | str)}
+    tracker.log("evaluate", {"wbits": record.wbits, **plain, **difference})
     rows = [
-        [member["dataset"], *(member["results"]["evaluate"][column] for column in COLUMNS), run_id(member)]
-        for member in record["members"]
+        [member.dataset, *(getattr(member.results.evaluate, column) for column in COLUMNS), run_id(member)]
+        for member in record.members
     ]
     tracker.table("evaluate", "members", ["dataset", *COLUMNS, "run"], rows)
 
 
-def run_id(record: Mapping[str, Any]) -> str:
-    return f"{record['method']}-{record['bits']}-{record['fingerprint']}"
+def run_id(record: Member) -> str:
+    return f"{record.method}-{record.bits}-{record.fingerprint}"
 
 
 def mean_entry(points: Sequence[Point]) -> Entry:

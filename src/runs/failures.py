@@ -22,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import FULL, UserError
+from src.records import read_whole
 from src.settings import BIT_WIDTHS, FULL_PRECISION
-from src.storage.checksum import RECORD, read_checked
+from src.storage.checksum import RECORD
 from src.storage.redaction import redact
 from src.storage.store import fingerprint, write_atomic, write_json
 
@@ -143,9 +144,9 @@ def came_out(point: Mapping[str, Any], job: JobPaths, since: int) -> bool:
             return True
     name = _point_of(job, point["fingerprint"])
     try:
-        record = read_checked(job.output_dir / "records" / f"{name}.json")
-        return set(point["settings"]["stages"]) <= set(record["results"])
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_whole(job.output_dir / "records" / f"{name}.json")
+        return record.results.stages.issuperset(point["settings"]["stages"])
+    except (ValueError, KeyError, TypeError):
         return False
 
 

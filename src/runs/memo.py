@@ -23,11 +23,11 @@ from src.errors import UserError
 from src.machine.provenance import gpus, processor
 from src.models.formats import source_files
 from src.models.source import resolve_source
+from src.records import Record, read_whole
 from src.runs import attempt
 from src.runs.records import RECORD, present, save_record
 from src.settings import DatasetSettings, ModelSettings, Settings
 from src.settings.composite import Composite, members
-from src.storage.checksum import read_checked
 from src.storage.digest import sha256_file, source
 from src.storage.integrity import holds, state
 from src.storage.store import Entry, Store, write_json
@@ -46,7 +46,7 @@ _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 SCORING = ("jiwer", "whisper-normalizer")  # packages whose versions are part of fingerprints
 
 
-def stored_record(study: Settings | Composite) -> dict[str, Any] | None:
+def stored_record(study: Settings | Composite) -> Record | None:
     """The record of a study with a note, whose results are all intact; None where it has to be looked at closely."""
     note = _note(study)
     made = None if note is None else _vouched(note)
@@ -58,7 +58,7 @@ def stored_record(study: Settings | Composite) -> dict[str, Any] | None:
     try:
         if any(sha256_file(folder / f"{name}.json") != digest for name, digest in made["records"].items()):
             return None
-        return read_checked(folder / f"{made['record']}.json")
+        return read_whole(folder / f"{made['record']}.json")
     except (OSError, ValueError):
         return None
 
@@ -78,7 +78,7 @@ def remember(study: Settings | Composite, points: Sequence[Point], name: str, en
     try:
         folder = note.root.parent / "records"
         names = sorted({name, *(point.fingerprint for point in points)})
-        files = [folder / f"{each}.json" for each in names if read_checked(folder / f"{each}.json")]
+        files = [folder / f"{each}.json" for each in names if read_whole(folder / f"{each}.json")]
         records = {file.stem: sha256_file(file) for file in files}
         states = {str(entry.path.relative_to(note.root)): state(entry.path) for entry in found}
     except (OSError, ValueError):  # changed meanwhile
@@ -88,21 +88,20 @@ def remember(study: Settings | Composite, points: Sequence[Point], name: str, en
         note.obtain(lambda folder: write_json(folder / NOTE, made), anew=True)
 
 
-def list_finished(sweep: Path, number: int, record: dict[str, Any]) -> None:
+def list_finished(sweep: Path, number: int, record: Record) -> None:
     """Puts a record into the sweep's folder, so that its table shows a point that is not submitted again."""
-    write_json(sweep / f"finished_{number}" / RECORD, record)
+    write_json(sweep / f"finished_{number}" / RECORD, record.plain)
 
 
-def found_again(study: Settings | Composite) -> dict[str, Any] | None:
+def found_again(study: Settings | Composite) -> Record | None:
     """The record of a finished study, shown and put into the job's folder as if it had been run."""
     record = stored_record(study)
     if record is None:
         return None
     output, job = Path(members(study)[0].output_dir), Path(HydraConfig.get().runtime.output_dir)
-    for member in record.get("members", ()):
-        stored = json.loads((output / "records" / f"{member['fingerprint']}.json").read_text(encoding="utf-8"))
-        save_record(stored, output, job / member["dataset"])
-    attempt.identify(record["fingerprint"], members(study)[0], record["provenance"])
+    for member in record.members:
+        save_record(read_whole(output / "records" / f"{member.fingerprint}.json"), output, job / member.dataset)
+    attempt.identify(record.fingerprint, members(study)[0], record.provenance)
     log.info("finished before; nothing is computed")
     present(record, save_record(record, output, job))
     return record

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -16,6 +15,7 @@ from hydra.types import RunMode
 from src.errors import UserError
 from src.machine.process import prepare
 from src.machine.provenance import here
+from src.records import Record, read_whole
 from src.runs import attempt
 from src.runs.composite_record import build_composite_record, composite_fingerprint, log_composite, run_id
 from src.runs.foundation import discard_damaged, foundation
@@ -26,7 +26,6 @@ from src.settings.composite import Composite, members
 from src.stages import ALL_STAGES
 from src.stages.base import RESULT, Stage
 from src.stages.point import Point, open_point
-from src.storage.checksum import read_checked
 from src.storage.digest import sha256_once
 from src.storage.redaction import redact
 from src.storage.store import Entry, fingerprint
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 _COMPOSITE = {"stage": "composite"}
 
 
-def run(study: Settings | Composite) -> dict[str, Any]:
+def run(study: Settings | Composite) -> Record:
     """Runs one point, or one for each test set of a composite; returns its record, or that of their mean.
 
     Raises:
@@ -59,7 +58,7 @@ def run(study: Settings | Composite) -> dict[str, Any]:
     return record
 
 
-def finished(study: Settings | Composite) -> dict[str, Any] | None:
+def finished(study: Settings | Composite) -> Record | None:
     """The record of a study whose chosen stages are all stored; None where something is left to do.
 
     Times of another machine will do: whoever asks may be where none of the points would run.
@@ -74,21 +73,17 @@ def finished(study: Settings | Composite) -> dict[str, Any] | None:
     names = {name, *(point.fingerprint for point in points)}
     folder = Path(points[0].settings.output_dir) / "records"
     try:
-        record = {each: read_checked(folder / f"{each}.json") for each in names}[name]
-    except (OSError, ValueError):
+        record = {each: read_whole(folder / f"{each}.json") for each in names}[name]
+    except ValueError:
         return None
-    if points[0].settings.profile.runtimes and not _tells_runtimes(record):
+    timed = record.measured.runtimes or record.measured.others.get("runtimes")
+    if points[0].settings.profile.runtimes and not timed:
         return None
     _remember(study, points, record)  # so that it is found at once from now on
     return record
 
 
-def _tells_runtimes(record: Mapping[str, Any]) -> bool:
-    measured = record.get("measured", {})
-    return bool(measured.get("runtimes") or measured.get("others", {}).get("runtimes"))
-
-
-def _remember(study: Settings | Composite, points: Sequence[Point], record: dict[str, Any]) -> None:
+def _remember(study: Settings | Composite, points: Sequence[Point], record: Record) -> None:
     """Leaves a note, where all times are of this machine, and the tracker has been told of everything.
 
     Else the next run of these points tries again.
@@ -97,10 +92,10 @@ def _remember(study: Settings | Composite, points: Sequence[Point], record: dict
         return
     marks = _marks(points, record)
     if all(mark.is_complete() for mark in marks):
-        remember(study, points, record["fingerprint"], [*foundation(points), *marks])
+        remember(study, points, record.fingerprint, [*foundation(points), *marks])
 
 
-def _run_composite(name: str, points: Sequence[Point], job_dir: Path) -> dict[str, Any]:
+def _run_composite(name: str, points: Sequence[Point], job_dir: Path) -> Record:
     """Runs the members one after the other and saves their records; returns the record of their mean."""
     records = []
     for point in points:
@@ -112,7 +107,7 @@ def _run_composite(name: str, points: Sequence[Point], job_dir: Path) -> dict[st
     return record
 
 
-def _run_point(point: Point, job_dir: Path) -> dict[str, Any]:
+def _run_point(point: Point, job_dir: Path) -> Record:
     """Runs the chosen stages of one point; returns its record."""
     with _telling(point, _run_info(point, job_dir)) as told:
         for stage in _stages(point):
@@ -123,7 +118,7 @@ def _run_point(point: Point, job_dir: Path) -> dict[str, Any]:
             if stage.name not in point.refused:
                 told.once(_mark(point, point.fingerprint, _result(stage, point)), stage.name, partial(stage.log, point))
         record = build_record(point)
-        made = {"provenance": record["provenance"]}
+        made = {"provenance": record.provenance}
         told.once(_provenance_mark(point, record), "provenance", lambda tracker: tracker.config(made))
     return record
 
@@ -213,30 +208,31 @@ def _result(stage: Stage, point: Point) -> dict[str, str]:
     return {"stage": entry.fingerprint, "result": sha256_once(entry.path / RESULT)}
 
 
-def _marks(points: Sequence[Point], record: dict[str, Any]) -> list[Entry]:
+def _marks(points: Sequence[Point], record: Record) -> list[Entry]:
     """All that the tracker has to be told of these points; nothing where there is none."""
     marks = [_mark(point, point.fingerprint, _result(stage, point)) for point in points for stage in _stages(point)]
-    if "members" in record and "evaluate" in record["results"]:
-        marks.append(_mark(points[0], record["fingerprint"], _COMPOSITE))
-    if "members" not in record:
+    if record.members and record.results.evaluate:
+        marks.append(_mark(points[0], record.fingerprint, _COMPOSITE))
+    if not record.members:
         marks.append(_provenance_mark(points[0], record))
     return [mark for mark in marks if mark is not None]
 
 
-def _provenance_mark(point: Point, record: Mapping[str, Any]) -> Entry | None:
-    return _mark(point, record["fingerprint"], {"stage": "provenance", "result": fingerprint(record["provenance"])})
+def _provenance_mark(point: Point, record: Record) -> Entry | None:
+    return _mark(point, record.fingerprint, {"stage": "provenance", "result": fingerprint(record.provenance)})
 
 
-def _log_composite(record: dict[str, Any], point: Point, info: RunInfo) -> None:
+def _log_composite(record: Record, point: Point, info: RunInfo) -> None:
     """Logs the means and one table row a member as a run of their own, once."""
-    if "evaluate" not in record["results"]:
+    evaluated = record.results.evaluate
+    if evaluated is None:
         return
-    label = f"{record['model']}-{record['method']}-{record['bits']}-{record['dataset']}"
-    tags = (*info.tags[:-1], record["dataset"])
-    config = {**info.config, **record["settings"], "provenance": record["provenance"]}
+    label = f"{record.model}-{record.method}-{record.bits}-{record.dataset}"
+    tags = (*info.tags[:-1], record.dataset)
+    config = {**info.config, **record.settings, "provenance": record.provenance}
     info = replace(info, id=run_id(record), name=label, job_type="composite", tags=tags, config=config)
     with _telling(point, info) as told:
-        told.once(_mark(point, record["fingerprint"], _COMPOSITE), "composite", partial(log_composite, record))
+        told.once(_mark(point, record.fingerprint, _COMPOSITE), "composite", partial(log_composite, record, evaluated))
 
 
 def _mark(point: Point, run: str, what: Mapping[str, str]) -> Entry | None:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from src.machine.provenance import Made, made, separate
+from src.records import Record
 from src.stages import ALL_STAGES
 from src.stages.base import RESULT, read_json
 from src.stages.decoding import speed
@@ -44,12 +45,12 @@ class Parts:
     made: dict[str, Made] = field(default_factory=dict)
 
 
-def found_parts(point: Point, held: Mapping[str, Any] | None) -> Parts:
+def found_parts(point: Point, held: Record | None) -> Parts:
     """All parts of a point's record, read or kept from the one that is ``held``; of what is lost, the log tells.
 
     Times are told in their place where this machine measured them. Others that the record held are under ``others``.
     """
-    parts, kept = Parts(), _Held(held if held is not None and _is_sound(held) else {})
+    parts, kept = Parts(), _Held(held)
     for name, entry, read in _read(point):
         if entry.is_complete():
             _put(parts, name, read())
@@ -79,16 +80,6 @@ def _read(point: Point) -> Iterator[tuple[str, Entry, Callable[[], Any]]]:
         yield stage.name, stage.entry(point), partial(stage.result, point)
     yield DECODED, point.decoded_cost, lambda: read_json(point.decoded_cost.path / RESULT)["decoded"]
     yield "transcripts", point.transcripts, partial(speed, point)
-
-
-def _is_sound(record: Mapping[str, Any]) -> bool:
-    """Whether a record has the form of one, as far as parts of it may be kept."""
-    sections = [record.get(name) for name in ("results", "measured", "times", "entries", "provenance")]
-    if not all(isinstance(each, dict) for each in sections):
-        return False
-    parts = [*record["results"].values(), *record["times"].values()]
-    others = record["measured"].get("others", {})
-    return all(isinstance(each, dict) for each in (*parts, others, record["provenance"].get("stages")))
 
 
 def _put(parts: Parts, name: str, figures: Any) -> None:
@@ -135,12 +126,12 @@ def _tell(parts: Parts, name: str, entry: Entry, kept: _Held) -> None:
 
 
 class _Held:
-    def __init__(self, record: Mapping[str, Any]) -> None:
-        self._record = record
-        self._made = separate(record.get("provenance", {}))
-        self.entries: Mapping[str, str] = record.get("entries", {})
-        self.times: Mapping[str, Any] = record.get("times", {})
-        self.others: Mapping[str, list[Any]] = record.get("measured", {}).get("others", {})
+    def __init__(self, record: Record | None) -> None:
+        self._record = {} if record is None else record.plain
+        self._made = {} if record is None else separate(record.provenance)
+        self.entries = {} if record is None else record.entries
+        self.times = {} if record is None else record.times
+        self.others = {} if record is None else record.measured.others
 
     def has(self, name: str, entry: Entry) -> bool:
         return self.entries.get(name) == entry.fingerprint and self.tells(name)

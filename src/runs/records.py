@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from hydra.types import RunMode
 
 from src.machine.provenance import combined
 from src.models.families import family_of
+from src.records import Record, read_whole
 from src.settings import BIT_WIDTHS, Settings
-from src.storage.checksum import CHECKSUM, read_checked, with_checksum
+from src.storage.checksum import CHECKSUM, with_checksum
 from src.storage.checksum import RECORD as RECORD
 from src.storage.redaction import redact, without_secrets
 from src.storage.store import write_json
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 _CIRCUMSTANCES = {"times", "measured", "entries", "provenance", "settings", CHECKSUM}
 
 
-def build_record(point: Point) -> dict[str, Any]:
+def build_record(point: Point) -> Record:
     """The record of all stages whose results are stored; what is no longer, it keeps of the record that is there.
 
     ``entries`` names the stored results that it tells of, and ``provenance`` where each was made. What was not measured
@@ -43,10 +45,10 @@ def build_record(point: Point) -> dict[str, Any]:
     from src.stages.point import SCHEMA
 
     settings = point.settings
-    parts = found_parts(point, trusted_record(_path(Path(settings.output_dir), point.fingerprint)))
+    parts = found_parts(point, _trusted(_path(Path(settings.output_dir), point.fingerprint)))
     results = parts.results
     layers = results.get("quantize", {}).get("layers", [])
-    return {
+    plain = {
         "fingerprint": point.fingerprint,
         "schema": SCHEMA,
         "model": settings.model.name,
@@ -69,6 +71,7 @@ def build_record(point: Point) -> dict[str, Any]:
         "provenance": combined(parts.made),
         "settings": redact(settings.model_dump(mode="json", exclude={"sweep"})),  # says nothing of this point
     }
+    return Record.of(plain)
 
 
 def protocol(settings: Settings) -> dict[str, Any]:
@@ -85,21 +88,21 @@ def protocol(settings: Settings) -> dict[str, Any]:
     }
 
 
-def save_record(record: dict[str, Any], output_dir: Path, job_dir: Path) -> Path:
+def save_record(record: Record, output_dir: Path, job_dir: Path) -> Path:
     """Writes the record under its fingerprint, and into the job's own folder for the sweep's table.
 
     A record that is there already, undamaged, and holds the same stays as it is. Both carry a digest of their content:
     see :mod:`src.storage.checksum`.
     """
-    path = _path(output_dir, record["fingerprint"])
-    record = with_checksum(json.loads(without_secrets(json.dumps(record))))  # of what will be written
-    if not _holds(path, record):
-        write_json(path, record)
-    write_json(job_dir / RECORD, record)
+    path = _path(output_dir, record.fingerprint)
+    written = with_checksum(json.loads(without_secrets(json.dumps(record.plain))))
+    if not _holds(path, written):
+        write_json(path, written)
+    write_json(job_dir / RECORD, written)
     return path
 
 
-def present(record: dict[str, Any], path: Path) -> None:
+def present(record: Record, path: Path) -> None:
     """Shows a record that is not part of a sweep as tables, and says where it is stored."""
     if HydraConfig.get().mode is RunMode.RUN:
         console.show([record])
@@ -107,12 +110,11 @@ def present(record: dict[str, Any], path: Path) -> None:
     log.info("record: %s", path)
 
 
-def trusted_record(path: Path) -> dict[str, Any] | None:
+def _trusted(path: Path) -> Record | None:
     """A stored record as it was written; None where there is none that can be trusted."""
-    try:
-        return read_checked(path)
-    except (OSError, ValueError):
-        return None
+    with suppress(ValueError):
+        return read_whole(path)
+    return None
 
 
 def _path(output_dir: Path, name: str) -> Path:
@@ -121,11 +123,11 @@ def _path(output_dir: Path, name: str) -> Path:
 
 def _holds(path: Path, record: dict[str, Any]) -> bool:
     """Whether the file is whole, and has what the record says of its point and what was measured for it."""
-    try:
-        held = read_checked(path)
-    except FileNotFoundError:
+    if not path.exists():
         return False
-    except (OSError, ValueError) as error:
+    try:
+        held = read_whole(path).plain
+    except ValueError as error:
         log.warning("the record %s cannot be trusted (%s): it is written again", path, error)
         return False
     timed, own = ({**each.get("measured", {}), "refused": None} for each in (held, record))  # a reason is of one run

@@ -113,10 +113,11 @@ def _jobs(folder: Path) -> list[Path]:
 
 def _show_points(folder: Path, jobs: Sequence[Path]) -> tuple[int, list[dict[str, Any]]]:
     """Prints the points that have a record and those that failed; returns how many have one, and the failures."""
+    from src.records import read_record
     from src.runs.records import RECORD
     from src.terminal import console
 
-    found = [json.loads((job / RECORD).read_text(encoding="utf-8")) for job in jobs if (job / RECORD).exists()]
+    found = [read_record(job / RECORD) for job in jobs if (job / RECORD).exists()]
     failed = {job: json.loads((job / FAILURE).read_text(encoding="utf-8")) for job in jobs if (job / FAILURE).exists()}
     if found:
         console.show(found)

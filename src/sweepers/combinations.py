@@ -6,7 +6,6 @@ import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from src.errors import UserError
 from src.machine.interrupts import held
+from src.records import Record
 from src.runs.memo import list_finished, stored_record
 from src.settings.composite import from_hydra
 
@@ -63,7 +63,7 @@ class OnlyMissing(Launcher):
         log.info("%d of %d points are finished and not submitted again", finished, len(job_overrides))
         return self._launcher.launch(missing, initial_job_idx) if missing else []
 
-    def _record(self, overrides: Sequence[str]) -> dict[str, Any] | None:
+    def _record(self, overrides: Sequence[str]) -> Record | None:
         """The record of a job that is finished; a mistake in its settings is left to the job to tell."""
         composed = copy.deepcopy(self._loader.load_sweep_config(self._config, list(overrides)))
         with read_write(composed), open_dict(composed):

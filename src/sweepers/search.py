@@ -6,9 +6,9 @@ where an interrupted one stopped, and a larger ``n_trials`` goes further.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError, did_you_mean
+from src.records import read_record
 from src.runs.memo import list_finished
 from src.runs.records import RECORD
 from src.storage.secret_references import without_secrets_in
@@ -147,9 +148,8 @@ class SearchSweeper(Sweeper):
         """Puts what was found before into the table of the sweep."""
         for trial in study.get_trials(deepcopy=False):
             record = Path(self._config.output_dir) / "records" / f"{trial.user_attrs.get('record')}.json"
-            if record.exists():
-                found = json.loads(record.read_text(encoding="utf-8"))
-                list_finished(Path(self._config.hydra.sweep.dir), trial.number, found)
+            with suppress(ValueError):  # none is stored, or what is cannot be shown
+                list_finished(Path(self._config.hydra.sweep.dir), trial.number, read_record(record))
 
     def _save_config(self) -> None:
         folder = Path(self._config.hydra.sweep.dir)
@@ -187,4 +187,4 @@ def _record(result: JobReturn) -> str:
     """Fingerprint of the job's record."""
     assert result.hydra_cfg is not None  # set by whatever ran the job
     path = Path(str(result.hydra_cfg.hydra.runtime.output_dir)) / RECORD
-    return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+    return read_record(path).fingerprint

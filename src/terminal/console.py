@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import select
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from src.errors import UserError, unwritable
 from src.metrics import COSTS, SCORES, WER, Metric
+from src.records import Member, Record, Results
 from src.storage.redaction import redact_text, without_secrets
 
 NAMES = ("model", "method", "bits", "dataset")
@@ -26,7 +28,7 @@ TEXTS = 2  # columns of show_measured that are words
 UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
 
 
-def show(records: Sequence[dict[str, Any]]) -> None:
+def show(records: Sequence[Record]) -> None:
     """Prints one row per record, lowest WER first; points without a WER come last. A composite's members precede it.
 
     Where characters are scored, not words, CER stands for WER: in the heading, or in the cells of those below the
@@ -44,27 +46,27 @@ def show(records: Sequence[dict[str, Any]]) -> None:
     for figure in (", ".join(metrics) or WER.heading, *INTERVAL, *(metric.heading for metric in beside)):
         table.add_column(figure, justify="right", no_wrap=True)
     for record in sorted(records, key=lambda record: (_metric(record) == "CER", _wer(record))):
-        for member in record.get("members", ()):
+        for member in record.members:
             table.add_row(*_row(member, [""] * len(apart), metrics, beside))
-        values = [str(_flat(record.get("settings", {})).get(name, "-")) for name in apart]
+        values = [str(_flat(record.settings).get(name, "-")) for name in apart]
         table.add_row(*_row(record, values, metrics, beside))
     console = _stdout()
     console.print(table)
-    if any("evaluate" in record["results"] for record in records):
+    if any(record.results.evaluate for record in records):
         console.print(LEGEND, style="dim", highlight=False)
     from src.machine.provenance import differing
 
-    if fields := differing(records):
+    if fields := differing(record.provenance for record in records):
         told = f"Not all of this was made in one place: {', '.join(fields)} differ."
         console.print(f"{told} Each record says where its results were.", style="dim", highlight=False)
 
 
-def show_measured(records: Sequence[dict[str, Any]]) -> None:
+def show_measured(records: Sequence[Record]) -> None:
     """Prints one row per runtime that was timed, each once, and below what they have in common; nothing without any.
 
     What was timed elsewhere, or otherwise, is in a table of its own.
     """
-    timed = [found for record in records if (found := record.get("measured", {}).get("runtimes")) is not None]
+    timed = [found for record in records if (found := record.measured.runtimes) is not None]
     if not timed:
         return
     from src.profiling.measured_table import COLUMNS, about, cells, place
@@ -172,22 +174,21 @@ def _unread() -> bool:
     return bool(output.poll(0))
 
 
-def _metric(record: dict[str, Any]) -> str | None:
+def _metric(record: Member) -> str | None:
     """WER, or CER where characters are scored; None where nothing is."""
-    evaluated = record["results"].get("evaluate")
-    return str(evaluated.get("metric", "WER")) if evaluated else None
+    return record.results.evaluate.metric if record.results.evaluate else None
 
 
-def _wer(record: dict[str, Any]) -> float:
-    return float(record["results"].get("evaluate", {}).get("wer", "inf"))
+def _wer(record: Member) -> float:
+    return record.results.evaluate.wer if record.results.evaluate else inf
 
 
-def _apart(records: Sequence[dict[str, Any]]) -> list[str]:
+def _apart(records: Sequence[Record]) -> list[str]:
     """Settings in which records of the same names differ, beyond what their names tell."""
     twins: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in records:
-        name = (record["model"], record["method"], _precision(record), record["dataset"])
-        twins.setdefault(name, []).append(_flat(record.get("settings", {})))
+        name = (record.model, record.method, _precision(record), record.dataset)
+        twins.setdefault(name, []).append(_flat(record.settings))
     differing = {
         key
         for same in twins.values()
@@ -198,40 +199,37 @@ def _apart(records: Sequence[dict[str, Any]]) -> list[str]:
     return sorted(key for key in differing if key.endswith(".name") or not any(key.startswith(f"{n}.") for n in named))
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
-def _beside(records: Sequence[dict[str, Any]]) -> list[Metric]:
+def _beside(records: Sequence[Record]) -> list[Metric]:
     """What has a column beside the WER: costs, and those scores that some record has."""
-    scores = [each for each in SCORES if any(each.within(record["results"]) is not None for record in records)]
+    scores = [each for each in SCORES if any(record.results.figure(each) is not None for record in records)]
     return [each for each in (*scores, *COSTS) if each.heading and each is not WER]
 
 
-def _row(record: dict[str, Any], apart: Sequence[str], metrics: Sequence[str], beside: Sequence[Metric]) -> list[str]:
-    results = record["results"]
-    evaluated = results.get("evaluate")
-    cells = [record["model"], record["method"], _precision(record), record["dataset"]]
-    if "members" in record:
-        cells[-1] += f" (mean of {len(record['members'])})"
-    cells += apart
-    scores = _scores(evaluated) if evaluated else ["-"] * 3
+def _row(record: Member, apart: Sequence[str], metrics: Sequence[str], beside: Sequence[Metric]) -> list[str]:
+    cells = [record.model, record.method, _precision(record), record.dataset]
+    if isinstance(record, Record) and record.members:
+        cells[-1] += f" (mean of {len(record.members)})"
+    scores = _scores(record.results)
     if len(metrics) > 1 and _metric(record) == "CER":
         scores[0] += " CER"
-    return [*cells, *scores, *(metric.text(metric.within(results)) for metric in beside)]
+    return [*cells, *apart, *scores, *(metric.text(record.results.figure(metric)) for metric in beside)]
 
 
-def _precision(record: dict[str, Any]) -> str:
+def _precision(record: Member) -> str:
     """Bits, and the type evaluate computed in where it is not float32."""
-    dtype = record.get("dtype", "float32")
-    return str(record["bits"]) if dtype == "float32" else f"{record['bits']} {dtype}"
+    return record.bits if record.dtype == "float32" else f"{record.bits} {record.dtype}"
 
 
-def _scores(evaluated: dict[str, Any]) -> list[str]:
-    difference = evaluated["versus_fp"]
-    significant = "*" if difference["significant"] else ""
-    wer, low, high = (WER.text(evaluated[name]) for name in WER.described)
-    return [wer, f"{low}-{high}", f"{difference['difference']:+.2f}{significant}"]
+def _scores(results: Results) -> list[str]:
+    if results.evaluate is None:
+        return ["-"] * (1 + len(INTERVAL))
+    difference = results.evaluate.versus_fp
+    wer, low, high = map(WER.text, results.figures(WER).values())
+    return [wer, f"{low}-{high}", f"{difference.difference:+.2f}{'*' if difference.significant else ''}"]

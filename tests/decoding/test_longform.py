@@ -200,4 +200,4 @@ def test_the_record_says_what_was_done_with_long_audio(long_form: str, told: str
     )
     point = open_point(composed("model=sandbox_whisper", "method=fp", f"evaluate.long_form={long_form}", *own))
     Evaluate().run(point)
-    assert build_record(point)["results"]["evaluate"]["long_form"] == {told: 1}
+    assert build_record(point).plain["results"]["evaluate"]["long_form"] == {told: 1}

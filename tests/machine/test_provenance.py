@@ -126,7 +126,7 @@ def test_a_record_keeps_what_cannot_be_read_again(
     else:
         shutil.rmtree(entry.path)
     assert saved(opened(output, "stages=[evaluate]"), output) == finished[1]
-    rebuilt = build_record(opened(output, "stages=[evaluate]"))
+    rebuilt = build_record(opened(output, "stages=[evaluate]")).plain
     assert {**rebuilt, "settings": None, "sha256": None} == {**finished[1], "settings": None, "sha256": None}
 
 

@@ -32,7 +32,10 @@ def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, A
         "method": method,
         "bits": "w4a16",
         **{name: settings[name] for name in ("wbits", "abits", "kvbits", "group_size")},
+        "dtype": "float32",
         "dataset": dataset,
+        "subset": None,
+        "seed": 0,
         "versions": {"model": {}, "normalizer": "whisper-english/0.1", "scorer": "jiwer/4"},
         "results": {
             "quantize": {
@@ -44,6 +47,7 @@ def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, A
             },
             "evaluate": {
                 **{
+                    "metric": "WER",
                     "wer": wer,
                     "wer_low": wer - 1,
                     "wer_high": wer + 1,
@@ -62,6 +66,10 @@ def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, A
             "profile": {"memory_io_bytes": 1.0, "bops": 2.0, "bits_per_weight": 4.1},
         },
         "transcripts": f"transcripts-{method}-{dataset}",
+        "measured": {},
+        "times": {},
+        "entries": {},
+        "provenance": {},
         "settings": settings,
     }
     return {**plain, **changes}

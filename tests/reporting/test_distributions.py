@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from src.errors import UserError
+from src.records import Record
 from src.reporting.distributions import plot_distributions
 from tests import commands
 from tests.composed import composed
@@ -24,7 +25,7 @@ def _record(method: str, *overrides: str, dataset: str = "a", **inputs: Mapping[
     rows = quantized(tiny_moonshine(), settings).rows
     results = {"quantize": {"layers": rows}, "calibrate": {"distributions": inputs}}
     named = {"model": "tiny", "method": method, "bits": settings.bits_name, "dataset": dataset}
-    return {**named, "results": json.loads(json.dumps(results))}
+    return record("rtn", "clean", 1.0) | {**named, "results": json.loads(json.dumps(results))}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def records() -> list[dict[str, Any]]:
 
 
 def test_a_file_a_model_and_a_file_a_bit_config(records: list[dict[str, Any]], tmp_path: Path) -> None:
-    paths = plot_distributions(records, tmp_path)
+    paths = plot_distributions(map(Record.of, records), tmp_path)
     assert [path.name for path in paths] == ["distributions-tiny.png", "sqnr-tiny-w4a16.png", "sqnr-tiny-w2a16.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
     assert sorted(tmp_path.iterdir()) == sorted(paths)
@@ -48,7 +49,7 @@ def test_a_file_a_model_and_a_file_a_bit_config(records: list[dict[str, Any]], t
 
 def test_no_name_leads_out_of_the_folder(records: list[dict[str, Any]], tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
-    paths = plot_distributions([records[0] | {"model": "../../x", "bits": "$w/4"}], folder)
+    paths = plot_distributions([Record.of(records[0] | {"model": "../../x", "bits": "$w/4"})], folder)
     assert [path.name for path in paths] == ["distributions-..-..-x.png", "sqnr-..-..-x--w-4.png"]
     assert {path.parent for path in paths} == {folder}
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -71,10 +72,10 @@ def test_fewer_bits_are_noisier(records: list[dict[str, Any]]) -> None:
 
 
 def test_records_without_such_figures_are_told(tmp_path: Path) -> None:
-    older = {"model": "m", "method": "rtn", "bits": "w4a16", "dataset": "a"}
+    older = record("rtn", "clean", 12.0)
     for results in ({}, {"quantize": {"layers": [{"linear": "x", "weight_error": 0.1}]}}):
         with pytest.raises(UserError, match="no record tells how its weights are distributed"):
-            plot_distributions([{**older, "results": results}], tmp_path)
+            plot_distributions([Record.of({**older, "results": results})], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -86,7 +87,7 @@ def test_the_command_writes_plots_and_names_them(records: list[dict[str, Any]], 
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "distributions"
     assert done.stdout.split() == [str(folder / "distributions-tiny.png"), str(folder / "sqnr-tiny-w2a16.png")]
-    assert "Left out, as damaged: 1 record" in done.stderr
+    assert "Left out, as damaged or of another version: 1 record" in done.stderr
     mistaken = commands.run("src.distributions", tmp_path, "bits=w9*")
     assert mistaken.returncode == 1
     assert "bits matches no record with 'w9*'" in mistaken.stderr

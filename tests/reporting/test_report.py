@@ -13,6 +13,7 @@ import pytest
 
 from src.errors import UserError
 from src.machine.provenance import combined
+from src.records import Record
 from src.reporting.collect import choose
 from src.reporting.drawing import draw
 from src.reporting.folder import Limits, write_report
@@ -261,7 +262,7 @@ def damaged(folder: Path) -> dict[str, str]:
 def test_damaged_records_are_listed_and_the_others_shown(outputs: Path) -> None:
     names = damaged(outputs)
     found, [note] = read_records(outputs)
-    assert {each["fingerprint"] for each in found} == {f"{method}-{dataset}" for method, dataset in WERS}
+    assert {each.fingerprint for each in found} == {f"{method}-{dataset}" for method, dataset in WERS}
     assert f"{len(names)} records" in note
     assert "and 11 more" in note
     done = report(outputs, "--plots", "0")
@@ -317,7 +318,8 @@ def test_damaged_results_behind_a_record_are_told_and_those_cleared_away_are_not
         entry.obtain(lambda folder: write_json(folder / "result.json", {"bytes": 1}))
     other = Store(tmp_path / "cache").entry("quantize", {"of": "no record"})
     other.obtain(lambda folder: write_json(folder / "result.json", {}))
-    records = [{"entries": {name: entry.fingerprint for name, entry in stored.items()}}]
+    entries = {name: entry.fingerprint for name, entry in stored.items()}
+    records = [Record.of(record("rtn", "clean", 12.0, entries=entries))]
     assert damaged_entries(tmp_path, records) == []
     for entry in (stored["quantize"], other):
         (entry.path / "result.json").write_text("{}")

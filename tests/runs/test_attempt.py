@@ -23,6 +23,7 @@ from src.storage.checksum import with_checksum
 from src.storage.store import write_json
 from tests.commands import environment
 from tests.composed import SANDBOX, composed
+from tests.reporting import recorded
 
 POINT = ("method=rtn", "wbits=3", "tracking.project=hf_abcdefghijklmnopqrstu")
 CHILD = """
@@ -141,10 +142,10 @@ def test_a_job_put_back_in_the_queue_counts_as_lost_until_it_is_started_again(tm
 
 def came(output: Path, name: str, *stages: str) -> None:
     """The record that the point leaves."""
-    write_json(
-        output / "records" / f"{name}.json",
-        with_checksum({"fingerprint": name, "settings": {}, "results": {stage: {} for stage in stages}}),
-    )
+    whole = recorded.record("rtn", "clean", 10.0, fingerprint=name)
+    results = {"calibrate": {}, **whole["results"]}
+    made = whole | {"results": {stage: results[stage] for stage in stages}}
+    write_json(output / "records" / f"{name}.json", with_checksum(made))
 
 
 @pytest.mark.parametrize("identified", [False, True], ids=["before its point was known", "in a stage"])

@@ -21,6 +21,7 @@ from src.runs.sweep import SweepTable, show_sweep
 from src.settings import STAGES, Settings
 from src.storage.store import write_json
 from tests import commands
+from tests.reporting import recorded
 
 HUB_SET = "dataset@calib.dataset=librispeech_clean"
 
@@ -131,7 +132,7 @@ def test_a_sweep_ends_with_tables_of_points_and_failures_and_the_way_to_retry(
 ) -> None:
     point = {"model": "m", "bits": "w4a16", "dataset": "d", "results": {}}
     for number, method in enumerate(("rtn", "gptq")):
-        write_json(tmp_path / str(number) / "record.json", {**point, "method": method})
+        write_json(tmp_path / str(number) / "record.json", recorded.record(method, "clean", 1.0) | point)
     failure = {"stage": "quantize", "reason": "ValueError: odd", "log": "2/main.log"}
     write_json(tmp_path / "2" / "failure.json", {**point, "method": "awq", "failure": failure})
     (tmp_path / "2" / "main.log").touch()

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from src import compare
 from src.errors import UserError
 from src.project import ROOT
+from src.records import Record
 from src.runs.composite_record import build_composite_record
 from src.settings import Settings
 from src.settings.composite import Composite, from_hydra
@@ -152,7 +153,8 @@ def test_a_mean_that_cannot_be_made_again_is_said_and_not_left_out(
     shutil.copytree(single[0] / "cache", tmp_path / "cache")
     own = {name: found for name, found in records(single[0]).items() if "members" not in found}
     chosen = members("dataset=sandbox", "tracking=none", *SMALL, f"output_dir={tmp_path}").values()
-    points, found = [open_point(each) for each in chosen], [own[f"gptq-{each.dataset.name}"] for each in chosen]
+    points = [open_point(each) for each in chosen]
+    found = [Record.of(own[f"gptq-{each.dataset.name}"]) for each in chosen]
     whole = build_composite_record("sandbox", points, found)
     shutil.rmtree(points[1].transcripts.path)
     assert build_composite_record("sandbox", points, found) == whole, "the mean is stored"

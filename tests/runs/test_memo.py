@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from src.project import ROOT
+from src.records import Record
 from src.runs.memo import stored_record
 from src.settings import Settings
 from src.settings.composite import Composite, from_hydra
@@ -36,7 +37,7 @@ def study(output: Path, *overrides: str) -> Settings | Composite:
         return from_hydra(compose("config", [SANDBOX, *SMALL, f"output_dir={output}", *overrides]))
 
 
-def found(output: Path, *overrides: str) -> dict[str, object] | None:
+def found(output: Path, *overrides: str) -> Record | None:
     return stored_record(study(output, *overrides))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from src.metrics import METRICS
 from src.metrics.rare_words import RARE_WORDS, frequent_words
+from src.records import Record
 from src.report import main
 from src.reporting.reading import read_records
 from src.scoring.bootstrap import percentiles, resampled_rates
@@ -74,7 +75,7 @@ def test_a_declared_metric_reaches_wandb_console_tables_and_page(
     known = record("rtn", "clean", 12.0)
     known["results"]["evaluate"] |= {NAME: 7.25, LOW: 5.5, HIGH: 9.0}
     points = [known, record("gptq", "clean", 10.0)]  # one that has no such rate
-    console.show(points)
+    console.show([Record.of(each) for each in points])
     heading, _, gptq, rtn, *_ = (line.split() for line in capsys.readouterr().out.splitlines())
     assert "rare" in heading
     assert (rtn[-4], gptq[-4]) == ("7.25", "-")
@@ -98,5 +99,5 @@ def test_a_figure_that_is_no_number_is_a_damaged_record(tmp_path: Path) -> None:
     broken = record("rtn", "clean", 12.0)
     broken["results"]["evaluate"][NAME] = "many"
     records, notes = read_records(write(tmp_path, broken, record("gptq", "clean", 10.0)))
-    assert [each["method"] for each in records] == ["gptq"]
+    assert [each.method for each in records] == ["gptq"]
     assert notes

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from src.errors import UserError
+from src.records import Record
 from src.runs.objectives import objectives
 from src.sweepers.space import Space, divided
+from tests.reporting.recorded import record
 
-RECORD = {"results": {"evaluate": {"wer": 6}, "quantize": {"disk_bytes": 3_000}}}
+PLAIN = record("rtn", "clean", 6.0)
+RECORD = Record.of(PLAIN | {"results": {name: PLAIN["results"][name] for name in ("evaluate", "quantize")}})
 
 
 def parsed(*arguments: str) -> tuple[list[str], Space]:
@@ -54,5 +57,5 @@ def test_a_search_of_nothing_is_a_mistake() -> None:
 
 def test_one_objective_is_a_number_several_are_a_tuple() -> None:
     assert objectives(RECORD, ["wer"]) == 6.0
-    assert objectives(RECORD, ["disk_bytes", "wer"]) == (3000.0, 6.0)
+    assert objectives(RECORD, ["disk_bytes", "wer"]) == (1000.0, 6.0)
     assert objectives(RECORD, ["wer", "bops"]) == (6.0, None)

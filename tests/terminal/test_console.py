@@ -8,22 +8,28 @@ from typing import Any
 import pytest
 
 from src.machine.provenance import combined
+from src.records import Record
 from src.terminal import console
+from tests.reporting import recorded
 
 MODEL, BITS, DATASET = "whisper_large_v3_turbo", "w4a8kv4g128", "sandbox_calibration"
 
 
-def record(name: str, wer: float | None = None, significant: bool = False, **fields: Any) -> dict[str, Any]:
+def record(
+    name: str, wer: float | None = None, significant: bool = False, metric: str = "WER", **fields: Any
+) -> Record:
     """A record with what the table shows; the paired difference to fp is +0.5."""
-    results: dict[str, Any] = {"quantize": {"disk_bytes": 3_858_624}}
+    results: dict[str, Any] = {"quantize": {"disk_bytes": 3_858_624, "layers": []}}
     if wer is not None:
-        difference = {"difference": 0.5, "significant": significant}
-        results["evaluate"] = {"wer": wer, "wer_low": wer - 1, "wer_high": wer + 1, "versus_fp": difference}
+        evaluate = recorded.record("rtn", "clean", wer)["results"]["evaluate"]
+        difference = {"difference": 0.5, "low": 0.0, "high": 1.0, "significant": significant}
+        results["evaluate"] = {**evaluate, "metric": metric, "versus_fp": difference}
         results["profile"] = {"memory_io_bytes": 40_440_000, "bops": 122_254_934_016}
-    return {"model": "m", "method": name, "bits": BITS, "dataset": "d", "results": results, **fields}
+    shown = {"model": "m", "method": name, "bits": BITS, "dataset": "d", "results": results, "settings": {}, **fields}
+    return Record.of(recorded.record("rtn", "clean", 1.0) | shown)
 
 
-def shown(capsys: pytest.CaptureFixture[str], *records: dict[str, Any]) -> list[list[str]]:
+def shown(capsys: pytest.CaptureFixture[str], *records: Record) -> list[list[str]]:
     console.show(records)
     lines = [line for line in capsys.readouterr().out.splitlines() if line != console.LEGEND]
     return [line.split() for line in lines]
@@ -51,8 +57,7 @@ def test_a_row_holds_the_figures_in_the_units_of_its_heading(capsys: pytest.Capt
 
 def test_error_rates_over_characters_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     """Alone in the heading; beside WERs in the cell, below them all whatever their size."""
-    words, characters = record("en", 20.0), record("ja", 5.0)
-    characters["results"]["evaluate"]["metric"] = "CER"
+    words, characters = record("en", 20.0), record("ja", 5.0, metric="CER")
     heading, _, row = shown(capsys, characters)
     assert (heading[4], row[4]) == ("CER", "5.00")
     heading, _, first, second = shown(capsys, characters, words)
@@ -134,7 +139,7 @@ def test_an_error_is_one_line_as_it_is(capsys: pytest.CaptureFixture[str], monke
 
 
 def test_that_points_were_not_made_in_one_place_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    def made(source: str, *processors: str) -> dict[str, Any]:
+    def made(source: str, *processors: str) -> Record:
         places = [{"source": source, "commit": source * 40, "processor": each, "threads": 1} for each in processors]
         return record("rtn", 1.0, provenance=combined({"quantize": places[:1], "evaluate": places}))
 

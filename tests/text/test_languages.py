@@ -46,7 +46,7 @@ def evaluated(point: Point) -> dict[str, Any]:
     Evaluate().check_data(point)
     Quantize().run(point)
     Evaluate().run(point)
-    return build_record(point)
+    return build_record(point).plain
 
 
 @pytest.fixture

@@ -1,0 +1,229 @@
+"""A record with types: of the present schema, or it is refused by the field that is amiss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from src.metrics import METRICS, Metric
+from src.storage.checksum import CHECKSUM, distrust
+
+_FIGURE: Final[TypeAdapter[Any]] = TypeAdapter(FiniteFloat | None)
+
+
+class _Part(BaseModel):
+    """What is read of a part of a record; it may hold more."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, protected_namespaces=())
+
+
+class Layer(_Part):
+    """A weight in the layer table; one that was not rounded has no distribution and no error."""
+
+    linear: str
+    link: str | None = None
+    weight_error: FiniteFloat | None = None
+    output_error: FiniteFloat | None = None
+    weight_sqnr_db: FiniteFloat | None = None
+    output_sqnr_db: FiniteFloat | None = None
+    weight_distribution: Mapping[str, float] | None = None
+    input_distribution: Mapping[str, float] | None = None
+
+
+class Calibrated(_Part):
+    """Of the calibrate stage: what the original model's links read, by link."""
+
+    distributions: Mapping[str, Mapping[str, float]] = {}
+
+
+class Quantized(_Part):
+    """Of the quantize stage."""
+
+    layers: Sequence[Layer]
+
+
+class Versus(_Part):
+    """The WER less full precision's, in points, with its 95 % interval."""
+
+    difference: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    significant: bool
+
+
+class Modes(_Part):
+    """Transcripts that failed as a whole: see :mod:`src.scoring.failure_modes`."""
+
+    loops: int | None = None
+    empty: int | None = None
+    capped: int | None = None
+
+
+class Evaluated(_Part):
+    """Of the evaluate stage; a mean over test sets has neither edits nor modes nor what changed."""
+
+    metric: str
+    wer: FiniteFloat
+    wer_low: FiniteFloat
+    wer_high: FiniteFloat
+    cer: FiniteFloat
+    fp_wer: FiniteFloat
+    utterances: int
+    words: int
+    substitutions: int | None = None
+    deletions: int | None = None
+    insertions: int | None = None
+    failures: Modes = Modes()
+    changed_from_fp: Mapping[str, FiniteFloat] = {}
+    versus_fp: Versus
+
+
+class Profiled(_Part):
+    """Of the profile stage: the costs among :mod:`src.metrics`."""
+
+
+class Results(_Part):
+    """What the stages made, None where they did not run; those named here are read, others may be there."""
+
+    calibrate: Calibrated | None = None
+    quantize: Quantized | None = None
+    evaluate: Evaluated | None = None
+    profile: Profiled | None = None
+
+    @property
+    def stages(self) -> set[str]:
+        """Of which stages there are results."""
+        return self.model_fields_set
+
+    def figures(self, metric: Metric) -> dict[str, float | None]:
+        """A metric and the ends of its interval by name; None where they were not made."""
+        made = getattr(self, metric.stage)
+        return {name: getattr(made, name, None) for name in metric.described}
+
+    def figure(self, metric: Metric) -> float | None:
+        """A metric; None where it was not made."""
+        return self.figures(metric)[metric.name]
+
+    @model_validator(mode="after")
+    def _has_numbers(self) -> Results:
+        for metric in METRICS.values():
+            for figure in self.figures(metric).values():
+                _FIGURE.validate_python(figure, strict=True)
+        return self
+
+
+class Member(_Part):
+    """What names a point, and what came out."""
+
+    fingerprint: str
+    model: str
+    method: str
+    bits: str
+    dataset: str
+    dtype: str = "float32"  # a composite does not tell its members' own
+    results: Results
+
+
+class Versions(_Part):
+    """What scores were made with: identity of the model, and names with versions."""
+
+    model: Mapping[str, Any]
+    normalizer: str
+    scorer: str
+
+
+class Measured(_Part):
+    """Times on this machine; ``others`` are those of other machines, by name."""
+
+    runtimes: Mapping[str, Any] | None = None
+    others: Mapping[str, Sequence[Any]] = {}
+
+
+class Record(Member):
+    """A point's record, or that of a mean over the test sets of its ``members``; build with :meth:`of`."""
+
+    schema_: int = Field(alias="schema")
+    wbits: int
+    abits: int
+    kvbits: int
+    group_size: int
+    dtype: str
+    subset: int | None
+    seed: int
+    versions: Versions
+    transcripts: str | None = None
+    measured: Measured
+    times: Mapping[str, Mapping[str, Any]]
+    entries: Mapping[str, str]
+    provenance: Mapping[str, Any]  # see src.machine.provenance
+    settings: Mapping[str, Any]
+    members: Sequence[Member] = ()
+    _plain: dict[str, Any] = PrivateAttr()
+
+    @classmethod
+    def of(cls, plain: Any) -> Record:
+        """The record that JSON data tell.
+
+        Raises:
+            ValueError: they are none of the present schema; says what is wrong in a few words.
+        """
+        try:
+            record = cls.model_validate(plain)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{where}: {first['msg']}" if where else "it is no record") from None
+        record._plain = plain
+        return record
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """All of it as it is stored."""
+        return self._plain
+
+
+def read_record(file: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        ValueError: it cannot be read, is no record of the present schema, or is not as it was written; says what is
+            wrong in a few words.
+    """
+    if not file.is_file():
+        raise ValueError("it is no file")
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(str(error.strerror)) from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if isinstance(plain, dict) and (problem := distrust(plain)) is not None:
+        raise ValueError(problem)
+    return Record.of(plain)
+
+
+def read_whole(file: Path) -> Record:
+    """The record in the file of its name, which a digest proves to be as it was written.
+
+    Raises:
+        ValueError: as :func:`read_record`, or it has no digest, or it is the record of another point.
+    """
+    record = read_record(file)
+    if CHECKSUM not in record.plain:
+        raise ValueError("it has no checksum")
+    if record.fingerprint != file.stem:
+        raise ValueError(f"it is the record of {record.fingerprint}")
+    return record
