@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from src.errors import UserError
 from src.metrics import CER, RATES, WER
-from src.reporting.stored import RUN_AGAIN, Evaluated
+from src.reporting.stored import RUN_AGAIN, StoredScores
 from src.scoring.bootstrap import PairedDifference
 from src.scoring.comparison import Scored, changes, difference, scored
 from src.text.normalizers import Rules
 
 
 def compared(
-    evaluated: Sequence[Evaluated], samples: int | None, seed: int | None
+    evaluated: Sequence[StoredScores], samples: int | None, seed: int | None
 ) -> tuple[list[str], list[tuple[str, list[str]]], str]:
     """Names of the records, the rows of the table (label, one cell a record), and what stands below it.
 
@@ -45,7 +45,7 @@ def _references(system: Scored) -> list[tuple[str, str]]:
     return [(item.id, item.reference) for item in system.transcripts]
 
 
-def _column(each: Evaluated, own: Scored, base: Scored, samples: int, seed: int) -> dict[str, str]:
+def _column(each: StoredScores, own: Scored, base: Scored, samples: int, seed: int) -> dict[str, str]:
     scores, utterances = own.scores, len(own.transcripts)
     rates = own.rates(samples, seed)
     cells = {

@@ -17,7 +17,7 @@ RUN_AGAIN = "Run its point again with stages=[evaluate]; what is stored is reuse
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class StoredScores:
     """A record, what its transcripts are of, and the folder they are in."""
 
     name: str
@@ -26,7 +26,7 @@ class Evaluated:
     folder: Path
 
 
-def find(name: str, output_dir: Path) -> Evaluated:
+def find(name: str, output_dir: Path) -> StoredScores:
     """The record of a file or of a fingerprint's first characters, with its stored transcripts.
 
     Raises:
@@ -48,7 +48,7 @@ def find(name: str, output_dir: Path) -> Evaluated:
     if not key or not Entry(root / "cache", "transcripts", key).is_complete():
         problem = f"the transcripts of {path} are absent or damaged ({folder})"
         raise UserError("record", problem, f"{RUN_AGAIN}, or name with --output-dir the folder they are in")
-    return Evaluated(record.fingerprint, record, key["dataset"], folder)
+    return StoredScores(record.fingerprint, record, key["dataset"], folder)
 
 
 def _path(name: str, output_dir: Path) -> Path:
@@ -73,7 +73,7 @@ def _read(path: Path) -> Record:
         raise UserError("record", f"{path} cannot be read ({error})", "Name a file of the folder records") from None
 
 
-def require_comparable(base: Evaluated, other: Evaluated) -> None:
+def require_comparable(base: StoredScores, other: StoredScores) -> None:
     """Checks that both were scored on the same utterances in the same way, and that this installation does so too.
 
     Raises:
@@ -93,7 +93,7 @@ def require_comparable(base: Evaluated, other: Evaluated) -> None:
         raise UserError(field, f"{base.name} is of {ours}, {other.name} of {theirs}", f"Use the same {field} for both")
 
 
-def _difference(base: Evaluated, other: Evaluated) -> tuple[str, tuple[str, str]]:
+def _difference(base: StoredScores, other: StoredScores) -> tuple[str, tuple[str, str]]:
     """The first setting in which two test sets differ, and both values in words."""
     a, b = base.record, other.record
     if a.dataset != b.dataset:
