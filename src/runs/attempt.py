@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
-from src.runs.failures import Failure, JobPaths, came_out, describe, names, save, succeed
+from src.runs.failures import Failure, JobPaths, came_out, describe, know, names, point_of, save, succeed
 from src.settings import Settings
 from src.storage.checksum import RECORD
 from src.storage.locks import Lock
@@ -31,6 +31,8 @@ from src.storage.store import fingerprint, write_atomic
 log = logging.getLogger(__name__)
 
 LOST: Final = "lost"  # kind of a failure of which only the end was seen
+_KILLED: Final = Failure("it ended without a word: killed, out of memory, or its node lost", LOST)
+_WAITS: Final = Failure("it was put back in the queue before it was done, and has not been started again", "waits")
 _RESERVE: Final = 1 << 16  # bytes in a mark that are free for the record of the failure when the disk is full
 _TAKEOVER_SECONDS: Final = 2.0  # a look at the mark (see settle) holds its lock for less
 
@@ -44,8 +46,9 @@ class Attempt:
         self.job = JobPaths(Path(config.output_dir), folder, folder / f"{hydra.job.name}.log")
         overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # a reference stays one
         self._point = describe(config, overrides)
-        self._names = names(config)
+        self.names = names(config)
         self._stage: str | None = None
+        self._waits = False  # to be started again by its scheduler
         self._seen = hydra.mode is RunMode.RUN  # whether a person reads a mistake where it was made
         self._mark = _mark(self.job)
         self._lock = Lock(self._mark.with_suffix(".lock"))
@@ -62,12 +65,15 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _current.reset(self._token)
-        if not isinstance(error, SystemExit):  # put back in the queue: the mark tells, should it never start again
+        if isinstance(error, SystemExit):  # put back in the queue: the mark tells, should it never start again
+            self._waits = True
+            self._write()
+        else:
             with suppress(OSError):
                 self._mark.unlink()
                 self._lock.remove()
         if error is None:
-            succeed(self.job, self._names, self._point["fingerprint"])
+            succeed(self.job, self.names, self._point["fingerprint"])
         elif isinstance(error, Exception) and not (self._seen and isinstance(error, UserError)):
             save(self._point, self.job, self._stage, Failure.of(error))
         self._lock.release()
@@ -81,7 +87,7 @@ class Attempt:
     def _write(self) -> None:
         job = {"output_dir": self.job.output_dir, "folder": self.job.folder, "log": self.job.log}
         places = {name: str(path.resolve()) for name, path in job.items()}
-        text = json.dumps({"point": self._point, "stage": self._stage, "job": places})
+        text = json.dumps({"point": self._point, "stage": self._stage, "waits": self._waits, "job": places})
         with suppress(OSError):
             write_atomic(self._mark, text + " " * _RESERVE)
 
@@ -92,6 +98,7 @@ _current: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
 def identify(name: str, settings: Settings, provenance: Mapping[str, Any]) -> None:
     """Tells the attempt that is under way, if any, the fingerprint of its record and what checked settings tell."""
     if (attempt := _current.get()) is not None:
+        know(attempt.job, attempt.names, name)
         attempt.update(None, fingerprint=name, bits=settings.bits_name, provenance=dict(provenance))
 
 
@@ -102,9 +109,10 @@ def enter(stage: str) -> None:
 
 
 def settle(output_dir: Path) -> None:
-    """Makes failure records of the jobs that died without a word, whatever launched them.
+    """Makes failure records of the jobs that died without a word, whatever launched them: for who reads these records.
 
-    A job that waits in the queue to be started again counts as one until it is; its success removes the record.
+    A launcher tells of its own jobs as they end, and a job started again takes over the mark it left. So what no one
+    reads yet may stay a mark: until its point came out, or failed in another way, which then is all there is to tell.
     """
     folder = output_dir / "failures" / ".running"
     for name in sorted({path.stem for suffix in ("json", "lock", "held") for path in folder.glob(f"*.{suffix}")}):
@@ -117,7 +125,7 @@ def settle(output_dir: Path) -> None:
         except OSError as error:
             log.warning("whether a job still runs cannot be told from %s: %s", mark, error)
             continue
-        _take(mark, Failure("it ended without a word: killed, out of memory, or its node lost", LOST))
+        _take(mark)
         lock.remove()
         lock.release()
 
@@ -139,16 +147,20 @@ def _mark(job: JobPaths) -> Path:
     return job.output_dir / "failures" / ".running" / f"{name}.json"
 
 
-def _take(mark: Path, failure: Failure) -> bool:
-    """Makes a mark into the record of a failure, unless its point came out; False where there is none to read."""
+def _take(mark: Path, failure: Failure | None = None) -> bool:
+    """Makes a mark into the record of a failure, unless its point came out; False where there is none to read.
+
+    Without a ``failure`` the mark tells how it was.
+    """
     try:
         begun = json.loads(mark.read_text(encoding="utf-8"))
         job = JobPaths(**{name: Path(path) for name, path in begun["job"].items()})
+        point = {**begun["point"], "fingerprint": point_of(job, begun["point"]["fingerprint"])}
         since = mark.stat().st_mtime_ns
     except (OSError, ValueError, KeyError):
         return False
     with suppress(OSError):
         mark.unlink()
-    if not came_out(begun["point"], job, since):
-        save(begun["point"], job, begun["stage"], failure)
+    if not came_out(point, job, since):
+        save(point, job, begun["stage"], failure or (_WAITS if begun.get("waits") else _KILLED))
     return True

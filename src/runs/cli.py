@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -21,13 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 from src.errors import UserError, did_you_mean, unwritable
 from src.machine.interrupts import leave, obey_signals
 from src.project import ROOT
+from src.runs.hydra_folders import ELSEWHERE
 from src.storage.redaction import guard_output
-from src.storage.secret_patterns import REFERENCE
 from src.storage.secret_references import without_secrets_in
 from src.terminal import console
 
 CONF = ROOT / "conf"
-_FOLDERS = {"output_dir", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 GROUP_OR_KEY = "Write group=choice or key=value"
 
 
@@ -69,10 +66,8 @@ def _main(application: Callable[[], Any]) -> None:
 
 def explain(error: Exception) -> str | None:
     """The error in one line: field, problem and remedy; ``None`` where the user is not the one to mend it."""
-    if isinstance(error, FileNotFoundError) and traceback.extract_tb(error.__traceback__)[-1].name == "mkdir":
-        error = PermissionError(errno.EPERM, "", error.filename)  # all above it is there: as of /proc, which takes none
     if isinstance(error, OSError):
-        error = unwritable(error, "choose another output_dir=/path") or error
+        error = unwritable(error, ELSEWHERE) or error
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         error = _in_our_words(error)
     if isinstance(error, (UserError, HydraException, OmegaConfBaseException)):
@@ -125,11 +120,3 @@ def _check_arguments(arguments: list[str]) -> None:
     for argument in arguments:
         if argument.startswith("="):
             raise UserError("command line", f"{argument!r} sets nothing", GROUP_OR_KEY)
-    secret = [argument for argument in arguments if REFERENCE in argument]
-    for argument in arguments:
-        key, sign, value = argument.lstrip("+").partition("=")
-        if key in _FOLDERS and sign and not value.strip("'\" "):  # before Hydra makes folders of it
-            raise UserError(key, "an empty name is no folder", f"Choose one, e.g. {key}=outputs")
-        if key in _FOLDERS and (argument in secret or ("override_dirname" in argument and secret)):
-            problem = "a key or token would become part of the name of a folder"
-            raise UserError(key, problem, "Choose a name without it")

@@ -31,7 +31,14 @@ from src.storage.store import fingerprint, write_atomic, write_json
 log = logging.getLogger(__name__)
 
 FAILURE: Final = "failure.json"  # in the job's own folder, for the sweep's table
-_NOT_THE_POINT: Final = ("output_dir", "tracking", "experiment", "sweep", "stages")  # do not tell which point it is
+_NOT_THE_POINT: Final = (  # settings that no fingerprint of a record depends on
+    *("output_dir", "tracking", "experiment", "sweep", "stages", "device", "export", "evaluate.rescore"),
+    *("profile.repeats", "profile.runtimes", "profile.threads", "profile.max_load"),
+    *("profile.onnx", "profile.whisper_cpp"),
+)
+_NOT_AT_FULL_PRECISION: Final = (  # nor that of a point at full precision
+    *(*BIT_WIDTHS, "group_size", "symmetric", "scope", "activation", "cache", "calib"),
+)
 
 
 @dataclass(frozen=True)
@@ -128,29 +135,34 @@ def succeed(job: JobPaths, names: Iterable[str], point: str) -> None:
     for path in (*map(job.record, (*names, point)), job.folder / FAILURE):
         with suppress(OSError):
             path.unlink()
+
+
+def know(job: JobPaths, names: Iterable[str], point: str) -> None:
+    """Notes which ``point`` settings of these ``names`` ask for, for jobs that die before they know."""
     with suppress(OSError):
         for name in names:
-            if _point_of(job, name) != point:
+            if point_of(job, name) != point:
                 write_atomic(job.point(name), point)
 
 
 def came_out(point: Mapping[str, Any], job: JobPaths, since: int) -> bool:
-    """Whether a point (see :func:`describe`) whose job died has its results all the same.
+    """Whether a point (see :func:`describe`) whose job died has its results all the same, or failed again since then.
 
-    Its own job wrote the record after the time ``since`` (nanoseconds), or there is one of all its stages.
+    Its own job wrote the record after the time ``since`` (nanoseconds), or there is one of all its stages. A failure
+    after that time says itself why, and is the one to be told.
     """
-    with suppress(OSError):
-        if (job.folder / RECORD).stat().st_mtime_ns >= since:
-            return True
-    name = _point_of(job, point["fingerprint"])
+    for path in (job.folder / RECORD, job.record(point["fingerprint"])):
+        with suppress(OSError):
+            if path.stat().st_mtime_ns >= since:
+                return True
     try:
-        record = read_whole(job.output_dir / "records" / f"{name}.json")
+        record = read_whole(job.output_dir / "records" / f"{point['fingerprint']}.json")
         return record.results.stages.issuperset(point["settings"]["stages"])
     except (ValueError, KeyError, TypeError):
         return False
 
 
-def _point_of(job: JobPaths, name: str) -> str:
+def point_of(job: JobPaths, name: str) -> str:
     """The fingerprint of the point that settings of this name ask for, where it is known; else the name."""
     with suppress(OSError, ValueError):
         return job.point(name).read_text(encoding="utf-8")
@@ -165,8 +177,14 @@ def _below(path: Path, folder: Path) -> str | None:
 
 
 def _named(plain: Mapping[str, Any]) -> str:
-    point = {key: value for key, value in plain.items() if key not in _NOT_THE_POINT}
-    return fingerprint(json.loads(json.dumps(point, default=str)))
+    point = json.loads(json.dumps(plain, default=str))
+    full = _name(plain.get("method")) == "fp"
+    for key in (*_NOT_THE_POINT, *(_NOT_AT_FULL_PRECISION if full else ())):
+        group, _, name = key.rpartition(".")
+        holder = point.get(group) if group else point
+        if isinstance(holder, dict):
+            holder.pop(name, None)
+    return fingerprint(point)
 
 
 def _plain(config: DictConfig, *, resolve: bool = True) -> dict[str, Any]:

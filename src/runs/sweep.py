@@ -18,6 +18,8 @@ from omegaconf import DictConfig
 from src.errors import UserError
 from src.machine.logs import returned_or_raised
 from src.runs.failures import FAILURE, Failure
+from src.runs.hydra_folders import make
+from src.storage.checksum import RECORD
 from src.storage.redaction import redact_text, redact_yaml, without_secrets
 from src.storage.secret_patterns import REDACTED
 from src.storage.secret_references import conceal
@@ -45,14 +47,19 @@ class SweepTable(Callback):
 
 
 class CleanFiles(Callback):
-    """Takes keys, tokens and the home directory out of what Hydra writes of a job: its yamls, and its message."""
+    """Takes keys, tokens and the home directory out of what Hydra writes of a job: its yamls, and its message.
+
+    A folder with such a name is refused, before Hydra makes it.
+    """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Nothing is written yet: what stands for a secret is written in its place."""
+        _make_folder(config)
         conceal(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """As before a run; the configuration goes to the launcher, which hands it to the jobs."""
+        _make_folder(config)
         conceal(config)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
@@ -67,6 +74,17 @@ class CleanFiles(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:  # noqa: ARG002 - Hydra's call
         """Hydra prints the overrides of a job that failed."""
         job_return.overrides = [redact_text(override) for override in job_return.overrides or ()]
+
+
+def _make_folder(config: DictConfig) -> None:
+    """Ends the process where that cannot be: an error that a callback raises is but a warning to Hydra."""
+    from src.terminal import console
+
+    try:
+        make(config)
+    except UserError as error:
+        console.error(str(error))
+        sys.exit(1)
 
 
 def show_sweep(error: Exception | None = None) -> bool:
@@ -108,13 +126,14 @@ def show_interrupted() -> bool:
 
 
 def _jobs(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_number)
+    """The folders of the sweep's jobs; ``hydra.sweep.subdir`` may put one into another."""
+    begun = {path.parent for name in (".hydra", RECORD, FAILURE) for path in folder.glob(f"**/{name}")}
+    return sorted((path for path in begun if begun.isdisjoint(path.parents)), key=_number)
 
 
 def _show_points(folder: Path, jobs: Sequence[Path]) -> tuple[int, list[dict[str, Any]]]:
     """Prints the points that have a record and those that failed; returns how many have one, and the failures."""
     from src.records import read_record
-    from src.runs.records import RECORD
     from src.terminal import console
 
     found = [read_record(job / RECORD) for job in jobs if (job / RECORD).exists()]
@@ -123,7 +142,9 @@ def _show_points(folder: Path, jobs: Sequence[Path]) -> tuple[int, list[dict[str
         console.show(found)
         console.show_measured(found)
     if failed:
-        console.show_failures([(job.name, record, _log_of(job)) for job, record in failed.items()], folder)
+        console.show_failures(
+            [(str(job.relative_to(folder)), record, _log_of(job, folder)) for job, record in failed.items()], folder
+        )
     return len(found), list(failed.values())
 
 
@@ -143,9 +164,8 @@ def _is_told(error: Exception, failures: list[dict[str, Any]]) -> bool:
     return any(failure["reason"] in reasons for failure in failures)
 
 
-def _log_of(job: Path) -> str:
+def _log_of(job: Path, sweep: Path) -> str:
     """The job's own log, or what SLURM caught of a job that wrote none; relative to the sweep's folder."""
-    sweep = job.parent
     found = [*job.glob("*.log"), *sweep.glob(f".submitit/*/*_{job.name}_0_log.err")]
     return str(found[0].relative_to(sweep)) if found else "-"
 

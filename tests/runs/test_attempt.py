@@ -19,6 +19,7 @@ from omegaconf import DictConfig, open_dict
 from src.errors import UserError
 from src.project import ROOT
 from src.runs.attempt import Attempt, enter, identify, settle
+from src.stages.point import open_point
 from src.storage.checksum import with_checksum
 from src.storage.store import write_json
 from tests.commands import environment
@@ -134,10 +135,51 @@ def test_a_process_that_was_killed_is_found_by_whoever_looks_and_one_that_lives_
     assert list((tmp_path / "failures").glob("*.json")) == []
 
 
-def test_a_job_put_back_in_the_queue_counts_as_lost_until_it_is_started_again(tmp_path: Path) -> None:
+def test_a_job_put_back_in_the_queue_is_said_to_wait_until_it_is_started_again(tmp_path: Path) -> None:
     attempt(configuration(tmp_path), SystemExit(-1))
     settle(tmp_path)
-    assert record(tmp_path)["failure"]["kind"] == "lost"
+    failure = record(tmp_path)["failure"]
+    assert (failure["kind"], failure["reason"].partition(",")[0]) == (
+        "waits", "it was put back in the queue before it was done",
+    )  # fmt: skip
+    attempt(configuration(tmp_path), None)
+    assert list((tmp_path / "failures").glob("*.json")) == []
+
+
+@pytest.mark.parametrize("identified", [False, True], ids=["before its point was known", "in a stage"])
+def test_why_a_point_failed_last_is_told_and_not_how_a_job_before_ended(tmp_path: Path, identified: bool) -> None:
+    def body() -> None:
+        identify("0123456789abcdef", composed(*POINT), {})
+
+    attempt(configuration(tmp_path), SystemExit(-1), body if identified else lambda: None)
+    attempt(configuration(tmp_path, folder="another"), ValueError("odd"), body)
+    settle(tmp_path)
+    assert record(tmp_path)["failure"]["reason"] == "ValueError: odd"
+
+
+IDLE = ("device=cuda", "export=onnx", "evaluate.rescore=true", "profile.repeats=3", "profile.runtimes=[onnx]")
+IDLE_AT_FULL_PRECISION = (
+    *("wbits=3", "abits=8", "kvbits=4", "head_bits=4", "frontend_bits=8", "group_size=32", "symmetric=true"),
+    *("scope=encoder", "activation.symmetric=true", "cache.group=64", "calib.n=7"),
+)
+
+
+@pytest.mark.parametrize(
+    "other", [*(("method=rtn", each) for each in IDLE), *(("method=fp", each) for each in IDLE_AT_FULL_PRECISION)]
+)
+def test_a_job_that_died_early_is_no_failure_where_the_same_point_was_made_with_other_settings(
+    tmp_path: Path, other: tuple[str, str]
+) -> None:
+    """Of the settings that its record does not depend on."""
+    method, setting = other
+    name = open_point(composed(method, f"output_dir={tmp_path}")).fingerprint
+    assert open_point(composed(method, setting, f"output_dir={tmp_path}")).fingerprint == name
+    attempt(configuration(tmp_path, method, setting), SystemExit(-1))
+    plain = configuration(tmp_path, method, folder="another")
+    attempt(plain, None, lambda: identify(name, composed(method), {}))
+    came(tmp_path, name, "calibrate", "quantize", "evaluate", "profile")
+    settle(tmp_path)
+    assert list((tmp_path / "failures").glob("*.json")) == []
 
 
 def came(output: Path, name: str, *stages: str) -> None:

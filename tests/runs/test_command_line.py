@@ -134,8 +134,8 @@ def test_a_sweep_ends_with_tables_of_points_and_failures_and_the_way_to_retry(
     for number, method in enumerate(("rtn", "gptq")):
         write_json(tmp_path / str(number) / "record.json", recorded.record(method, "clean", 1.0) | point)
     failure = {"stage": "quantize", "reason": "ValueError: odd", "log": "2/main.log"}
-    write_json(tmp_path / "2" / "failure.json", {**point, "method": "awq", "failure": failure})
-    (tmp_path / "2" / "main.log").touch()
+    write_json(tmp_path / "awq/2" / "failure.json", {**point, "method": "awq", "failure": failure})  # a nested subdir
+    (tmp_path / "awq/2" / "main.log").touch()
     (tmp_path / ".submitit").mkdir()
     monkeypatch.setattr(SweepTable, "folder", tmp_path)
     monkeypatch.setattr("sys.argv", ["main", "-m", "method=rtn,gptq,awq", "dataset.name=my set"])
@@ -144,7 +144,7 @@ def test_a_sweep_ends_with_tables_of_points_and_failures_and_the_way_to_retry(
     assert "rtn" in told.out
     assert "gptq" in told.out
     row = next(line for line in told.err.splitlines() if "awq" in line)
-    assert row.split() == ["2", "m", "awq", "w4a16", "d", "quantize", "ValueError:", "odd", "2/main.log"]
+    assert row.split() == ["awq/2", "m", "awq", "w4a16", "d", "quantize", "ValueError:", "odd", "awq/2/main.log"]
     assert str(tmp_path) in told.err
     *_, count, command = told.err.splitlines()
     assert count == "Error: 1 of 3 points left no record. To run just those again:"
