@@ -19,7 +19,6 @@ from src.storage.integrity import damage
 from src.text.normalizers import Rules
 
 MOST_ROWS: Final = 5_000  # in one page, shared evenly by its points: about 3 MB
-_NAMED: Final = 3  # damaged folders in one sentence
 WORST: Final = "worst.json"  # what the evaluate stage stores beside its scores
 _KEY: Final = ("transcripts", "normalizer", "scorer", "seed")  # what tells one point's scores from another's
 
@@ -59,13 +58,13 @@ def changed(output_dir: Path, panels: Sequence[Panel], most: int) -> tuple[dict[
     share = min(most, max(MOST_ROWS // max(len(points), 1), 1))
     folders = _evaluations(output_dir) if most else {}
     found: dict[str, list[dict[str, Any]]] = {}
-    missing, damaged = 0, []
+    missing, damaged = 0, 0
     for point in points.to_dict("records") if most else ():
         folder = folders.get(tuple(str(point[name]) for name in _KEY))
-        problem = damage(folder) if folder is not None else None
-        rows = _read(folder) if folder is not None and problem is None else None
-        damaged += [f"{folder} ({problem})"] if problem is not None else []
-        missing += rows is None and problem is None
+        whole = folder is None or damage(folder) is None
+        rows = _read(folder) if folder is not None and whole else None
+        damaged += not whole
+        missing += rows is None and whole
         own = {name: str(point[name]) for name in ("clips", "normalizer")}
         differing = (row for each in rows or () if _differs(row := each | own))
         found[str(point["fingerprint"])] = list(islice(differing, share))
@@ -75,8 +74,7 @@ def changed(output_dir: Path, panels: Sequence[Panel], most: int) -> tuple[dict[
             f"The transcripts of {missing} of {len(points)} points are no longer stored in {output_dir}/cache."
         )
     if damaged:
-        told = "; ".join(damaged[:_NAMED]) + (f"; and {len(damaged) - _NAMED} more" if damaged[_NAMED:] else "")
-        notes.append(f"The transcripts of {len(damaged)} of {len(points)} points are left out, as damaged: {told}.")
+        notes.append(f"The transcripts of {damaged} of {len(points)} points are left out, as damaged.")
     if share < most:
         notes.append(f"{share} transcripts a point are shown: a page holds {MOST_ROWS} in all. Filters make room.")
     return _aligned_rows(found), notes

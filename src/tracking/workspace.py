@@ -1,7 +1,7 @@
 """The project's page in Weights & Biases as code: which panels it has and what each shows.
 
 Panels name figures of :mod:`src.tracking.keys` and settings of ``conf/`` only. What a page of W&B can draw is all that
-is drawn: the front is the running minimum of the WER, and tables of several runs are shown below each other.
+is drawn: the front is the running minimum of the error rate, and tables of several runs are shown below each other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NAME = "Edge ASR"
 _COLUMNS = ("wbits", "abits", "kvbits", "group_size")  # settings shown in the run table, before the headlines
 _BY_METHOD = "method.name"  # in a run's configuration
+_RATE = "WER or CER, %"  # evaluate/metric tells which: CER where the words of a language have no spaces between
 _RUNS_SHOWN = 200  # W&B draws the first ten of a page's runs unless told otherwise
 
 
@@ -56,18 +57,18 @@ def _error_rates() -> Section:
 
     wer, wbits = _figure("evaluate/wer"), _figure("evaluate/wbits")
     against_bits = LinePlot(
-        title="WER against weight bits, by method",
+        title="Error rate against weight bits, by method",
         x=wbits,
         y=[wer],
         title_x="weight bits",
-        title_y="WER, %",
+        title_y=_RATE,
         groupby=Config(_BY_METHOD),
         groupby_aggfunc="mean",
         groupby_rangefunc="minmax",
         max_runs_to_show=_RUNS_SHOWN,
     )
     by_method = BarPlot(
-        title="WER minus full precision's, by method",
+        title="Error rate minus full precision's, by method",
         metrics=[_figure("evaluate/versus_fp_difference")],
         title_x="percentage points, mean",
         groupby=Config(_BY_METHOD),
@@ -75,7 +76,7 @@ def _error_rates() -> Section:
         groupby_rangefunc="minmax",
         max_runs_to_show=_RUNS_SHOWN,
     )
-    return Section(name="Word error rate", panels=[against_bits, by_method], is_open=True)
+    return Section(name=f"Error rate: {_RATE}", panels=[against_bits, by_method], is_open=True)
 
 
 def _fronts() -> Section:
@@ -89,7 +90,7 @@ def _front(cost: str, title: str) -> PanelTypes:
     from wandb_workspaces.reports.v2.interface import Config, ScatterPlot, SummaryMetric
 
     return ScatterPlot(
-        title=f"WER against {title}",
+        title=f"{_RATE} against {title}",
         x=SummaryMetric(cost),
         y=SummaryMetric(WER.name),
         z=Config("wbits"),  # the points' colour

@@ -44,7 +44,8 @@ def test_multilingual_whisper_is_told_language_and_task(copy: Path) -> None:
 
 
 def test_language_of_an_english_only_whisper_is_refused(whisper_folder: Path) -> None:
-    with pytest.raises(UserError, match=r"English-only\. Use model\.language=null"):
+    told = r"model\.language: 'en' is .* English-only\. Use model\.language=null \(.* is dataset\.language\)"
+    with pytest.raises(UserError, match=told):
         load(model_settings(whisper_folder, language="en"), "cpu", seed=0)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from src.reporting.changed import aligned, by_frequency, changed
 from src.reporting.clips import encoded_clips
 from src.reporting.failed import failed
 from src.reporting.panels import corpus, panels
+from src.reporting.reading import damaged_entries, read_records
 from src.scoring.wer import score
+from src.storage.integrity import state
+from src.storage.store import write_json
 from src.text.normalizers import ENGLISH_RULES
 from tests.composed import composed
 from tests.reporting.recorded import points, record, worst_row, write, write_failure, write_worst
@@ -56,6 +60,24 @@ def test_changed_transcripts_are_the_stored_worst_without_those_that_only_look_d
         ["a", ["cat", "bat"]],
     )
     assert notes == [f"The transcripts of 1 of 2 points are no longer stored in {tmp_path}/cache."]
+
+
+def test_damaged_transcripts_are_named_once_also_where_a_note_vouches_for_them(tmp_path: Path) -> None:
+    point = record("rtn", "clean", 2.0)
+    write_worst(tmp_path, point, worst_row("a", "A cat!", "a bat", "A cat."))
+    [entry] = (tmp_path / "cache" / "evaluate").glob("[0-9a-f]*[0-9a-f]")
+    write(tmp_path, point | {"entries": {"evaluate": entry.name}})
+    file = entry / "worst.json"
+    before, kept = file.stat(), file.read_text()
+    file.write_text(kept.replace("bat", "cat"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    note = {"entries": {f"evaluate/{entry.name}": state(entry)}}
+    write_json(tmp_path / "cache" / "finished" / "0" / "note.json", note)
+    records, _ = read_records(tmp_path)
+    found, notes = changed(tmp_path, panels(points(tmp_path)), 5)
+    assert (found["rtn-clean"], notes) == ([], ["The transcripts of 1 of 1 points are left out, as damaged."])
+    [told] = damaged_entries(tmp_path, records)
+    assert f"evaluate/{entry.name} (checksum of worst.json differs)" in told
 
 
 def test_audio_is_the_clip_that_was_transcribed_and_absence_has_a_reason(tmp_path: Path) -> None:

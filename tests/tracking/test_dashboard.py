@@ -21,14 +21,14 @@ def panels() -> dict[str, dict[str, object]]:
 
 
 def test_wer_against_bits_is_one_line_a_method() -> None:
-    panel = panels()["WER against weight bits, by method"]
+    panel = panels()["Error rate against weight bits, by method"]
     assert (panel["xAxis"], panel["metrics"]) == ("evaluate/wbits", ["evaluate/wer"])
     assert (panel["groupBy"], panel["aggregate"]) == ("method.value.name", True)
     assert composed("method=awq").method["name"] == "awq"  # what a run's configuration has there
 
 
 def test_fronts_are_the_lowest_wer_at_each_cost() -> None:
-    fronts = {title: panel for title, panel in panels().items() if title.startswith("WER against ")}
+    fronts = {title: panel for title, panel in panels().items() if title.startswith("WER or CER, % against ")}
     axes = {(front["xAxis"], front["yAxis"]) for front in fronts.values() if front.get("showMinYAxisLine")}
     assert axes == {(f"summary:{cost}", "summary:wer") for cost in ("disk_bytes", "memory_io_bytes", "bops")}
 
