@@ -23,6 +23,7 @@ from torch import Tensor
 
 from src.export.base import Exportable, Runtime
 from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
+from src.machine.progress import progress
 from src.models.families import family_of
 from src.models.files import GENERATION
 from src.storage.store import write_json
@@ -39,7 +40,7 @@ class CompressedTensors(Runtime):
         weights = model.stored.weights
         bits = max(weight.spec.bits for weight in weights.values())
         tensors = {name: tensor.contiguous() for name, tensor in model.stored.leftovers.items()}
-        for path, weight in weights.items():
+        for path, weight in progress([*weights.items()], "export, weights"):
             tensors |= {f"{path}.{part}": tensor for part, tensor in packed(weight, bits).items()}
         (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
         model.copy_processors(folder)

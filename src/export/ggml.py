@@ -23,6 +23,7 @@ from src.export.base import Exportable, Runtime
 from src.export.ggml_blocks import BLOCK, EXACT, TYPES, BlockType, encode
 from src.export.ggml_tokens import ENGLISH, Numbers, unknown_tokens
 from src.lowbit.granularity import WeightSpec
+from src.machine.progress import progress
 from src.models.graph import Linear
 from src.models.loading import load_config
 from src.models.whisper.family import Whisper
@@ -108,7 +109,8 @@ class Ggml(Runtime):
             _write_sizes(file, model, kind)
             _write_mel_filters(file, model)
             _write_vocabulary(file, model)
-            moved = [_write_linear(file, model, path, kind) for path in model.stored.weights]
+            weights = progress([*model.stored.weights], "export, weights")
+            moved = [_write_linear(file, model, path, kind) for path in weights]
             changed = _write_embedding(file, model, kind)
             for name in model.stored.leftovers:
                 if not name.startswith(f"{model.graph.embedding}."):

@@ -12,6 +12,7 @@ from src.export.base import Exportable
 from src.export.onnx_cross import CROSSES, Cross, OnnxShape
 from src.export.onnx_graph import MICROSOFT, Graph
 from src.export.onnx_linear import OnnxForm, head, linear
+from src.machine.progress import progress
 
 
 @dataclass
@@ -115,7 +116,7 @@ def cached_decoder(
     positions = graph.op("Add", past, graph.span(graph.constant([0]), new))
     frame_bias = None if mask is None else graph.bias_of(graph.op("Unsqueeze", mask, graph.constant([1, 2])))
     hidden = embed(graph, tokens, positions)
-    for number, each in enumerate(model.graph.decoder):
+    for number, each in enumerate(progress(model.graph.decoder, "export, decoder blocks")):
         held = inputs[number]
         cached = Cached(graph, held["past_keys"], held["past_values"], cross, held, heads, frame_bias)
         hidden = block(graph, hidden, each.path, cached)

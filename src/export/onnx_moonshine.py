@@ -16,6 +16,7 @@ from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
 from src.export.onnx_linear import OnnxForm, embedded, linear, projected
+from src.machine.progress import progress
 
 CONVOLUTIONS = ((127, 64), (7, 3), (3, 2))  # width and stride of conv1, conv2, conv3
 _GROUP_NORM_EPSILON = 1e-5
@@ -41,7 +42,7 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     own = graph.op("Unsqueeze", mask, graph.constant([1, 2]))
     bias = graph.bias_of(own)
     turn = Rotary(graph, graph.span(graph.constant([0]), graph.size(hidden, 1)))
-    for block in model.graph.encoder:
+    for block in progress(model.graph.encoder, "export, encoder blocks"):
         normed = graph.layer_norm(hidden, f"{block.path}.input_layernorm")
         q, k, v = projected(graph, normed, f"{block.path}.self_attn", heads, form)
         mixed = graph.attention(turn(q), turn(k), v, bias, model.graph.head_dim)

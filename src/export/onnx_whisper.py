@@ -10,6 +10,7 @@ from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
 from src.export.onnx_graph import Graph
 from src.export.onnx_linear import OnnxForm, embedded, linear, linears, projected
+from src.machine.progress import progress
 
 
 def is_usual(config: PreTrainedConfig) -> bool:
@@ -26,7 +27,7 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     hidden = graph.op("Gelu", graph.conv(hidden, "model.encoder.conv2", stride=2, pad=1))
     hidden = graph.op("Transpose", hidden, perm=[0, 2, 1])
     hidden = graph.op("Add", hidden, graph.parameter("model.encoder.embed_positions.weight"))
-    for block in model.graph.encoder:
+    for block in progress(model.graph.encoder, "export, encoder blocks"):
         normed = graph.layer_norm(hidden, f"{block.path}.self_attn_layer_norm")
         q, k, v = projected(graph, normed, f"{block.path}.self_attn", config.encoder_attention_heads, form)
         mixed = graph.attention(q, k, v, None, model.graph.head_dim)

@@ -172,8 +172,16 @@ class Reporter:
             display.close(loop)
 
 
+def _say(text: str) -> None:
+    """Into the job's log; of a command that has none, on the error stream."""
+    if log.hasHandlers():
+        log.info("%s", text)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
 def _display(now: float) -> Display:
-    return Bars() if sys.stderr.isatty() else Lines(now, lambda text: log.info("%s", text))
+    return Bars() if sys.stderr.isatty() else Lines(now, _say)
 
 
 _REPORTER = Reporter(time.monotonic, _display)

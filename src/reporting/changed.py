@@ -14,6 +14,7 @@ from typing import Any, Final
 import jiwer
 import pandas as pd
 
+from src.machine.progress import progress
 from src.reporting.panels import Panel, corpus
 from src.storage.integrity import damage
 from src.text.normalizers import Rules
@@ -59,7 +60,7 @@ def changed(output_dir: Path, panels: Sequence[Panel], most: int) -> tuple[dict[
     folders = _evaluations(output_dir) if most else {}
     found: dict[str, list[dict[str, Any]]] = {}
     missing, damaged = 0, 0
-    for point in points.to_dict("records") if most else ():
+    for point in progress(points.to_dict("records") if most else [], "report, transcripts"):
         folder = folders.get(tuple(str(point[name]) for name in _KEY))
         whole = folder is None or damage(folder) is None
         rows = _read(folder) if folder is not None and whole else None

@@ -14,6 +14,7 @@ from src.data.audio import SAMPLING_RATE, AudioError, decode, encode
 from src.data.rows import AudioReader, ids, texts
 from src.data.sources import open_rows
 from src.errors import UserError
+from src.machine.progress import progress
 from src.reporting.panels import Panel, corpus
 from src.settings import DatasetSettings
 
@@ -44,7 +45,7 @@ def encoded_clips(
     found: dict[Clip, str] = {}
     absent: dict[Clip, str] = {}
     left = megabytes * _MEGABYTE
-    for name, utterance in wanted:
+    for name, utterance in progress([*wanted], "report, clips"):
         if left <= 0:
             absent[name, utterance] = f"a page holds {megabytes:g} MB of audio (--audio-mb)"
             continue

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from src.machine.progress import progress, working
 from src.reporting.marks import Mark
 from src.reporting.panels import Panel
 
+_LABEL: Final = "report, plots of a model and test set"
 _PANELS_A_PROCESS: Final = 2  # at least: a new process imports for as long as it takes to draw one
 
 
@@ -25,11 +27,16 @@ def draw(output_dir: Path, folder: Path, panels: Sequence[Panel], series: dict[s
     workers = min(len(os.sched_getaffinity(0)), len(chosen) // _PANELS_A_PROCESS)
     of_panel = partial(_of_panel, folder, series)
     if workers <= 1:
-        written = [path for panel in chosen for path in of_panel(panel)]
+        written = [path for panel in progress(chosen, _LABEL) for path in of_panel(panel)]
         return written + (_of_models(output_dir, folder, chosen) if chosen else [])
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         maps = pool.submit(_of_models, output_dir, folder, chosen)
-        return [path for paths in pool.map(of_panel, chosen) for path in paths] + maps.result()
+        with working(_LABEL, len(chosen)) as done:
+            written = []
+            for paths in pool.map(of_panel, chosen):
+                written += paths
+                done(1)
+        return written + maps.result()
 
 
 def _of_panel(folder: Path, series: dict[str, Mark], panel: Panel) -> list[Path]:

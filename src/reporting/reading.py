@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from src.errors import UserError
+from src.machine.progress import progress
 from src.records import Record, read_record
 from src.storage.checksum import CHECKSUM
 from src.storage.integrity import damage, holds
@@ -28,7 +29,7 @@ def read_records(output_dir: Path) -> tuple[list[Record], list[str]]:
     if not files:
         raise UserError("outputs", f"{folder} holds no records", "Name the output_dir of a finished point or sweep")
     found, damaged = [], []
-    for file in files:
+    for file in progress(files, "report, records"):
         try:
             record = read_record(file)
             if record.fingerprint != file.stem:
@@ -60,7 +61,8 @@ def damaged_entries(output_dir: Path, records: Sequence[Record]) -> list[str]:
             vouched |= json.loads(note.read_text(encoding="utf-8"))["entries"]
     named = {name for record in records for name in record.entries.values()}
     damaged = []
-    for folder in sorted(path for path in cache.glob("*/*") if path.name in named and path.is_dir()):
+    folders = sorted(path for path in cache.glob("*/*") if path.name in named and path.is_dir())
+    for folder in progress(folders, "report, checksums"):
         place = str(folder.relative_to(cache))
         if folder.parent.name != "evaluate" and place in vouched and holds(folder, vouched[place]):
             continue

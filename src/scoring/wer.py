@@ -14,6 +14,7 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
+from src.machine.progress import progress
 from src.metrics import WER
 from src.metrics.word_errors import edits
 from src.scoring.rates import Ratio, counted
@@ -66,8 +67,8 @@ def score(references: Sequence[str], hypotheses: Sequence[str], rules: Rules) ->
     """
     if len(references) != len(hypotheses) or not references:
         raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses cannot be scored")
-    expected = [rules.normalize(text) for text in references]
-    said = [rules.normalize(text) for text in hypotheses]
+    texts = [rules.normalize(text) for text in progress([*references, *hypotheses], "score, texts")]
+    expected, said = texts[: len(references)], texts[len(references) :]
     if "" in expected:
         raise ValueError(f"the reference at {expected.index('')} is empty after normalisation; drop it beforehand")
     words = jiwer.process_words(expected, said)

@@ -21,9 +21,16 @@ from src.decoding.transcribe import transcribe_corpus
 from src.machine import progress as module
 from src.machine.progress import Bars, Lines, Reporter, duration
 from src.profiling.latency import measure as latency
+from src.reporting.folder import Limits, write_report
+from src.reporting.tables import Layout
+from src.scoring.bootstrap import interval
+from src.scoring.wer import score
+from src.text.normalizers import ENGLISH_RULES
 from tests.composed import composed
 from tests.data.clips import tone
+from tests.export.exporting import export, opened
 from tests.quant.quantized import quantized
+from tests.reporting.recorded import points, record, worst_row, write, write_worst
 from tests.tiny import tiny_whisper
 
 
@@ -148,6 +155,20 @@ def test_the_log_of_a_job_gets_the_lines(monkeypatch: pytest.MonkeyPatch, caplog
     assert caplog.messages == ["evaluate: 1 / 2, 51.4 an hour, 1 min left", "evaluate: 2 / 2, 51.4 an hour, 0 s left"]
 
 
+def test_a_command_without_a_log_says_the_lines_on_the_error_stream(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(module._REPORTER, "_clock", clock)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for _ in module.progress(range(2), "report, records"):
+        clock.now += 70
+    assert capsys.readouterr().err.splitlines() == [
+        "report, records: 1 / 2, 51.4 an hour, 1 min left",
+        "report, records: 2 / 2, 51.4 an hour, 0 s left",
+    ]
+
+
 LOOPS = {  # what is said of each method's work, beside the blocks
     "gptq": [r"model\.\w+\.layers\.0: 8 / \d+"],
     "awq": ["search: 1 / "],
@@ -201,3 +222,29 @@ def test_hearing_says_how_far_it_is(slow: pytest.LogCaptureFixture, tmp_path: Pa
         "reference utterance: 1 / 4",
     ):
         assert re.search(loop, slow.text), slow.text
+
+
+def test_scoring_and_reports_say_how_far_they_are(slow: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    scores = score(["a b", "c d"], ["a", "c d"], ENGLISH_RULES)
+    interval(scores.utterance_errors, scores.utterance_words, 100, 0)
+    point = record("rtn", "clean", 2.0)
+    write(tmp_path, point)
+    write_worst(tmp_path, point, worst_row("a", "A cat!", "a bat", "A cat."))
+    write_report(tmp_path, tmp_path / "report", points(tmp_path), [], Layout("method", "bits"), Limits(3, 1, 1))
+    for loop in (
+        "score, texts: 1 / 4",
+        "bootstrap, 100 resamples at a time: 1 / 1",
+        "report, records: 1 / 1",
+        "report, transcripts: 1 / 1",
+        "report, clips: 1 / 1",
+        "report, plots of a model and test set: 1 / 1",
+    ):
+        assert re.search(loop, slow.text), slow.text
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "compressed_tensors", "ggml"])
+def test_exporting_says_how_far_it_is(runtime: str, slow: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    asked = ("model=sandbox_whisper", "method=rtn", "wbits=4", "group_size=32", "symmetric=true")
+    export(opened(tmp_path, *asked, f"export={runtime}"))
+    loop = r"export, (encoder|decoder) blocks: 2 / " if runtime == "onnx" else r"export, weights: 2 / "
+    assert re.search(loop, slow.text), slow.text
