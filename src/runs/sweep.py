@@ -120,7 +120,8 @@ def show_interrupted() -> bool:
     found, _ = _show_points(folder, _jobs(folder))
     elsewhere = SweepTable.elsewhere
     others = ". To go on with the others" if elsewhere is None else f"; {elsewhere}. For those that end without one"
-    console.error(f"interrupted; {found} points of this sweep have a record{others}:")
+    told = "1 point of this sweep has" if found == 1 else f"{found} points of this sweep have"
+    console.error(f"interrupted; {told} a record{others}:")
     _show_retry()
     return True
 
