@@ -12,8 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from src.errors import UserError, unwritable
-from src.storage.redaction import without_secrets
-from src.storage.secret_patterns import REFERENCE
+from src.settings import checked_folder
 
 ELSEWHERE: Final = "choose another output_dir=/path"
 _NAMES: Final = (  # settings that become the name of a folder or a file
@@ -29,11 +28,10 @@ def make(config: DictConfig) -> None:
         UserError: it has no name, it cannot be made, or a key or token would become part of it or of what it holds.
     """
     for key, name in _named(config):
-        if not name.strip():
-            raise UserError(key, "an empty name is no folder", f"Choose one, e.g. {key}=outputs")
-        if REFERENCE in name or without_secrets(name) != name:
-            problem = "a key or token would become part of the name of a folder"
-            raise UserError(key, problem, "Choose a name without it")
+        try:
+            checked_folder(name)
+        except ValueError as error:
+            raise UserError(key, str(error), f"Choose another, e.g. {key}=outputs") from None
     folder = Path(config.hydra.run.dir if config.hydra.mode is RunMode.RUN else config.hydra.sweep.dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)

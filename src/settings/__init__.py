@@ -17,6 +17,7 @@ from src.settings.settings import (
     FULL_PRECISION,
     STAGES,
     Settings,
+    checked_folder,
     from_config,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "ScopeSettings",
     "Settings",
     "TrackingSettings",
+    "checked_folder",
     "from_config",
 ]

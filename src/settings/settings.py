@@ -33,6 +33,7 @@ from src.settings.groups import (
 )
 from src.settings.wandb_variables import obeyed
 from src.storage.redaction import without_secrets
+from src.storage.secret_patterns import REFERENCE
 from src.text.languages import ENGLISH
 
 STAGES = ("calibrate", "quantize", "evaluate", "profile")
@@ -52,10 +53,11 @@ def _group_size(size: int) -> int:
     return size
 
 
-def _folder(path: str) -> str:
+def checked_folder(path: str) -> str:
+    """``path``, whose name is one and tells no secret. Raises ValueError."""
     if not path.strip():
         raise ValueError("an empty name would be the working directory")
-    if without_secrets(path) != path:
+    if REFERENCE in path or without_secrets(path) != path:
         raise ValueError("a key or token would become part of the name of a folder")
     return path
 
@@ -105,7 +107,7 @@ class Settings(Frozen):
     device: str
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], AfterValidator(_on_device)]
     stages: tuple[Literal["calibrate", "quantize", "evaluate", "profile"], ...]
-    output_dir: Annotated[str, AfterValidator(_folder)]
+    output_dir: Annotated[str, AfterValidator(checked_folder)]
 
     @property
     def method_name(self) -> str:

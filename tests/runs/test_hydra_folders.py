@@ -72,6 +72,7 @@ def test_a_name_that_is_refused_is_told_before_a_folder_is_made(tmp_path: Path) 
         told = commands.run("src.main", *given)
         assert told.returncode == 1
         assert told.stderr == (
-            "Error: output_dir: a key or token would become part of the name of a folder. Choose a name without it.\n"
+            "Error: output_dir: a key or token would become part of the name of a folder. "
+            "Choose another, e.g. output_dir=outputs.\n"
         )
     assert list(tmp_path.iterdir()) == []
