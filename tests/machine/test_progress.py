@@ -23,7 +23,7 @@ from src.machine.progress import Bars, Lines, Reporter, duration
 from src.profiling.latency import measure as latency
 from src.reporting.folder import Limits, write_report
 from src.reporting.tables import Layout
-from src.scoring.bootstrap import interval
+from src.scoring.bootstrap import resampled_rates
 from src.scoring.wer import score
 from src.text.normalizers import ENGLISH_RULES
 from tests.composed import composed
@@ -226,7 +226,7 @@ def test_hearing_says_how_far_it_is(slow: pytest.LogCaptureFixture, tmp_path: Pa
 
 def test_scoring_and_reports_say_how_far_they_are(slow: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     scores = score(["a b", "c d"], ["a", "c d"], ENGLISH_RULES)
-    interval(scores.utterance_errors, scores.utterance_words, 100, 0)
+    resampled_rates([scores.utterance_errors], scores.utterance_words, 100, 0)
     point = record("rtn", "clean", 2.0)
     write(tmp_path, point)
     write_worst(tmp_path, point, worst_row("a", "A cat!", "a bat", "A cat."))
