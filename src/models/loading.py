@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,10 +55,16 @@ def load(settings: ModelSettings, device: str, seed: int) -> SpeechModel:
             found = foreign(folder)
             module = _pretrained_module(settings, config, shown, found)
         if found and found.rounded:
-            _log.info("%s: %s; the baseline is that", settings.name, found.rounded)
+            _tell_rounded(settings.name, found.rounded)
     speech = family_of(settings.family).speech(module.to(device), settings, extractor, tokenizer)
     _check(settings, speech.graph, module)
     return speech
+
+
+@cache
+def _tell_rounded(name: str, how: str) -> None:
+    """Once in a process, which loads a model for each stage."""
+    _log.info("%s: %s; the baseline is that", name, how)
 
 
 def load_prompt(settings: ModelSettings) -> tuple[int, ...]:
