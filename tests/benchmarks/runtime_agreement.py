@@ -34,7 +34,7 @@ from tests.decoding.real_generate import sample
 from tests.export.exporting import export, quantized
 from tests.sandbox.making.scoring import word_error_rate
 
-PLAIN = ("experiment=null", "model=embedded_whisper", "method=rtn", "symmetric=true", "stages=[quantize]")
+PLAIN = ("model=embedded_whisper", "method=rtn", "symmetric=true", "stages=[quantize]")
 POINTS = {
     "whisper.cpp q8_0": ("export=ggml", "export.weights=q8_0", "wbits=8", "group_size=32", "head_bits=8"),
     "whisper.cpp q4_0": ("export=ggml", "export.weights=q4_0", "wbits=4", "group_size=32", "head_bits=8"),
