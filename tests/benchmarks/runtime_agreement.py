@@ -36,8 +36,8 @@ from tests.sandbox.making.scoring import word_error_rate
 
 PLAIN = ("model=embedded_whisper", "method=rtn", "symmetric=true", "stages=[quantize]")
 POINTS = {
-    "whisper.cpp q8_0": ("export=ggml", "export.weights=q8_0", "wbits=8", "group_size=32", "head_bits=8"),
-    "whisper.cpp q4_0": ("export=ggml", "export.weights=q4_0", "wbits=4", "group_size=32", "head_bits=8"),
+    "whisper.cpp q8_0": ("export=ggml", "export.weights=q8_0", "wbits=8", "group_size=32"),
+    "whisper.cpp q4_0": ("export=ggml", "export.weights=q4_0", "wbits=4", "group_size=32"),
     "onnxruntime codes": ("export=onnx", "export.weights=codes", "wbits=4", "group_size=32", "head_bits=8"),
     "CTranslate2 int8": (
         *("model=whisper_tiny_en_package", "wbits=8", "abits=8", "activation.symmetric=true"),
