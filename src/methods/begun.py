@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from src.lowbit.granularity import WeightSpec
 from src.methods.base import Transformed
 from src.quant.checkpoint import leftover_tensors
-from src.quant.structure import Edit, apply_edit
+from src.quant.structure import Edit, apply_edit, read_edits, stored_edits
 
 _METADATA_KEY = "begun"
 _MODEL, _SCALE = "model:", "scale:"
@@ -51,7 +51,7 @@ def save_begun(path: Path, begun: Begun, module: nn.Module, *, transforms: bool)
         "acted": begun.transformed.acted,
         "notes": dict(begun.transformed.notes),
         "plan": {name: None if spec is None else asdict(spec) for name, spec in begun.plan.items()},
-        "edits": [asdict(edit) for edit in begun.edits],
+        "edits": stored_edits(begun.edits),
     }
     save_file(_apart(tensors), path, metadata={_METADATA_KEY: json.dumps(described)})
 
@@ -60,7 +60,7 @@ def load_begun(path: Path, module: nn.Module) -> Begun:
     """Reads what :func:`save_begun` wrote, and makes the original ``module`` the transformed one."""
     with safe_open(path, framework="pt") as file:
         described: dict[str, Any] = json.loads(file.metadata()[_METADATA_KEY])
-        edits = tuple(Edit(**edit) for edit in described["edits"])
+        edits = read_edits(described["edits"])
         for edit in edits:
             apply_edit(module, edit)
         own = {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from src.models.graph import Component, Feed, ModelGraph, RowKind
 from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
-from src.quant.structure import Edit
+from src.quant.structure import BiasEdit, Edit, RotationEdit
 
 _THERE_AND_BACK = 2  # keys are rotated before they are rounded, and rotated back after
 
@@ -65,9 +65,11 @@ def online_rotations(point: CostModel) -> Iterator[OnlineRotation]:
     found = places(point.graph)
     stack = point.dimensions.decoder
     for edit in point.edits:
-        if edit.kind in ("rotate_linear", "rotate_module"):
+        if not isinstance(edit, RotationEdit):
+            continue
+        if edit.kind != "rotate_keys":
             yield OnlineRotation(found[edit.path], edit.left * edit.right, factor_sides(edit))
-        elif edit.kind == "rotate_keys" and point.kv_bits < FULL_BITS:
+        elif point.kv_bits < FULL_BITS:
             width = stack.layers * stack.kv_heads * edit.left * edit.right
             for place in (Place(Component.DECODER, RowKind.TOKEN), Place(Component.CROSS_ATTENTION, RowKind.FRAME)):
                 yield OnlineRotation(place, width, factor_sides(edit), _THERE_AND_BACK)
@@ -82,7 +84,7 @@ def added_biases(point: CostModel) -> Iterator[tuple[Place, int]]:
     found = places(point.graph)
     outputs = {linear.path: linear.out_features for linear in point.graph.linears}
     for edit in point.edits:
-        if edit.kind == "bias":
+        if isinstance(edit, BiasEdit):
             yield found[edit.path], outputs.get(edit.path, point.dimensions.width)
 
 
@@ -93,7 +95,7 @@ def stored_factor_bytes(point: CostModel) -> int:
 
 def factor_sides(edit: Edit) -> tuple[int, ...]:
     """Sides of the factors that are stored for ``edit``; none where it is not a rotation."""
-    if not edit.kind.startswith("rotate_"):
+    if not isinstance(edit, RotationEdit):
         return ()
     factors = ((edit.left, edit.left_is_identity), (edit.right, edit.right_is_identity))
     return tuple(side for side, is_identity in factors if not is_identity)

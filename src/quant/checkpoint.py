@@ -23,7 +23,7 @@ from src.lowbit.granularity import QuantizedWeight
 from src.lowbit.pack import pack_weight, unpack_weights
 from src.models.formats.quantized import METADATA_KEY
 from src.quant.inputs import InputGrid
-from src.quant.structure import Edit
+from src.quant.structure import Edit, read_edits, stored_edits
 
 
 def leftover_tensors(module: nn.Module, quantized: Collection[str]) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ def save_weights(
             tensors |= {f"{linear}.input.scale": grid.scale.cpu(), f"{linear}.input.zero": grid.zero.cpu()}
     described: dict[str, object] = {
         "weights": {linear: _describe(weight) for linear, weight in weights.items()},
-        "edits": [asdict(edit) for edit in edits],
+        "edits": stored_edits(edits),
     }
     if inputs:
         described["inputs"] = {linear: {"symmetric": grid.symmetric} for linear, grid in inputs.items()}
@@ -99,7 +99,7 @@ def load_weights(path: Path) -> StoredModel:
         linear: InputGrid(**entry, **{part: tensors.pop(f"{linear}.input.{part}", None) for part in ("scale", "zero")})
         for linear, entry in described.get("inputs", {}).items()
     }
-    return StoredModel(weights, tensors, tuple(Edit(**edit) for edit in described["edits"]), inputs)
+    return StoredModel(weights, tensors, read_edits(described["edits"]), inputs)
 
 
 def _describe(weight: QuantizedWeight) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from src.lowbit.granularity import QuantizedWeight
-from src.quant.structure import Edit
+from src.quant.structure import BiasEdit, Edit
 
 
 class Extra(StrEnum):
@@ -33,4 +33,4 @@ def extras_of_weight(weight: QuantizedWeight) -> frozenset[Extra]:
 
 def extras_of_edits(edits: Iterable[Edit]) -> frozenset[Extra]:
     """What structural changes need. RMS norms come with rotations, and only with them."""
-    return frozenset(Extra.BIASES if edit.kind == "bias" else Extra.ROTATIONS for edit in edits)
+    return frozenset(Extra.BIASES if isinstance(edit, BiasEdit) else Extra.ROTATIONS for edit in edits)

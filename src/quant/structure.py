@@ -2,47 +2,76 @@
 
 A transform that only rescales parameters needs none of this. Rotations and shifts do: LayerNorms become RMS norms,
 modules get biases they never had, tensors are rotated on the fly where no weight can absorb the rotation. Each change
-is an :class:`Edit`; :func:`apply_edit` makes it while quantizing and again when the stored model is loaded. What an
+is an ``Edit``; :func:`apply_edit` makes it while quantizing and again when the stored model is loaded. What an
 edit adds (biases, rotation factors) are parameters and buffers of the module, stored like all others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
 from src.quant.linear import rotate_input
 from src.quant.rotation import Rotation
 
-EditKind = Literal["bias", "rms_norm", "rotate_linear", "rotate_module", "rotate_keys"]
+
+@dataclass(frozen=True)
+class BiasEdit:
+    """The linear or norm at ``path`` gets a bias of zeros where it has none."""
+
+    path: str
+    kind: Literal["bias"] = "bias"
 
 
 @dataclass(frozen=True)
-class Edit:
-    """One structural change to the module at ``path``.
+class RMSNormEdit:
+    """The LayerNorm at ``path`` stops subtracting the mean (:class:`RMSNorm`); its weight and bias stay."""
+
+    path: str
+    kind: Literal["rms_norm"] = "rms_norm"
+
+
+@dataclass(frozen=True)
+class RotationEdit:
+    """A tensor is rotated on the fly (:class:`~src.quant.rotation.Rotation`).
 
     Attributes:
-        kind: ``bias``: a linear or norm without a bias gets one, of zeros. ``rms_norm``: a LayerNorm stops subtracting
-            the mean (:class:`RMSNorm`); its weight and bias stay. ``rotate_linear``: a linear rotates its input before
-            anything else, see :class:`~src.quant.rotation.Rotation`. ``rotate_module``: any other module (a block, a
-            norm) does so with its first argument; this is where a rotation enters and leaves the residual stream.
-            ``rotate_keys``: a quantized key-value cache rounds the keys of every head in a rotated basis.
+        kind: ``rotate_linear``: the linear at ``path`` rotates its input before anything else. ``rotate_module``: any
+            other module (a block, a norm) does so with its first argument; this is where a rotation enters and leaves
+            the residual stream. ``rotate_keys``: a quantized key-value cache rounds the keys of every head in a rotated
+            basis.
         path: module path; empty for ``rotate_keys``, which is about the whole model.
-        right: side of the rotation's right factor; 0 for the other kinds.
+        right: side of the rotation's right factor.
         left: side of its left factor.
         right_is_identity: whether the right factor is not stored.
         left_is_identity: whether the left factor is not stored.
     """
 
-    kind: EditKind
+    kind: Literal["rotate_linear", "rotate_module", "rotate_keys"]
     path: str
-    right: int = 0
+    right: int
     left: int = 1
     right_is_identity: bool = False
     left_is_identity: bool = True
+
+
+Edit = BiasEdit | RMSNormEdit | RotationEdit
+_EDITS = TypeAdapter(tuple[Annotated[Edit, Field(discriminator="kind")], ...])
+
+
+def stored_edits(edits: Iterable[Edit]) -> list[dict[str, Any]]:
+    """Edits as plain data."""
+    return [asdict(edit) for edit in edits]
+
+
+def read_edits(stored: Iterable[Mapping[str, Any]]) -> tuple[Edit, ...]:
+    """What :func:`stored_edits` was made of. Raises ValueError where it was not."""
+    return _EDITS.validate_python(stored)
 
 
 class RMSNorm(nn.Module):
@@ -58,10 +87,15 @@ class RMSNorm(nn.Module):
         return normed if self.bias is None else normed + self.bias
 
 
-def rotation_edit(kind: EditKind, path: str, right: Tensor | int, left: Tensor | int = 1) -> Edit:
+def rotation_edit(
+    kind: Literal["rotate_linear", "rotate_module", "rotate_keys"],
+    path: str,
+    right: Tensor | int,
+    left: Tensor | int = 1,
+) -> RotationEdit:
     """The edit that :func:`apply_edit` needs for the rotation ``left (x) right``; a factor's size means identity."""
     size, slices = (factor if isinstance(factor, int) else factor.shape[0] for factor in (right, left))
-    return Edit(kind, path, size, slices, isinstance(right, int), isinstance(left, int))
+    return RotationEdit(kind, path, size, slices, isinstance(right, int), isinstance(left, int))
 
 
 def apply_edit(module: nn.Module, edit: Edit, right: Tensor | None = None, left: Tensor | None = None) -> None:
@@ -71,19 +105,24 @@ def apply_edit(module: nn.Module, edit: Edit, right: Tensor | None = None, left:
         ValueError: the module at the path is not of a kind this edit applies to.
     """
     target = module.get_submodule(edit.path)
-    if edit.kind == "bias":
-        _add_bias(target)
-    elif edit.kind == "rms_norm":
-        if not isinstance(target, nn.LayerNorm):
-            raise ValueError(f"{edit.path} is a {type(target).__name__}, not a LayerNorm")
-        module.set_submodule(edit.path, RMSNorm(target))
-    else:
-        rotation = _rotation(edit, next(module.parameters()), right, left)
-        if edit.kind == "rotate_linear":
+    match edit:
+        case BiasEdit():
+            _add_bias(target)
+        case RMSNormEdit():
+            if not isinstance(target, nn.LayerNorm):
+                raise ValueError(f"{edit.path} is a {type(target).__name__}, not a LayerNorm")
+            module.set_submodule(edit.path, RMSNorm(target))
+        case RotationEdit():
+            _rotate(module, target, edit, _rotation(edit, next(module.parameters()), right, left))
+
+
+def _rotate(module: nn.Module, target: nn.Module, edit: RotationEdit, rotation: Rotation) -> None:
+    match edit.kind:
+        case "rotate_linear":
             rotate_input(module, edit.path, rotation)
-        elif edit.kind == "rotate_keys":
+        case "rotate_keys":
             target.key_rotation = rotation
-        else:
+        case "rotate_module":
             target.input_rotation = rotation
             target.register_forward_pre_hook(_rotate_first_argument)
 
@@ -102,7 +141,7 @@ def key_rotation(module: nn.Module) -> Rotation | None:
     return rotation if isinstance(rotation, Rotation) else None
 
 
-def _rotation(edit: Edit, like: Tensor, right: Tensor | None, left: Tensor | None) -> Rotation:
+def _rotation(edit: RotationEdit, like: Tensor, right: Tensor | None, left: Tensor | None) -> Rotation:
     return Rotation(
         _factor(edit.right, edit.right_is_identity, like, right), _factor(edit.left, edit.left_is_identity, like, left)
     )

@@ -15,7 +15,7 @@ from src.models.loading import load, load_config, load_graph
 from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import average
 from src.profiling.point_profile import profile_point
-from src.quant.structure import Edit
+from src.quant.structure import read_edits
 from src.settings import FULL_PRECISION
 from src.stages.base import RESULT, Stage, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS
@@ -90,7 +90,7 @@ def _cost(point: Point) -> CostModel:
         workload=Workload(chosen.seconds, chosen.tokens, prompt_length(point), chosen.batch, chosen.beams),
         bits=linear_bits(quantized["layers"], input_bits(graph, settings), static=settings.static_inputs),
         kv_bits=settings.kvbits,
-        edits=tuple(Edit(**edit) for edit in quantized["edits"]),
+        edits=read_edits(quantized["edits"]),
         key_group=settings.key_group,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import statistics
-from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from src.models.loading import check_processors, load, load_graph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.link_statistics import LinkStatistics
+from src.quant.structure import stored_edits
 from src.stages.base import Stage
 from src.stages.point import Point
 from src.storage.digest import sha256_file
@@ -77,7 +77,7 @@ class Quantize(Stage):
         path = folder / CHECKPOINT
         leftovers = leftover_tensors(speech.module, quantizer.weights)
         save_weights(path, quantizer.weights, leftovers, quantizer.edits, quantizer.inputs)
-        edits = [asdict(edit) for edit in quantizer.edits]
+        edits = stored_edits(quantizer.edits)
         return {"layers": quantizer.rows, "edits": edits, "disk_bytes": path.stat().st_size}
 
     def log(self, point: Point, tracker: Tracker) -> None:

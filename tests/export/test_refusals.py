@@ -11,7 +11,7 @@ from src.export.build import build_runtime
 from src.export.checks import check_stored
 from src.models.loading import load_graph
 from src.quant.checkpoint import StoredModel
-from src.quant.structure import Edit
+from src.quant.structure import RotationEdit
 from src.stages.export import Export
 from tests import commands
 from tests.composed import composed
@@ -103,6 +103,6 @@ def test_a_runtime_that_there_is_not_is_told() -> None:
 
 def test_what_only_the_quantized_model_tells_is_refused_too() -> None:
     settings = composed("export=onnx", WHISPER)
-    rotated = StoredModel({}, {}, (Edit("rotate_linear", "model.encoder.layers.0.fc2", 4),))
+    rotated = StoredModel({}, {}, (RotationEdit("rotate_linear", "model.encoder.layers.0.fc2", 4),))
     with pytest.raises(UserError, match="rotations"):
         check_stored(build_runtime(settings.export), load_graph(settings.model), rotated)

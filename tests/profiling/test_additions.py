@@ -19,7 +19,7 @@ from src.profiling.cost_model import CostModel, LinearBits
 from src.profiling.memory_io import activation_bytes, memory_io
 from src.profiling.point_profile import parameter_count, profile_point
 from src.quant.checkpoint import leftover_tensors, save_weights
-from src.quant.structure import Edit, rotation_edit
+from src.quant.structure import BiasEdit, Edit, RMSNormEdit, rotation_edit
 from tests.composed import composed
 from tests.profiling.profiling_points import page_point, point_of_quantized, quantized
 from tests.tiny import tiny_moonshine, tiny_whisper
@@ -105,7 +105,7 @@ def test_keys_are_rotated_and_back_where_the_cache_is_quantized() -> None:
 def test_biases_are_parameters_read_with_their_module_and_not_multiplied() -> None:
     per_frame = (f"{ENCODER}.mlp.fc1", "model.encoder.layer_norm", f"{DECODER}.encoder_attn.v_proj")
     per_token = (f"{DECODER}.mlp.fc1", f"{DECODER}.post_attention_layernorm", f"{DECODER}.input_layernorm")
-    edits = tuple(Edit("bias", path) for path in (*per_frame, *per_token))
+    edits = tuple(BiasEdit(path) for path in (*per_frame, *per_token))
     # fc1 of 8 and final norm of 4; v of 4 once, and the norm before q of 4 in 3 passes; gated fc1 of 16 and norm of 4
     moved = {"encoder": 2 * (8 + 4), "cross_attention": 2 * (4 + 3 * 4), "decoder": 2 * 3 * (16 + 4)}
     assert _added(edits) == ({}, {}, moved, 0)
@@ -113,7 +113,7 @@ def test_biases_are_parameters_read_with_their_module_and_not_multiplied() -> No
 
 
 def test_rms_norms_cost_what_layer_norms_do() -> None:
-    assert _added((Edit("rms_norm", f"{ENCODER}.input_layernorm"),)) == ({}, {}, {}, 0)
+    assert _added((RMSNormEdit(f"{ENCODER}.input_layernorm"),)) == ({}, {}, {}, 0)
 
 
 def test_edits_of_unknown_modules_are_refused() -> None:

@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from src.quant.checkpoint import leftover_tensors, load_weights, save_weights
 from src.quant.linear import QuantLinear
 from src.quant.rotation import Rotation
-from src.quant.structure import Edit, RMSNorm, apply_edit, key_rotation, rotation_edit
+from src.quant.structure import (
+    BiasEdit,
+    Edit,
+    RMSNorm,
+    RMSNormEdit,
+    RotationEdit,
+    apply_edit,
+    key_rotation,
+    rotation_edit,
+)
 
 
 class Block(nn.Module):
@@ -39,8 +48,8 @@ def orthogonal(n: int) -> Tensor:
 
 X = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 EDITS: list[tuple[Edit, Tensor | None, Tensor | None]] = [
-    (Edit("bias", "block.fc1"), None, None),
-    (Edit("rms_norm", "block.norm"), None, None),
+    (BiasEdit("block.fc1"), None, None),
+    (RMSNormEdit("block.norm"), None, None),
     (rotation_edit("rotate_linear", "block.fc1", orthogonal(4), orthogonal(2)), orthogonal(4), orthogonal(2)),
     (rotation_edit("rotate_linear", "block.fc2", 2, orthogonal(3)), None, orthogonal(3)),
     (rotation_edit("rotate_module", "block", orthogonal(8)), orthogonal(8), None),
@@ -51,18 +60,18 @@ EDITS: list[tuple[Edit, Tensor | None, Tensor | None]] = [
 def test_an_rms_norm_is_the_layer_norm_of_what_has_no_mean(model: nn.Module) -> None:
     centred = X - X.mean(-1, keepdim=True)
     expected = model["block"].norm(X)
-    apply_edit(model, Edit("rms_norm", "block.norm"))
+    apply_edit(model, RMSNormEdit("block.norm"))
     assert isinstance(model["block"].norm, RMSNorm)
     torch.testing.assert_close(model["block"].norm(centred), expected)
 
 
 def test_a_new_bias_is_zero_and_stored(model: nn.Module) -> None:
     expected = model["block"](X)
-    apply_edit(model, Edit("bias", "block.fc1"))
+    apply_edit(model, BiasEdit("block.fc1"))
     assert torch.equal(model["block"](X), expected)
     assert "block.fc1.bias" in model.state_dict()
     model["block"].fc1.bias.fill_(1)
-    apply_edit(model, Edit("bias", "block.fc1"))
+    apply_edit(model, BiasEdit("block.fc1"))
     assert model["block"].fc1.bias.sum() == 6, "a bias that is there stays"
 
 
@@ -113,8 +122,8 @@ def test_all_edits_survive_the_disk(model: nn.Module, tmp_path: Path) -> None:
 
 def test_edits_of_the_wrong_kind_of_module_are_refused(model: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"block\.fc1 is a Linear, not a LayerNorm"):
-        apply_edit(model, Edit("rms_norm", "block.fc1"))
+        apply_edit(model, RMSNormEdit("block.fc1"))
     with pytest.raises(ValueError, match="a Block cannot have a bias"):
-        apply_edit(model, Edit("bias", "block"))
+        apply_edit(model, BiasEdit("block"))
     with pytest.raises(TypeError, match=r"block\.norm is a LayerNorm"):
-        apply_edit(model, Edit("rotate_linear", "block.norm", 8))
+        apply_edit(model, RotationEdit("rotate_linear", "block.norm", 8))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from src.methods.workbench import Workbench
 from src.models.graph import Feed, Link
-from src.quant.structure import Edit
+from src.quant.structure import BiasEdit, RMSNormEdit
 
 
 def centering(d: int) -> Tensor:
@@ -60,13 +60,13 @@ def _fold_norm(bench: Workbench, link: Link) -> None:
         W = linear.weight.detach().double()
         if beta is not None:
             if getattr(linear, "bias", None) is None:
-                bench.edit(Edit("bias", path))
+                bench.edit(BiasEdit(path))
             assign(linear.bias, linear.bias.detach().double() + W @ beta)
         assign(linear.weight, W * gamma)
     assign(norm.weight, torch.ones_like(gamma))
     if shift is not None:
         assign(shift, torch.zeros_like(gamma))
-    bench.edit(Edit("rms_norm", link.source))
+    bench.edit(RMSNormEdit(link.source))
 
 
 def _center_output(linear: nn.Linear) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.methods.workbench import Workbench
 from src.models.graph import Feed, Link
-from src.quant.structure import Edit
+from src.quant.structure import BiasEdit
 
 SHIFTABLE = (Feed.NORM, Feed.LINEAR)
 
@@ -48,7 +48,7 @@ def fold_shift(bench: Workbench, link: Link, z: Tensor) -> None:
         raise ValueError(f"{link.name} is fed by a {link.feed.value}, which no shift passes")
     for path in (link.source, *link.linears):
         if "bias" not in _parameters(bench.module, path):
-            bench.edit(Edit("bias", path))
+            bench.edit(BiasEdit(path))
     bias = bench.module.get_parameter(f"{link.source}.bias")
     bias[_rows(link)] -= z.to(bias)
     for path in link.linears:

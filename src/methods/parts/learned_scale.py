@@ -19,7 +19,7 @@ from torch import Tensor
 
 from src.models.graph import Block, Feed, Link
 from src.quant.link_statistics import LinkStatistics
-from src.quant.structure import Edit
+from src.quant.structure import BiasEdit
 
 if TYPE_CHECKING:
     from src.calib.task import BlockTask
@@ -101,7 +101,7 @@ def _start(bench: Workbench, task: BlockTask, link: Link, alpha: float, shift: b
         delta = initial_shift(stats).to(weights[0]).requires_grad_()
         for path in link.linears:
             if not _has_bias(bench, path):
-                bench.edit(Edit("bias", path))
+                bench.edit(BiasEdit(path))
     names = tuple(path.removeprefix(prefix) for path in link.linears)
     return LearnedScale(link.source.removeprefix(prefix), link.feed, names, s, delta)
 
