@@ -9,18 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForSpeechSeq2Seq
 
 from src.decoding.transcribe import transcribe
 from src.errors import UserError
 from src.export.ggml_tokens import Numbers
 from src.export.onnx_generate import Recogniser
+from src.models.loading import load
 from src.project import ROOT
 from src.stages.base import RESULT, read_json
 from src.stages.export import Export
 from src.stages.point import Point
+from tests.composed import composed
 from tests.export.exporting import export, opened, quantized, tokens, utterances
-from tests.models.checkpoints import Spoil, both, edited, tensors
+from tests.models.checkpoints import WEIGHTS, Spoil, both, edited, tensors
 
 THE = 30  # the word that most clips begin with
 EMBEDDING, HEAD = "model.decoder.embed_tokens.weight", "proj_out.weight"
@@ -30,8 +33,11 @@ MULTILINGUAL = edited("generation_config.json", is_multilingual=True)
 
 
 def changed(folder: Path, spoil: Spoil) -> str:
-    """The override that names a changed copy of the sandbox Whisper."""
+    """The override that names a changed copy of the sandbox Whisper, its weights as transformers stores them."""
     copy = Path(shutil.copytree(ROOT / "src/sandbox/models/whisper", folder / "checkpoint"))
+    module = load(composed("model=sandbox_whisper").model, "cpu", 0).module
+    weights = {name: tensor.contiguous() for name, tensor in module.state_dict().items() if name != HEAD}
+    save_file(weights, copy / WEIGHTS, metadata={"format": "pt"})
     spoil(copy)
     return f"model.source={copy}"
 
