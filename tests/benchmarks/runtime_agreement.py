@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 from pywhispercpp.model import Model
 from rich.console import Console
 from rich.table import Table
@@ -27,11 +28,13 @@ from src.decoding.transcribe import transcribe
 from src.export.ggml import FILE
 from src.export.onnx_generate import Recogniser
 from src.models.source import resolve_source
+from src.stages.export import FOLDER
 from src.stages.point import Point, open_point
 from src.stages.quantize import Quantize
 from tests.composed import composed
 from tests.decoding.real_generate import sample
 from tests.export.exporting import export, quantized
+from tests.export.test_ggml import dequantized, read
 from tests.sandbox.making.scoring import word_error_rate
 
 PLAIN = ("model=embedded_whisper", "method=rtn", "symmetric=true", "stages=[quantize]")
@@ -58,9 +61,12 @@ for file in files:
 """
 
 
-def ours(point: Point, clips: list[Utterance]) -> list[str]:
-    """What the quantized model writes here."""
+def ours(point: Point, clips: list[Utterance], ggml: Path | None) -> list[str]:
+    """What the quantized model writes here, with the embedding and head that the ``ggml`` file has: blocks, too."""
     speech, texts = quantized(point), []
+    if ggml:
+        stored = torch.from_numpy(dequantized(*read(ggml).tensors["decoder.token_embedding.weight"]))
+        speech.module.get_parameter(f"{speech.graph.embedding}.weight").copy_(stored)
     for start in range(0, len(clips), _BATCH):
         _, tokens = transcribe(speech, clips[start : start + _BATCH], suppress=True)
         texts += [speech.text(ids).strip() for ids in tokens]
@@ -107,6 +113,7 @@ def main() -> None:
     """Prints clips with equal text, and both word error rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="interpreter with faster-whisper")
+    parser.add_argument("--runtime", default="", help="only those whose name begins so")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--show", action="store_true", help="the texts that differ")
     chosen = parser.parse_args()
@@ -115,6 +122,8 @@ def main() -> None:
     table = Table("runtime", "clips with equal text", "WER there", "WER here")
     with tempfile.TemporaryDirectory() as folder:
         for name, overrides in POINTS.items():
+            if not name.startswith(chosen.runtime):
+                continue
             point = open_point(composed(*PLAIN, *overrides, f"output_dir={folder}/outputs"))
             if name.startswith("CTranslate2"):
                 if not chosen.peer_python:
@@ -123,7 +132,7 @@ def main() -> None:
                 there = ctranslate2(chosen.peer_python, clips, Path(folder))
             else:
                 there = (whisper_cpp if name.startswith("whisper") else onnxruntime)(export(point), clips)
-            here = ours(point, clips)
+            here = ours(point, clips, point.exported.path / FOLDER / FILE if name.startswith("whisper") else None)
             equal = sum(a == b for a, b in zip(here, there, strict=True))
             rates = (f"{word_error_rate(references, texts):.2f}" for texts in (there, here))
             table.add_row(name, f"{equal} of {len(clips)}", *rates)
