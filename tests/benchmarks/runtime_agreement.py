@@ -14,6 +14,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +63,40 @@ for mels in numpy.load(features):
 
 
 def ours(point: Point, clips: list[Utterance], ggml: Path | None) -> list[str]:
-    """What the quantized model writes here; of a ``ggml`` file, with its embedding and its products' rounded inputs."""
+    """What the quantized model writes here; of a ``ggml`` file, with its embedding and in the arithmetic of ggml."""
+    with _gelu_of_ggml() if ggml else nullcontext():
+        return _written(point, clips, ggml)
+
+
+def _written(point: Point, clips: list[Utterance], ggml: Path | None) -> list[str]:
     speech, texts = quantized(point), []
     if ggml:
         for linear in (*(each.path for each in speech.graph.linears), "proj_out"):
-            speech.module.get_submodule(linear).register_forward_pre_hook(_in_blocks)
+            module = speech.module.get_submodule(linear)
+            module.register_forward_pre_hook(_in_blocks)
+            if linear.endswith(("k_proj", "v_proj")):  # the cache is of float16
+                module.register_forward_hook(lambda _module, _inputs, output: output.half().float())
         stored = torch.from_numpy(dequantized(*read(ggml).tensors["decoder.token_embedding.weight"]))
         speech.module.get_parameter(f"{speech.graph.embedding}.weight").copy_(stored)
     for start in range(0, len(clips), _BATCH):
         _, tokens = transcribe(speech, clips[start : start + _BATCH], suppress=True)
         texts += [speech.text(ids).strip() for ids in tokens]
     return texts
+
+
+@contextmanager
+def _gelu_of_ggml() -> Iterator[None]:
+    """GELU by its tanh approximation, read from a table of float16; Whisper's own is the exact one."""
+    exact = torch.nn.functional.gelu
+
+    def table(x: torch.Tensor) -> torch.Tensor:
+        return exact(x.half().float(), approximate="tanh").half().float()
+
+    torch.nn.functional.gelu = table
+    try:
+        yield
+    finally:
+        torch.nn.functional.gelu = exact
 
 
 def _in_blocks(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
