@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pywhispercpp.model import Model
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +34,7 @@ from src.stages.quantize import Quantize
 from tests.composed import composed
 from tests.decoding.real_generate import sample
 from tests.export.exporting import export, quantized
-from tests.export.test_ggml import dequantized, read
+from tests.export.test_ggml import dequantized, greedy_model, read
 from tests.sandbox.making.scoring import word_error_rate
 
 PLAIN = ("model=embedded_whisper", "method=rtn", "symmetric=true", "stages=[quantize]")
@@ -109,18 +108,7 @@ def _in_blocks(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[to
 
 def whisper_cpp(files: Path, clips: list[Utterance]) -> list[str]:
     """Greedily by whisper.cpp, without fallbacks."""
-    model = Model(
-        str(files / FILE),
-        context_params={"use_gpu": False, "flash_attn": False},
-        redirect_whispercpp_logs_to=None,
-        n_threads=1,
-        no_timestamps=True,
-        single_segment=True,
-        no_context=True,
-        temperature_inc=0.0,
-        suppress_nst=True,
-        print_progress=False,
-    )
+    model = greedy_model(files / FILE, suppress_nst=True)
     return [
         " ".join(each.text.strip() for each in model.transcribe(clip.waveform().astype(np.float32))) for clip in clips
     ]

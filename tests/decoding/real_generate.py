@@ -7,7 +7,7 @@ batches here, and prints what differs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from transformers import AutoFeatureExtractor
@@ -28,9 +28,8 @@ def sample(split: str) -> list[Utterance]:
     return load_utterances(composed(f"dataset=librispeech_sample_{split}").dataset, seed=0)
 
 
-def generated(speech: SpeechModel, folder: str, clip: Utterance) -> list[int]:
+def generated(speech: SpeechModel, extractor: Any, clip: Utterance) -> list[int]:
     """Text tokens of one clip by transformers alone, but for the weights and Moonshine's cap on a clip's tokens."""
-    extractor = AutoFeatureExtractor.from_pretrained(ROOT / folder)
     padding = "max_length" if speech.module.config.model_type == "whisper" else "longest"
     inputs = extractor(clip.waveform(), sampling_rate=16_000, return_tensors="pt", padding=padding)
     with torch.inference_mode():
@@ -46,7 +45,8 @@ def differing(model: str, clips: Sequence[Utterance]) -> list[str]:
     speech, ours = load(settings, "cpu", 0), []
     for start in range(0, len(clips), _BATCH):
         ours += transcribe(speech, clips[start : start + _BATCH], suppress=True)[1]
-    theirs = [generated(speech, settings.source, clip) for clip in clips]
+    extractor = AutoFeatureExtractor.from_pretrained(ROOT / settings.source)
+    theirs = [generated(speech, extractor, clip) for clip in clips]
     return [clip.id for clip, *pair in zip(clips, ours, theirs, strict=True) if pair[0] != pair[1]]
 
 

@@ -73,6 +73,22 @@ def dequantized(kind: int, shape: tuple[int, ...], data: bytes) -> np.ndarray:
     return (floats[:, :1] * q + (floats[:, 1:] if heads == 2 else 0)).reshape(shape)
 
 
+def greedy_model(path: Path, **more: bool) -> Model:
+    """whisper.cpp with a file of ours: greedy, one window, no fallbacks; ``more`` of its settings."""
+    return Model(
+        str(path),
+        context_params={"use_gpu": False, "flash_attn": False},
+        redirect_whispercpp_logs_to=None,
+        n_threads=1,
+        no_timestamps=True,
+        single_segment=True,
+        no_context=True,
+        temperature_inc=0.0,
+        print_progress=False,
+        **more,
+    )
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("name", TYPES)
@@ -132,17 +148,7 @@ def test_whisper_cpp_writes_the_same_tokens(tmp_path: Path) -> None:
     chosen = ("model=sandbox_whisper", "method=rtn", "wbits=8", "symmetric=true", "group_size=32")
     point = opened(tmp_path, "export=ggml", *chosen)
     folder, speech = export(point), quantized(point)
-    model = Model(
-        str(folder / FILE),
-        context_params={"use_gpu": False, "flash_attn": False},
-        redirect_whispercpp_logs_to=None,
-        n_threads=1,
-        no_timestamps=True,
-        single_segment=True,
-        no_context=True,
-        temperature_inc=0.0,
-        print_progress=False,
-    )
+    model = greedy_model(folder / FILE)
     written, texts = [], []
     for utterance in utterances(point):
         [segment] = model.transcribe(utterance.waveform().astype(np.float32))
