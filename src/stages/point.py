@@ -29,7 +29,7 @@ VERSIONS: Final = {
     "record": 7,
     "calibrate": 7,
     "statistics": 7,
-    "quantize": 7,
+    "quantize": 8,
     "export": 10,
     "transcripts": 7,
     "probe": 7,
