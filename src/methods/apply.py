@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from src.machine.progress import progress
 from src.methods.base import Method, Rounded, Transformed
 from src.methods.begun import Begun
 from src.methods.block_journal import BlockJournal
+from src.methods.tuning import Tuning
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
@@ -118,7 +120,7 @@ class Quantizer:
         return self._bench.edits
 
     def run(self) -> None:
-        """Transforms the model, then rounds its ends and, block by block, its linears.
+        """Transforms the model, rounds its ends and, block by block, its linears; then the method may tune all.
 
         Raises:
             UserError: the method's transform found nothing it could act on, or rotates keys that are rounded per
@@ -133,6 +135,7 @@ class Quantizer:
         walks = method.needs.block_inputs or method.needs.token_weights or (measures and self._sees_quantized)
         before = self._statistics() if measures and not walks and not method.needs.rewrites else None
         transformed = self._begin()
+        teacher = copy.deepcopy(self._speech) if method.needs.tunes else None
         self._notes = transformed.notes
         ends = RoundedEnds(self._speech.module, chosen_ends(self._speech.graph, self._speech.module, self._settings))
         round_to_storage(self._speech.module, [*(path for path, spec in bench.plan.items() if spec), *ends.paths])
@@ -146,6 +149,8 @@ class Quantizer:
             self._round_blocks(self._statistics() if measures else {})
         if not self._sees_quantized:
             ends.round()
+        if teacher is not None:
+            self._tune(teacher)
         self.weights |= ends.weights
         self.rows += ends.rows
 
@@ -179,6 +184,15 @@ class Quantizer:
         weigh = partial(method.token_weights, bench)
         finished = self._journal.holds if self._journal else lambda _: False
         Walker(self._speech, bench.calibration, options, weigh, ends.unrounded, finished).walk(self._round_block)
+
+    def _tune(self, teacher: SpeechModel) -> None:
+        """Lets the method learn about the whole model; the layer table's figures of weights follow."""
+        kept, keep = (self._journal.tuned(), self._journal.keep_tuned) if self._journal else ({}, lambda _: None)
+        self.weights = dict(self._method.tune(self._bench, Tuning(teacher, self.weights, kept, keep)))
+        for row in self.rows:
+            if row["linear"] in self.weights:
+                W = teacher.module.get_parameter(f"{row['linear']}.weight").detach().float()
+                row |= weight_figures(W, self.weights[row["linear"]].dequantize(), None)
 
     def _kv_layer(self) -> Callable[[], DynamicLayer] | None:
         bits, rotation = self._settings.kvbits, key_rotation(self._speech.module)

@@ -16,6 +16,7 @@ from src.quant.link_statistics import LinkStatistics
 
 if TYPE_CHECKING:
     from src.calib.task import BlockTask
+    from src.methods.tuning import Tuning
     from src.methods.workbench import Workbench
 
 
@@ -57,6 +58,7 @@ class Needs:
         block_outputs: it reads what every block returned at full precision, too, which costs a second pass.
         token_weights: :meth:`Method.token_weights` does something.
         propagation: blocks may see inputs from quantized predecessors, where ``calib.propagate`` asks for it.
+        tunes: :meth:`Method.tune` does something.
         simulates_inputs: it rounds inputs while it learns: per token, asymmetrically.
         stores: what its quantized model may hold beside codes on integer grids.
     """
@@ -71,6 +73,7 @@ class Needs:
     block_outputs: bool = False
     token_weights: bool = False
     propagation: bool = True
+    tunes: bool = False
     simulates_inputs: bool = False
     stores: frozenset[Extra] = frozenset()
 
@@ -94,9 +97,9 @@ class Method:
 
     A method is a frozen dataclass of pydantic's, whose fields are the parameters of its yaml in ``conf/method``, which
     also holds their defaults; their types, as in :mod:`src.methods.parameters`, say what they can be. It overrides the
-    hooks it needs. They are called in this order:
-    :meth:`transform` and :meth:`plan` once; then, block by block, :meth:`token_weights` and :meth:`fit_block`; then
-    :meth:`round` for every linear that ``fit_block`` did not round. ``needs`` says what has to be collected for them.
+    hooks it needs. They are called in this order: :meth:`transform` and :meth:`plan` once; then, block by block,
+    :meth:`token_weights` and :meth:`fit_block`; then :meth:`round` for every linear that ``fit_block`` did not round;
+    at last :meth:`tune`. ``needs`` says what has to be collected for them.
     """
 
     quantizes: ClassVar[bool] = True  # whether it changes the model at all
@@ -132,3 +135,10 @@ class Method:
             stats: statistics of the linear's input, with at least the fields in ``needs.statistics``.
         """
         return Rounded(round_to_nearest(W, spec))
+
+    def tune(self, bench: Workbench, tuning: Tuning) -> Mapping[str, QuantizedWeight]:  # noqa: ARG002 - a hook
+        """Learns about the whole rounded model, of which it may change what stays at 16 bits; returns what it holds.
+
+        Leaves in ``bench.module`` what the returned weights, by path, stand for.
+        """
+        return tuning.weights

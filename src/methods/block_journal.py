@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from src.lowbit.granularity import QuantizedWeight
 from src.methods.begun import Begun, load_begun, save_begun
@@ -25,6 +26,7 @@ from src.storage.store import PROGRESS_SUFFIX
 log = logging.getLogger(__name__)
 
 _BEGIN: Final = "begin"
+_TUNED: Final = "tuned"
 
 
 class BlockJournal:
@@ -54,7 +56,7 @@ class BlockJournal:
     @property
     def finished(self) -> int | None:
         """How many blocks are finished; None where nothing is, not even what precedes them."""
-        return len(self._held) - 1 if self._held else None
+        return len(self._held.keys() - {_BEGIN, _TUNED}) if self._held else None
 
     @contextmanager
     def threads(self) -> Iterator[None]:
@@ -117,6 +119,18 @@ class BlockJournal:
 
     def file(self, block: Block) -> Path:
         return self._file(block.path)
+
+    def tuned(self) -> dict[str, Tensor]:
+        """What was kept last by :meth:`keep_tuned`; nothing where nothing was."""
+        return load_file(self._file(_TUNED)) if _TUNED in self._held else {}
+
+    def keep_tuned(self, tensors: Mapping[str, Tensor]) -> None:
+        """Writes ``tensors`` in the place of those kept before."""
+        if _TUNED in self._held:  # its checksum goes first: a file without one is made again, not taken for damaged
+            self._journal.keep(len(self._journal.values) - 1)
+        make_file(self._file(_TUNED))
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, self._file(_TUNED))
+        self._write(_TUNED, {})
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors{PROGRESS_SUFFIX}"

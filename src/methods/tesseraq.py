@@ -15,13 +15,13 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from src.errors import UserError
-from src.lowbit.granularity import QuantizedWeight, WeightSpec
+from src.lowbit.granularity import WeightSpec
 from src.machine.progress import progress
 from src.methods.base import Method, Needs, Rounded, Transformed
 from src.methods.parameters import Count, Decay, Fraction
 from src.methods.parts.adaptive_rounding import AdaptiveRounding
 from src.methods.parts.block_trainer import Minibatch, minibatches, train
+from src.methods.parts.plain_grid import require_plain_grid
 from src.methods.parts.straight_through import quantized_inputs
 from src.quant.link_statistics import LinkStatistics
 
@@ -114,11 +114,7 @@ class TesseraQ(Method):
                 stats = task.statistics.get(bench.graph.link_of(linear.path).name)
                 begun[linear.path] = self.start.round(_weight(bench, linear.path), spec, stats)
         for path, each in begun.items():
-            if not _has_plain_grid(each.weight):
-                problem = (
-                    f"{self.start.name} does not store {path} as codes on plain grids in the original column order"
-                )
-                raise UserError("method.start", problem, "Use method@method.start=awq, omniquant, rtn or rtn_mse")
+            require_plain_grid(each.weight, self.start.name, path)
         return begun
 
     def _learn(self, bench: Workbench, task: BlockTask, layers: Mapping[str, AdaptiveRounding]) -> None:
@@ -148,12 +144,6 @@ class TesseraQ(Method):
 def _weight(bench: Workbench, path: str) -> Tensor:
     """The linear's weight as it is now, [out, in], float32."""
     return bench.module.get_parameter(f"{path}.weight").detach().float()
-
-
-def _has_plain_grid(weight: QuantizedWeight) -> bool:
-    """Whether the weight is an integer grid and nothing else."""
-    extras = (weight.perm, weight.statistics, weight.sparse, weight.dense)
-    return weight.zero.dtype == torch.uint8 and all(each is None for each in extras)
 
 
 def _drawn(batches: Sequence[Minibatch], steps: int, generator: torch.Generator) -> list[Minibatch]:

@@ -157,7 +157,7 @@ class SpeechModel(ABC):
         [frequencies, mels]; Moonshine: ``shortest``, the samples that shorter clips are padded to.
         """
 
-    def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
+    def decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None = None) -> Tensor:
         """Output of the decoder's final norm ``[batch, length, d]``; writes to ``cache`` if there is one."""
         raise NotImplementedError(f"{self.name} has no decoder")
 
@@ -182,14 +182,14 @@ class SpeechModel(ABC):
 
         With ``cache``, tokens continue those already in it, and their keys and values are added to it.
         """
-        return self._head(self._decoder_states(tokens, encoded, cache))
+        return self._head(self.decoder_states(tokens, encoded, cache))
 
     def decode_step(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache) -> Tensor:
         """Logits ``[batch, vocab]`` after the last of ``tokens`` ``[batch, new]``, which continue those in ``cache``.
 
         Keys and values of the cross-attention are computed on the first step and read from ``cache`` afterwards.
         """
-        return self._head(self._decoder_states(tokens, encoded, cache)[:, -1])
+        return self._head(self.decoder_states(tokens, encoded, cache)[:, -1])
 
     def new_cache(self, layer_factory: Callable[[], CacheLayerMixin] = DynamicLayer) -> EncoderDecoderCache:
         """An empty cache, with a layer from ``layer_factory`` for each self- and each cross-attention."""

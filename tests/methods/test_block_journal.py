@@ -35,6 +35,7 @@ BUILDERS = {
 WHISPER, MOONSHINE = BUILDERS
 BLOCKS = 2
 SHORT = {  # what takes long, made short
+    "distill": ["method.epochs=2"],
     "omniquant": ["method.epochs=1"],
     "osplus": ["method.steps=2"],
     "osplus_gptq": ["method.steps=2"],

@@ -118,7 +118,7 @@ class MoonshineSpeech(SpeechModel):
         most = {"max_tokens": self._most, "tokens_per_second": self._rate}
         return {**most, "window": self.window, "shortest": self._shortest}
 
-    def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
+    def decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None = None) -> Tensor:
         output = self.module.model.decoder(
             input_ids=tokens,
             encoder_hidden_states=encoded.states,

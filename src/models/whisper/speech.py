@@ -139,7 +139,7 @@ class WhisperSpeech(SpeechModel):
         most = {"max_tokens": self.max_new_tokens(0), "tokens_per_second": None}
         return {**most, "window": self._extractor.n_samples, "mel_filters": filters}
 
-    def _decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None) -> Tensor:
+    def decoder_states(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None = None) -> Tensor:
         output = self.module.model.decoder(
             input_ids=tokens,
             encoder_hidden_states=encoded.states,
