@@ -61,7 +61,7 @@ class LocalPoolLauncher(JobLauncher):
 
         try:
             with watched(reap=lambda: [each.job.done() for each in running]) as watcher:
-                pool = PoolExecutor(executor._executor, watcher)
+                pool = PoolExecutor(executor, watcher)
                 while waiting or running:
                     while waiting and len(running) < most:
                         number, overrides = waiting.popleft()

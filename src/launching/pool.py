@@ -12,13 +12,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Any, Final
 
+from submitit import AutoExecutor
 from submitit.local.local import LocalExecutor, LocalJob
 
 from src.launching import watch
 
 _POLL_SECONDS: Final = 0.1
+_CONTROLLER: Final = "submitit.local._local"  # runs a job
 
 
 class Watcher:
@@ -62,10 +65,17 @@ def watched(reap: Callable[[], object]) -> Iterator[Watcher]:
 
 
 class PoolExecutor(LocalExecutor):  # type: ignore[misc]  # it has no types
-    """submitit's executor of this machine, with the parameters of another; its jobs are watched."""
+    """submitit's executor of this machine, with the parameters of another; its jobs are watched.
 
-    def __init__(self, plain: LocalExecutor, watcher: Watcher) -> None:
-        super().__init__(plain.folder, max_num_timeout=plain.max_num_timeout)
+    How submitit starts a job is private to it: the method that is replaced, and the module and the variables by which
+    it runs one. It offers no other way to start one in a session of its own.
+    """
+
+    def __init__(self, plain: AutoExecutor, watcher: Watcher) -> None:
+        """Raises RuntimeError where submitit starts its jobs in another way than this."""
+        if "_submit_command" not in vars(LocalExecutor) or find_spec(_CONTROLLER) is None:
+            raise RuntimeError(f"submitit has no {_CONTROLLER}; use the version of pyproject.toml")
+        super().__init__(plain.folder)
         self.parameters = plain.parameters
         self._watcher = watcher
 
@@ -85,7 +95,7 @@ class PoolExecutor(LocalExecutor):  # type: ignore[misc]  # it has no types
             "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(given.get("gpus_per_node", 0)))),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+            [sys.executable, "-m", _CONTROLLER, str(self.folder)],
             env={**os.environ, **settings},
             stdin=subprocess.DEVNULL,
             start_new_session=True,

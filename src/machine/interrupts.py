@@ -89,7 +89,7 @@ def leave(interrupt: KeyboardInterrupt) -> NoReturn:
 
     logging.disable()  # what libraries say at the end
     number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
-    with suppress(Exception):
+    with suppress(Exception):  # private to Python: without it, libraries do not end their own work, and all else holds
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # the terminal is gone

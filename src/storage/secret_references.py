@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from omegaconf import DictConfig, ListConfig, flag_override
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 
 from src.storage.redaction import digest, replaced
 from src.storage.secret_patterns import MAYBE, REFERENCE, telling, worth_hiding
@@ -29,20 +29,18 @@ def without_secrets_in(arguments: Sequence[str]) -> list[str]:
 
 def conceal(node: DictConfig | ListConfig, path: str = "") -> None:
     """Puts references in place of the secrets in a configuration, also of those that come from yaml files."""
-    if node._is_none() or node._is_missing() or node._is_interpolation():
+    stored: Any = OmegaConf.to_container(node, resolve=False)
+    if not isinstance(stored, (dict, list)):  # null, missing, or an interpolation
         return
     with flag_override(node, "readonly", False):
-        keys: Any = list(node) if isinstance(node, DictConfig) else range(len(node))
-        for key in keys:
-            child: Any = node._get_node(key)
-            below = f"{path}.{key}" if isinstance(node, DictConfig) else path
-            if isinstance(child, (DictConfig, ListConfig)):
-                conceal(child, below)
-            elif child is not None and isinstance(child._value(), str):
-                text = child._value()
+        for key, text in stored.items() if isinstance(stored, dict) else enumerate(stored):
+            below = f"{path}.{key}" if isinstance(stored, dict) else path
+            if isinstance(text, (dict, list)):
+                conceal(node[key], below)
+            elif isinstance(text, str):
                 clean = _reference(text) if _is_whole(text, below) else _with_references(text)
                 if clean != text:
-                    child._set_value(clean)
+                    node[key] = clean
 
 
 def _argument(argument: str) -> list[str]:

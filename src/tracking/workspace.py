@@ -47,6 +47,14 @@ def build_workspace(entity: str, project: str, name: str = NAME) -> Workspace:
 
 
 def as_json(workspace: Workspace) -> dict[str, Any]:
+    """What saving it would send: wandb-workspaces, which tells nobody else, is asked by a private name, here alone.
+
+    Raises:
+        UserError: it has no such name.
+    """
+    if not hasattr(workspace, "_to_model"):
+        remedy = "Use the version of pyproject.toml, or save the page without --dry-run"
+        raise UserError("dashboard", "this wandb-workspaces does not tell what it would save", remedy)
     view: dict[str, Any] = workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     return view
 

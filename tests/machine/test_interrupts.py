@@ -29,6 +29,15 @@ def script(text: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.parametrize("python", ["", "del atexit._run_exitfuncs"], ids=["as it is", "without its private name"])
+def test_exit_functions_run_where_python_tells_how_and_the_process_ends_all_the_same(python: str) -> None:
+    lines = ("import atexit", "from src.machine.interrupts import tell", "atexit.register(print, 'over')", python)
+    process = script("\n".join((*lines, "tell(KeyboardInterrupt())")))
+    said, told = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, told) == (130, "Error: interrupted\n")
+    assert said == ("" if python else "over\n")
+
+
 def test_an_interrupt_during_imports_is_one_line() -> None:
     process = script("import src, sys, time; print('on', flush=True); time.sleep(60)")
     assert process.stdout is not None

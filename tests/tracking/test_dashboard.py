@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import pytest
 from commands import run
 from omegaconf import OmegaConf
 
+from src.errors import UserError
 from src.project import ROOT
 from src.tracking.keys import HEADLINES, METRICS, TABLES, as_markdown
 from src.tracking.workspace import as_json, build_workspace
@@ -68,3 +71,9 @@ def test_every_figure_is_explained() -> None:
         assert meaning
         assert f"| `{name}` | {meaning} |" in listed
     assert {line.count("|") for line in listed.splitlines() if line} == {3}  # two cells, as Markdown reads them
+
+
+def test_what_would_be_saved_is_asked_by_a_private_name() -> None:
+    assert hasattr(build_workspace("team", "project"), "_to_model")
+    with pytest.raises(UserError, match="does not tell what it would save"):
+        as_json(SimpleNamespace())
