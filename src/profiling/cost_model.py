@@ -58,11 +58,6 @@ class Workload:
     beams: int = 1
 
     @property
-    def passes(self) -> int:
-        """Decoder passes: the prefill and one per text token. Each reads the decoder's weights once."""
-        return 1 + self.tokens
-
-    @property
     def positions(self) -> int:
         """Decoder positions of a sequence that are embedded, and cached."""
         return self.prompt + self.tokens

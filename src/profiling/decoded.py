@@ -5,25 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any
 
 from src.data.audio import SAMPLING_RATE
-from src.profiling.bitops import Product, by_component, by_phase, products
+from src.data.transcripts import Transcript
+from src.profiling.bitops import by_component, by_phase, products
 from src.profiling.cost_model import CostModel, Workload
 from src.profiling.memory_io import bytes_by_part, bytes_by_phase, moves
-
-
-class Spoken(Protocol):
-    """What costs depend on of a transcript; see :class:`src.data.transcripts.Transcript`."""
-
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def capped(self) -> bool: ...
-    @property
-    def long_form(self) -> str | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +50,7 @@ class DecodedCost(Costs):
     steps: float
 
 
-def average(point: CostModel, transcripts: Iterable[Spoken]) -> DecodedCost | None:
+def average(point: CostModel, transcripts: Iterable[Transcript]) -> DecodedCost | None:
     """Means over ``transcripts`` of what ``point`` costs at their lengths; None where none fits the window."""
     found = list(transcripts)
     fitting = [each for each in found if each.long_form is None]
@@ -99,16 +88,8 @@ def breakdowns(point: CostModel) -> dict[str, dict[str, int]]:
     return {
         "memory_io_breakdown": bytes_by_part(moved),
         "memory_io_phases": bytes_by_phase(moved),
-        "macs_breakdown": by_component(parts, _macs),
-        "macs_phases": by_phase(parts, _macs),
-        "bops_breakdown": by_component(parts, _bops),
-        "bops_phases": by_phase(parts, _bops),
+        "macs_breakdown": by_component(parts, attrgetter("macs")),
+        "macs_phases": by_phase(parts, attrgetter("macs")),
+        "bops_breakdown": by_component(parts, attrgetter("bops")),
+        "bops_phases": by_phase(parts, attrgetter("bops")),
     }
-
-
-def _macs(product: Product) -> int:
-    return product.macs
-
-
-def _bops(product: Product) -> int:
-    return product.bops
