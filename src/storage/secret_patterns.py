@@ -100,11 +100,7 @@ def hidden(text: str, mark: Callable[[str], str]) -> str:
     if ":" in text:
         text = _QUOTED.sub(lambda found: _named(found, found[2], 4, mark, quoted=True), text)
         text = _LINE.sub(lambda found: _named(found, found[1], 2, mark, quoted=False), text)
-    for pattern, signs in (
-        (_HEADER, ("uthorization", "UTHORIZATION")),
-        (_SCHEME, ("Bearer", "Basic")),
-        (_NETRC, ("login",)),
-    ):
+    for pattern, signs in _SIGNED.items():
         if any(sign in text for sign in signs):
             text = pattern.sub(lambda found: _inner(found, mark), text)
     return _HEXADECIMAL.sub(lambda found: _inner(found, mark) if _is_named(found) else found[0], text)
