@@ -60,7 +60,8 @@ def _report(options: argparse.Namespace) -> None:
     page = folder / PAGE
     noun = "point" if len(failures) == 1 else "points"
     told = [*report.notes, *([f"{len(failures)} {noun} failed; the page says why"] if failures else [])]
-    told.append(f"{page} ({page.stat().st_size / 1e6:.1f} MB), tables and {_plots(report.files)} plots are in {folder}")
+    plots = sum(file.suffix == ".png" for file in report.files)
+    told.append(f"{page} ({page.stat().st_size / 1e6:.1f} MB), tables and {plots} plots are in {folder}")
     sys.stderr.write("".join(f"{sentence}\n" for sentence in ("", *told)))
 
 
@@ -68,17 +69,14 @@ def _points(options: argparse.Namespace, *, may_be_empty: bool) -> tuple[pd.Data
     """The chosen points, and sentences on records that are left out."""
     import pandas as pd
 
-    from src.reporting.collect import choose, collect
+    from src.reporting.collect import choose, collect, composites
     from src.reporting.reading import damaged_entries, read_records
 
     if may_be_empty and not any((options.outputs / "records").glob("*.json")):
         return pd.DataFrame(), []
     records, notes = read_records(options.outputs)
-    return choose(collect(records), options.filters), [*notes, *damaged_entries(options.outputs, records)]
-
-
-def _plots(files: list[Path]) -> int:
-    return sum(file.suffix == ".png" for file in files)
+    points = choose(collect(records), options.filters, composites(records))
+    return points, [*notes, *damaged_entries(options.outputs, records)]
 
 
 def _parser() -> argparse.ArgumentParser:

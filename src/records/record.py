@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -190,9 +190,22 @@ class Record(Member):
         return record
 
     @property
+    def flat_settings(self) -> dict[str, Any]:
+        """Settings by dotted name; lists as text, so that every value can be compared."""
+        return dict(_flat(self.settings))
+
+    @property
     def plain(self) -> dict[str, Any]:
         """All of it as it is stored."""
         return self._plain
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value) if isinstance(value, list) else value
 
 
 def read_record(file: Path) -> Record:

@@ -50,8 +50,19 @@ def collect(records: Sequence[Record]) -> pd.DataFrame:
     return points
 
 
-def choose(points: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
+def composites(records: Sequence[Record]) -> dict[str, set[str]]:
+    """The test sets of the means among the records, by the mean's name."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        if record.members:
+            found.setdefault(record.dataset, set()).update(member.dataset for member in record.members)
+    return found
+
+
+def choose(points: pd.DataFrame, filters: Iterable[str], means: Mapping[str, Iterable[str]]) -> pd.DataFrame:
     """The points that match every ``column=pattern[,pattern ...]``; patterns as in a shell.
+
+    The name of one of the ``means`` (:func:`composites`) stands for its test sets.
 
     Raises:
         UserError: no such column, or nothing matches.
@@ -62,8 +73,11 @@ def choose(points: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
             raise UserError("filter", f"{text!r} is not column=value", "Write e.g. method=rtn,gptq")
         if column not in points:
             raise UserError("filter", f"records have no {column!r}", did_you_mean(column, points.columns))
-        values = points[column].astype(str)
-        chosen = points[[any(fnmatchcase(value, each) for each in patterns.split(",")) for value in values]]
+        values, wanted = points[column].astype(str), patterns.split(",")
+        if column == "dataset":
+            named = [name for name in means if any(fnmatchcase(name, each) for each in wanted)]
+            wanted += [member for name in named for member in means[name]]
+        chosen = points[[any(fnmatchcase(value, each) for each in wanted) for value in values]]
         if chosen.empty:
             problem = f"{column} matches no record with {patterns!r}"
             raise UserError("filter", problem, f"There are {', '.join(sorted(values.unique()))}")
@@ -73,13 +87,14 @@ def choose(points: pd.DataFrame, filters: Iterable[str]) -> pd.DataFrame:
 
 def _row(record: Record, scores: Evaluated) -> dict[str, Any]:
     versions = {"schema": record.schema_, **dict(record.versions)}
+    identity = record.versions.model
     versus_fp = {"diff" if name == "difference" else f"diff_{name}": value for name, value in scores.versus_fp}
     return {
-        **dict(_flat(record.settings)),
+        **record.flat_settings,
         **{name: getattr(record, name) for name in IDENTITY},
         **{name: str(versions[name]) for name in VERSIONS},
         "data": _data(record, scores),
-        "weights": _weights(record.versions.model),
+        "weights": str(identity.get("sha256") or identity.get("revision") or "unknown")[:_COMMIT],
         **_made(record),
         "metric": scores.metric,
         **{name: figure for each in METRICS.values() for name, figure in record.results.figures(each).items()},
@@ -129,17 +144,3 @@ def _data(record: Record, scores: Evaluated) -> str:
     size = (f"{scores.utterances}_utterances", f"{scores.words}_words")
     parts = (record.settings["dataset"].get("revision"), *size, drawn)
     return "_".join(filter(None, parts))  # a word that a filter can name
-
-
-def _weights(identity: Mapping[str, Any]) -> str:
-    """The checkpoint: its digest or its revision."""
-    return str(identity.get("sha256") or identity.get("revision") or "unknown")[:_COMMIT]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Settings by dotted name; lists as text, so that every value can be compared."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value) if isinstance(value, list) else value

@@ -10,7 +10,6 @@ Times, and what was measured besides, are of one machine, and never averaged at 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,13 +72,10 @@ def _series(method: pd.DataFrame) -> pd.Series[Any]:
     """Names of the points of a method with several in one bit-config, unique in each."""
     repeated = [same for _, same in method.groupby("bits") if len(same) > 1]
     varying = list(dict.fromkeys(name for same in repeated for name in differing(same)))
-    names = method["method"].str.cat([_told(point, varying) for _, point in method.iterrows()])
+    told = ["".join(f" {name}={point[name]}" for name in varying) for _, point in method.iterrows()]
+    names = method["method"].str.cat(told)
     ambiguous = pd.DataFrame({"name": names, "bits": method["bits"]}).duplicated(keep=False)
     return names.mask(ambiguous, names + " " + method["fingerprint"].str[:6])
-
-
-def _told(point: pd.Series[Any], varying: Sequence[str]) -> str:
-    return "".join(f" {name}={point[name]}" for name in varying)
 
 
 def differing(points: pd.DataFrame) -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import select
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -25,6 +25,12 @@ INTERVAL = ("95% CI", "vs fp")  # beside the WER; in percent and in points
 LEGEND = "* significant: the 95 % interval of the difference from fp leaves out zero. No star: not significant."
 PLACES = {"tracking", "output_dir", "stages", "export", "device"}  # settings that no figure of the table depends on
 TEXTS = 2  # columns of show_measured that are words
+_STYLE: Final[dict[str, Any]] = {
+    "box": SIMPLE_HEAD,
+    "header_style": "bold",
+    "show_edge": False,
+    "padding": (0, 1, 0, 0),
+}
 UNLIMITED = 10_000  # columns; a file has no width, so nothing is folded there
 
 
@@ -36,7 +42,7 @@ def show(records: Sequence[Record]) -> None:
     records have the same names, columns follow for the settings that tell them apart.
     """
     apart = _apart(records)
-    table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(**_STYLE)
     for name in NAMES:
         table.add_column(name, overflow="fold")
     for name in apart:
@@ -48,7 +54,7 @@ def show(records: Sequence[Record]) -> None:
     for record in sorted(records, key=lambda record: (_metric(record) == "CER", _wer(record))):
         for member in record.members:
             table.add_row(*_row(member, [""] * len(apart), metrics, beside))
-        values = [str(_flat(record.settings).get(name, "-")) for name in apart]
+        values = [str(record.flat_settings.get(name, "-")) for name in apart]
         table.add_row(*_row(record, values, metrics, beside))
     console = _stdout()
     console.print(table)
@@ -74,7 +80,7 @@ def show_measured(records: Sequence[Record]) -> None:
     console = _stdout()
     for where in dict.fromkeys(map(place, timed)):
         here = [each for each in timed if place(each) == where]
-        table = Table("model", box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+        table = Table("model", **_STYLE)
         for number, name in enumerate(COLUMNS):
             table.add_column(name, justify="left" if number < TEXTS else "right", no_wrap=number >= TEXTS)
         rows = [(each["model"], *cells(row)) for each in here for row in each["rows"]]
@@ -87,22 +93,21 @@ def show_measured(records: Sequence[Record]) -> None:
 
 def show_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], about: str) -> None:
     """Prints one column per record, one row per figure (its label and a cell a record), and ``about`` below."""
-    table = Table("record", *names, box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
-    for label, cells in rows:
-        table.add_row(label, *cells)
-    console = _stdout()
-    console.print(table)
-    console.print(about, style="dim", highlight=False)
+    _print(["record", *names], [(label, *cells) for label, cells in rows], about)
 
 
 def show_front(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints the best points of a search, lowest first objective first."""
-    table = Table(*header, box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    _print(header, rows, "Pareto front: no other point is as good in all objectives and better in one.")
+
+
+def _print(header: Sequence[str], rows: Iterable[Sequence[str]], below: str) -> None:
+    table = Table(*header, **_STYLE)
     for row in rows:
         table.add_row(*row)
     console = _stdout()
     console.print(table)
-    console.print("Pareto front: no other point is as good in all objectives and better in one.", style="dim")
+    console.print(below, style="dim", highlight=False)
 
 
 def _stdout() -> Console:
@@ -118,7 +123,7 @@ def _wide(console: Console) -> Console:
 
 def show_failures(failures: Sequence[tuple[str, dict[str, Any], str]], folder: Path) -> None:
     """Prints one row per failed job, on the error stream: its number, its failure record, its log within ``folder``."""
-    table = Table(box=SIMPLE_HEAD, header_style="bold", show_edge=False, padding=(0, 1, 0, 0))
+    table = Table(**_STYLE)
     for name in ("#", *NAMES, "stage", "reason", "log"):
         table.add_column(name, overflow="fold")
     for number, record, log in failures:
@@ -188,7 +193,7 @@ def _apart(records: Sequence[Record]) -> list[str]:
     twins: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in records:
         name = (record.model, record.method, _precision(record), record.dataset)
-        twins.setdefault(name, []).append(_flat(record.settings))
+        twins.setdefault(name, []).append(record.flat_settings)
     differing = {
         key
         for same in twins.values()
@@ -197,13 +202,6 @@ def _apart(records: Sequence[Record]) -> list[str]:
     }
     named = {key.removesuffix(".name") for key in differing if key.endswith(".name")}
     return sorted(key for key in differing if key.endswith(".name") or not any(key.startswith(f"{n}.") for n in named))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _beside(records: Sequence[Record]) -> list[Metric]:

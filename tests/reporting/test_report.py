@@ -14,7 +14,7 @@ import pytest
 from src.errors import UserError
 from src.machine.provenance import combined
 from src.records import Record
-from src.reporting.collect import choose
+from src.reporting.collect import choose, composites
 from src.reporting.drawing import draw
 from src.reporting.folder import Limits, write_report
 from src.reporting.marks import marks
@@ -41,7 +41,7 @@ def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def markdown(outputs: Path, rows: str = "method", columns: str = "dataset", *filters: str) -> list[list[str]]:
     """Cells of the table, header first."""
-    text = render(choose(points(outputs), filters), Layout(rows, columns), "markdown")
+    text = render(choose(points(outputs), filters, {}), Layout(rows, columns), "markdown")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for number, line in enumerate(lines) if number != 1]
 
@@ -52,6 +52,18 @@ def test_test_sets_side_by_side_end_in_their_unweighted_mean_and_the_best_is_bol
         ["rtn", r"12.00\* (11.0-13.0)", r"**20.00\* (19.0-21.0)**", "**16.00**"],
         ["gptq", "**10.00 (9.0-11.0)**", r"30.00\* (29.0-31.0)", "20.00"],
     ]
+
+
+def test_the_name_of_a_mean_stands_for_its_test_sets(outputs: Path) -> None:
+    members = [record("rtn", dataset, WERS["rtn", dataset]) for dataset in ("clean", "other")]
+    mean = {**record("rtn", "clean", 16.0, fingerprint="mean", members=members), "dataset": "both"}
+    write(outputs, mean, {**record("rtn", "clean", 5.0, fingerprint="third"), "dataset": "third"})
+    records, _ = read_records(outputs)
+    chosen = choose(points(outputs), ["dataset=bo*"], composites(records))
+    assert set(chosen["dataset"]) == {"clean", "other"}
+    told = report(outputs, "dataset=both", "--columns", "dataset", "--format", "markdown")
+    assert "| mean" in told.stdout
+    assert "third" not in told.stdout
 
 
 def test_a_mean_over_fewer_sets_than_the_others_is_not_shown(outputs: Path) -> None:
@@ -72,7 +84,7 @@ def test_scores_of_different_normalizers_are_refused_until_one_is_chosen(tmp_pat
     write(tmp_path, record("rtn", "clean", 2.0), other)
     with pytest.raises(UserError, match=r"whisper-english/0.1, whisper-english/0.2.*Add normalizer="):
         render(points(tmp_path), Layout("method", "bits"), form)
-    chosen = choose(points(tmp_path), ["normalizer=*/0.2"])
+    chosen = choose(points(tmp_path), ["normalizer=*/0.2"], {})
     assert "gptq" in render(chosen, Layout("method", "bits"), form)
 
 
