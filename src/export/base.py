@@ -73,11 +73,6 @@ class Exportable:
                 (folder / file.name).write_bytes(file.read_bytes())
 
 
-def decoding_notes(model: Exportable) -> list[str]:
-    """What evaluate was told and no runtime's files can be."""
-    return [] if model.dtype == "float32" else [f"evaluate computed in {model.dtype}, which the files know nothing of"]
-
-
 class Runtime(ABC):
     """Writes files for one runtime.
 

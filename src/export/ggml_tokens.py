@@ -30,6 +30,9 @@ class Numbers:
     start: int
     no_timestamps: int
 
+    def __str__(self) -> str:
+        return f"end {self.end}, start {self.start}, no timestamps {self.no_timestamps}"
+
     @classmethod
     def of(cls, vocabulary: int) -> Numbers:
         """Those of a vocabulary of this size."""

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from src.export.base import Exportable, decoding_notes
+from src.export.base import Exportable
 from src.export.build import build_runtime
 from src.export.checks import check_packages, check_plan, check_settings, check_stored
 from src.methods.apply import weight_plan
@@ -70,7 +70,9 @@ class Export(Stage):
         check_stored(runtime, model.graph, model.stored)
         files = folder / FOLDER
         files.mkdir()
-        notes = [*decoding_notes(model), *runtime.write(model, files)]
+        notes = runtime.write(model, files)
+        if model.dtype != "float32":
+            notes.insert(0, f"evaluate computed in {model.dtype}, which the files know nothing of")
         for note in notes:
             log.warning("export: %s", note)
         sizes = {file.name: file.stat().st_size for file in sorted(files.iterdir())}
