@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from src.data.corpora import Utterance
 from src.data.transcripts import LongForm, Transcript
+from src.data.utterance import Utterance
 from src.decoding.clock import Clock
 from src.decoding.decode import batches, greedy, warm_up
 from src.decoding.longform import Decoded, Search, announce, decode_long, form_of
@@ -158,12 +158,11 @@ def _decode_short(
     speech: SpeechModel, utterances: Sequence[Utterance], features: list[Tensor], search: Search
 ) -> list[Decoded]:
     samples = [min(utterance.samples, speech.window) for utterance in utterances]
-    tokens = search(features, samples) if features else []
-    return [_decoded(speech, *pair) for pair in zip(samples, tokens, strict=True)]
-
-
-def _decoded(speech: SpeechModel, samples: int, tokens: list[int]) -> Decoded:
-    return Decoded(speech.text(tokens).strip(), len(tokens), capped=len(tokens) >= speech.max_new_tokens(samples))
+    found = search(features, samples) if features else []
+    return [
+        Decoded(speech.text(tokens).strip(), len(tokens), capped=len(tokens) >= speech.max_new_tokens(count))
+        for count, tokens in zip(samples, found, strict=True)
+    ]
 
 
 def _transcript(utterance: Utterance, decoded: Decoded, form: LongForm | None) -> Transcript:

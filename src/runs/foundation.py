@@ -17,12 +17,6 @@ def foundation(points: Sequence[Point]) -> list[Entry]:
     return list(found.values())
 
 
-def discard_damaged(points: Sequence[Point]) -> None:
-    """Removes what is damaged, so that nothing vouches for it, and a stage that needs it makes it again."""
-    for entry in foundation(points):
-        entry.discard_damaged()
-
-
 def _entries(point: Point) -> Iterator[Entry]:
     yield point.statistics("gram")
     for stage in ALL_STAGES:

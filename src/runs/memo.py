@@ -130,7 +130,8 @@ def _note(study: Settings | Composite) -> Entry | None:
         return None
     name = study.name if isinstance(study, Composite) else None
     asked = [name, *(each.model_dump(mode="json", exclude=APART) for each in settings)]
-    key = {"asked": _hashed(asked), "inputs": _hashed(states), "code": source(), **_versions()}
+    versions = {package: version(package) for package in SCORING}
+    key = {"asked": _hashed(asked), "inputs": _hashed(states), "code": source(), **versions}
     if any("profile" in each.stages for each in settings):  # what is timed is of one machine
         key["machine"] = _hashed([processor(), {name: os.environ.get(name) for name in _THREADS}, gpus()])
     return Store(Path(settings[0].output_dir) / "cache").entry("finished", key)
@@ -162,10 +163,6 @@ def _data_files(dataset: DatasetSettings) -> Iterator[Path]:
     folder = resolve_source(dataset.root or dataset.source)
     if folder is not None:
         yield from HubFolder(folder).files(dataset.config, dataset.split)
-
-
-def _versions() -> dict[str, str]:
-    return {package: version(package) for package in SCORING}
 
 
 def _hashed(value: Any) -> str:

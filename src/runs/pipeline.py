@@ -18,7 +18,7 @@ from src.machine.provenance import here
 from src.records import Record, read_whole
 from src.runs import attempt
 from src.runs.composite_record import build_composite_record, composite_fingerprint, log_composite, run_id
-from src.runs.foundation import discard_damaged, foundation
+from src.runs.foundation import foundation
 from src.runs.memo import remember
 from src.runs.records import build_record, present, save_record
 from src.settings import Settings
@@ -47,7 +47,8 @@ def run(study: Settings | Composite) -> Record:
     points = _checked(chosen)
     name = composite_fingerprint(study.name, points) if isinstance(study, Composite) else points[0].fingerprint
     attempt.identify(name, chosen[0], here(chosen[0].device))
-    discard_damaged(points)
+    for entry in foundation(points):  # so that nothing vouches for what is damaged, and a stage makes it again
+        entry.discard_damaged()
     job_dir = Path(HydraConfig.get().runtime.output_dir)
     if isinstance(study, Composite):
         record = _run_composite(study.name, points, job_dir)

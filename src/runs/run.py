@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from src.machine.interrupts import held
+from src.metrics import METRICS
+from src.records import Record
 from src.runs.memo import found_again
-from src.runs.objectives import objectives
 from src.settings import Settings
 from src.settings.composite import Composite, members
 
@@ -22,3 +25,10 @@ def run(study: Settings | Composite) -> float | tuple[float | None, ...] | None:
 
         record = run_study(study)
     return objectives(record, members(study)[0].sweep.objectives)
+
+
+def objectives(record: Record, names: Sequence[str]) -> float | tuple[float | None, ...] | None:
+    """What a sweeper searches by: a number for one name, else a tuple; None for what the chosen stages did not make."""
+    figures = [record.results.figure(METRICS[name]) for name in names]
+    found = tuple(None if figure is None else float(figure) for figure in figures)
+    return found[0] if len(found) == 1 else found

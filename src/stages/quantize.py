@@ -66,7 +66,9 @@ class Quantize(Stage):
         settings = point.settings
         log.info("quantize: %s", point.label)
         speech = load(settings.model, settings.device, settings.seed)
-        calibration = _calibration(point) if point.uses_calibration else None
+        calibration = None
+        if point.uses_calibration:
+            calibration = load_calibration(point.calibration.path, settings.calib.batch_size)
         at_full_precision = cache(partial(_fp_statistics, point, speech, calibration, folder))
         # Without calibration, blocks take no time.
         journal = BlockJournal(folder, _basis(point)) if calibration is not None else None
@@ -97,10 +99,6 @@ def _basis(point: Point) -> dict[str, Any]:
     settings = point.settings
     about = {"batch_size": settings.calib.batch_size, "seed": settings.seed, "device": settings.device}
     return {"calibration": digest(clips), **about}
-
-
-def _calibration(point: Point) -> Calibration:
-    return load_calibration(point.calibration.path, point.settings.calib.batch_size)
 
 
 def _fp_statistics(

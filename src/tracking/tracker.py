@@ -80,7 +80,11 @@ class Tracker:
 
     def config(self, told: Mapping[str, Any]) -> None:
         """Sets what is known of the run only now, in its configuration."""
-        self._attempt("updating the configuration", lambda run: _configure(run, told))
+
+        def send(run: Run) -> None:
+            run.config.update(redact(told), allow_val_change=True)  # type: ignore[no-untyped-call]
+
+        self._attempt("updating the configuration", send)
 
     def log(self, stage: str, metrics: Mapping[str, float | int | str]) -> None:
         """Logs ``metrics`` as ``stage/name``, each one of :data:`METRICS`, and sets them in the run's summary.
@@ -222,10 +226,6 @@ def _cell(value: Any) -> Any:
         return value
     text = without_secrets(value)
     return f"{text[: MAX_CELL_CHARACTERS - 1]}…" if len(text) > MAX_CELL_CHARACTERS else text
-
-
-def _configure(run: Run, told: Mapping[str, Any]) -> None:
-    run.config.update(redact(told), allow_val_change=True)  # type: ignore[no-untyped-call]
 
 
 def _artifact_name(name: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from src.errors import UserError
 from src.records import Record
-from src.runs.objectives import objectives
+from src.runs.run import objectives
 from src.sweepers.space import Space, divided
 from tests.reporting.recorded import record
 

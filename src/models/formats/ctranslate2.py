@@ -51,7 +51,8 @@ def describe(folder: Path) -> Foreign | None:
     Raises:
         UserError: the model is damaged, cut off, no Whisper, or of another version, or settings are missing.
     """
-    files = [folder / _WEIGHTS] if (folder / _WEIGHTS).exists() else sorted(folder.glob(_PARTS), key=_in_order)
+    parts = sorted(folder.glob(_PARTS), key=lambda part: (len(part.name), part.name))  # the second before the tenth
+    files = [folder / _WEIGHTS] if (folder / _WEIGHTS).exists() else parts
     if not files:
         return None
     data = _Joined(files)
@@ -81,10 +82,6 @@ def describe(folder: Path) -> Foreign | None:
     rounded = f"weights rounded to {max(integers)} bits in CTranslate2's format" if integers else None
     beside = [folder / "config.json", folder / "tokenizer.json"]
     return Foreign((*files, *beside), settings_files(folder, config), tensors, read, rounded)
-
-
-def _in_order(part: Path) -> tuple[int, str]:
-    return len(part.name), part.name  # the second before the tenth
 
 
 class _Joined:

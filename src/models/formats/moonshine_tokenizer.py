@@ -6,10 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers
-from tokenizers.models import BPE
-from tokenizers.processors import TemplateProcessing
-
 _BYTE_TOKENS: Final = range(3, 259)
 _SPECIAL: Final = re.compile(r"<unk>|</?s>|<<ST_\d+>>")
 
@@ -20,6 +16,10 @@ def tokenizer_json(data: bytes) -> bytes:
     A length of 128 and more takes two bytes. Pairs are merged in the order of the tokens that they make, as in every
     vocabulary of SentencePiece; of runs of spaces, which no transcript has, the authors' order is another one.
     """
+    from tokenizers import AddedToken, Tokenizer, decoders, normalizers
+    from tokenizers.models import BPE
+    from tokenizers.processors import TemplateProcessing
+
     names: list[str] = []
     at = 0
     while at < len(data):
