@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 
@@ -28,37 +28,21 @@ _COMPRESSION: Final = 2.4  # Whisper's own sign of a loop: Radford et al., arXiv
 
 @dataclass(frozen=True)
 class Failures:
-    """Failures of a set of transcripts; rates and shares are in percent, None where there is nothing to divide by.
+    """Failures of a set of transcripts; None where there is nothing to divide by."""
 
-    Attributes:
-        seconds: length of the audio, from (included) and to; None is without end.
-        utterances: number of transcripts.
-        words: reference words.
-        wer: pooled over these words.
-        loops: transcripts in a repetition loop: see :func:`loops`.
-        empty: transcripts without a word after normalisation.
-        capped: transcripts cut off at the family's limit on tokens.
-        loop_rate: loops / utterances.
-        empty_rate: empty / utterances.
-        cap_hit_rate: capped / utterances.
-        substitution_share: substitutions / errors.
-        deletion_share: deletions / errors.
-        insertion_share: insertions / errors.
-    """
-
-    seconds: tuple[float, float | None]
-    utterances: int
-    words: int
-    wer: float | None
-    loops: int
-    empty: int
-    capped: int
-    loop_rate: float | None
-    empty_rate: float | None
-    cap_hit_rate: float | None
-    substitution_share: float | None
-    deletion_share: float | None
-    insertion_share: float | None
+    seconds: tuple[float, float | None]  # length of the audio, from (included) and to; None is without end
+    utterances: Annotated[int, "transcripts"]
+    words: Annotated[int, "reference words"]
+    wer: Annotated[float | None, "word error rate, %"]
+    loops: Annotated[int, "transcripts in a repetition loop"]
+    empty: Annotated[int, "transcripts without a word"]
+    capped: Annotated[int, "transcripts cut off at the limit on tokens"]
+    loop_rate: Annotated[float | None, "loops, % of transcripts"]
+    empty_rate: Annotated[float | None, "empty, % of transcripts"]
+    cap_hit_rate: Annotated[float | None, "capped, % of transcripts"]
+    substitution_share: Annotated[float | None, "substitutions, % of errors"]
+    deletion_share: Annotated[float | None, "deletions, % of errors"]
+    insertion_share: Annotated[float | None, "insertions, % of errors"]
 
 
 def loops(text: str, rules: Rules) -> bool:

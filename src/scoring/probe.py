@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 
@@ -27,25 +27,15 @@ _SYLLABLES: Final = 4.0  # Hz, the rate at which speech rises and falls (Houtgas
 
 @dataclass(frozen=True)
 class Hallucinations:
-    """What was written for clips without speech.
+    """What was written for clips without speech; words after normalisation, characters of languages without spaces."""
 
-    Attributes:
-        clips: number of clips.
-        seconds: their length together.
-        words: words written, after normalisation; characters of languages without spaces.
-        clips_with_words: share of clips with any, in percent.
-        words_per_minute: words / minutes of audio.
-        loops: transcripts in a repetition loop.
-        capped: transcripts cut off at the family's limit on tokens.
-    """
-
-    clips: int
-    seconds: float
-    words: int
-    clips_with_words: float
-    words_per_minute: float
-    loops: int
-    capped: int
+    clips: Annotated[int, "clips without speech"]
+    seconds: Annotated[float, "of them"]
+    words: Annotated[int, "words written for them"]
+    clips_with_words: Annotated[float, "clips with any, %"]
+    words_per_minute: Annotated[float, "words a minute of audio"]
+    loops: Annotated[int, "transcripts in a repetition loop"]
+    capped: Annotated[int, "transcripts cut off at the limit on tokens"]
 
 
 def clips(n: int, seed: int) -> list[Utterance]:

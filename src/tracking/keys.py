@@ -9,9 +9,11 @@ a run table needs no prefix. Where there is nothing to divide by, or no such cli
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, get_type_hints
 
 from src.metrics import METRICS as COMPARED
+from src.scoring.failure_modes import Failures
+from src.scoring.probe import Hallucinations
 
 HEADLINES: Final[Mapping[str, str]] = {
     name: meaning for metric in COMPARED.values() if metric.heading for name, meaning in metric.described.items()
@@ -21,6 +23,15 @@ HEADLINES: Final[Mapping[str, str]] = {
 def _compared(stage: str) -> dict[str, str]:
     own = (metric for metric in COMPARED.values() if metric.stage == stage)
     return {name: meaning for metric in own for name, meaning in metric.described.items()}
+
+
+def _meanings(figures: type) -> dict[str, str]:
+    """What a class says of its fields, by name."""
+    return {
+        name: kind.__metadata__[0]
+        for name, kind in get_type_hints(figures, include_extras=True).items()
+        if hasattr(kind, "__metadata__")
+    }
 
 
 _CALIBRATE = {
@@ -35,29 +46,7 @@ _QUANTIZE = {
     "mean_weight_error": "relative change by rounding (Frobenius norm), mean over the rounded weights",
     "mean_output_error": "relative error of their outputs on the calibration clips, mean; absent without such clips",
 }
-_FAILURES = {
-    "utterances": "transcripts",
-    "words": "reference words",
-    "wer": "word error rate, %",
-    "loops": "transcripts in a repetition loop",
-    "empty": "transcripts without a word",
-    "capped": "transcripts cut off at the limit on tokens",
-    "loop_rate": "loops, % of transcripts",
-    "empty_rate": "empty, % of transcripts",
-    "cap_hit_rate": "capped, % of transcripts",
-    "substitution_share": "substitutions, % of errors",
-    "deletion_share": "deletions, % of errors",
-    "insertion_share": "insertions, % of errors",
-}
-_PROBE = {
-    "clips": "clips without speech",
-    "seconds": "of them",
-    "words": "words written for them",
-    "clips_with_words": "clips with any, %",
-    "words_per_minute": "words a minute of audio",
-    "loops": "transcripts in a repetition loop",
-    "capped": "transcripts cut off at the limit on tokens",
-}
+_FAILURES, _PROBE = _meanings(Failures), _meanings(Hallucinations)
 _VERSUS_FP = {
     "difference": "WER minus full precision's on the same utterances, percentage points",
     "low": "lower end of its 95 % interval",
