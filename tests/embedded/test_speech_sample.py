@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from src.data.corpora import load_utterances
-from src.embedded.speech_sample import CALIBRATION, SAMPLE, TESTS, parquet, speaker, write
 from tests.composed import composed
 from tests.data.test_mirror import MIRROR
+from tests.embedded.speech_sample import CALIBRATION, SAMPLE, TESTS, parquet, speaker, write
+from tests.utterances import load_utterances
 
 UTTERANCES = {**TESTS, CALIBRATION: 39}
 SPEAKERS = {"test.clean": 24, "test.other": 8, CALIBRATION: 9}

@@ -1,4 +1,4 @@
-"""Draws the sample of LibriSpeech that ships with the project: ``python -m src.embedded.speech_sample FOLDER``.
+"""Draws the sample of LibriSpeech that ships with the project: ``python -m tests.embedded.speech_sample FOLDER``.
 
 ``FOLDER`` is a copy of the Open ASR leaderboard's test sets in the hub's layout. The sample is of its clips: another
 copy gives another sample, the same copy the same bytes (with the same pyarrow, which signs its files).
@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from src.data.hub_folder import HubFolder
 from src.data.utterance import chosen
 from src.errors import UserError
+from src.project import ROOT
 
-SAMPLE: Final = Path(__file__).parent / "librispeech_sample"
+SAMPLE: Final = ROOT / "src" / "embedded" / "librispeech_sample"
 CONFIG: Final = "librispeech"
 SEED: Final = 0
 TESTS: Final = {"test.clean": 60, "test.other": 40}  # split: utterances
