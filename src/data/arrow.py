@@ -42,7 +42,6 @@ class ArrowRows:
         return len(self._table)
 
     def values(self, column: str) -> Sequence[Any]:
-        """The values of a column: see :func:`~src.data.columns.plain`."""
         found = self._stored(column)
         require_flat(found.type, f"{self._where}, column {column}")
         return plain(found, getattr(self._table.features[column], "names", None))
@@ -51,20 +50,16 @@ class ArrowRows:
         return f"{self._where}, row {row}"
 
     def label(self, row: int) -> str:
-        """The path that a row names, or the row's number."""
         return self._named.get(row) or numbered(row)
 
     def audio_names(self) -> Sequence[str | None]:
-        """The paths beside the sound, or in its place."""
         return paths_of(self._stored(self._audio)) or [None] * len(self)
 
     def reader(self, wanted: Sequence[int]) -> AudioReader:  # noqa: ARG002 - any row is as near
-        """Encoded audio of single rows."""
         table = self._table.select_columns([self._audio])
         return lambda row: audio(self, self._audio, self._folder, row, table[row][self._audio])
 
     def files(self, wanted: Sequence[int]) -> list[Path]:
-        """The files of those rows that name one and hold no sound."""
         named = ((row, self._named[row]) for row in wanted if row in self._named)
         return list(audio_files(self, self._audio, self._folder, named).values())
 

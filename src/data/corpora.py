@@ -12,22 +12,11 @@ from src.data.audio import SAMPLING_RATE
 from src.data.inventory import Clip, Inventory
 from src.data.parquet import HELD
 from src.data.selection import Selection
-from src.data.sources import dataset_identity, open_rows
-from src.data.utterance import Utterance
+from src.data.sources import open_rows
+from src.data.utterance import Utterance as Utterance
 from src.errors import UserError
 from src.settings import DatasetSettings
 from src.storage.store import Store
-
-__all__ = [
-    "Corpus",
-    "Selection",
-    "Utterance",
-    "dataset_identity",
-    "load_utterances",
-    "open_corpus",
-    "require_dataset",
-    "require_disjoint",
-]
 
 log = logging.getLogger(__name__)
 
@@ -149,24 +138,6 @@ def open_corpus(selection: Selection, store: Store | None, on_bad_audio: OnBadAu
             be skipped.
     """
     return Corpus(selection, selection.inventory(store), on_bad_audio)
-
-
-def load_utterances(settings: DatasetSettings, seed: int) -> list[Utterance]:
-    """The split's utterances in the order of their ids, or a random ``limit`` of them drawn by ``seed``.
-
-    Raises:
-        UserError: as :func:`open_corpus`; also where audio is bad.
-    """
-    return open_corpus(Selection(settings, settings.limit, seed), None, "fail").utterances()
-
-
-def require_dataset(settings: DatasetSettings) -> None:
-    """Checks that the data is there; what lies on the hub is downloaded now.
-
-    Raises:
-        UserError: absent data, config, split or column, or no network.
-    """
-    open_rows(settings)
 
 
 def require_disjoint(calibration: Corpus, test: Corpus) -> None:

@@ -58,7 +58,6 @@ class ManifestRows:
         return self._names
 
     def reader(self, wanted: Sequence[int]) -> rows.AudioReader:  # noqa: ARG002 - any file is as near
-        """Bytes of an entry's file."""
         return lambda row: rows.audio(self, self._column, self._path.parent, row, self._audio[row])
 
     def files(self, wanted: Sequence[int]) -> list[Path]:

@@ -53,7 +53,6 @@ class ParquetRows:
         return self._groups[-1].stop if self._groups else 0
 
     def values(self, column: str) -> Sequence[Any]:
-        """The values of a column: see :func:`~src.data.columns.plain`."""
         values: list[Any] = []
         for path in self._paths:
             file = open_parquet(path)
@@ -68,11 +67,9 @@ class ParquetRows:
         return f"{path}, row {row - next(group.start for group in self._groups if group.path == path)}"
 
     def label(self, row: int) -> str:
-        """The path that a row names, or the row's number."""
         return self._named.get(row) or numbered(row)
 
     def audio_names(self) -> Sequence[str | None]:
-        """The paths beside the sound, or in its place."""
         found: list[str | None] = []
         for path in self._paths:
             file = open_parquet(path)
@@ -85,11 +82,9 @@ class ParquetRows:
         return found
 
     def reader(self, wanted: Sequence[int]) -> AudioReader:
-        """Encoded audio of single rows."""
         return _RowReader(self._groups, self._audio, wanted, self._encoded)
 
     def files(self, wanted: Sequence[int]) -> list[Path]:
-        """The files of those rows that name one and hold no sound."""
         rows = [row for row in wanted if row in self._named]
         return list(self._files(rows).values())
 

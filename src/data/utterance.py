@@ -77,9 +77,5 @@ def chosen(ids: Sequence[str], n: int | None, seed: int) -> list[int]:
     Each id's rank is a hash of seed and id, so the choice does not depend on the order of the ids or on a library's
     version, and a larger ``n`` contains the smaller one.
     """
-    ranked = sorted(range(len(ids)), key=lambda index: _rank(ids[index], seed))
+    ranked = sorted(range(len(ids)), key=lambda index: hashlib.sha256(f"{seed}:{ids[index]}".encode()).digest())
     return sorted(ranked[:n], key=lambda index: ids[index])
-
-
-def _rank(utterance_id: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:{utterance_id}".encode()).digest()

@@ -9,7 +9,7 @@ from typing import Any
 
 from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
-from src.data.corpora import require_dataset
+from src.data.sources import open_rows
 from src.errors import UserError, within
 from src.models.loading import check_processors, load
 from src.quant.figures import Distribution, input_distribution
@@ -40,7 +40,7 @@ class Calibrate(Stage):
             raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
         check_processors(point.settings.model)
         with within("calib"):
-            require_dataset(point.settings.calib.dataset)
+            open_rows(point.settings.calib.dataset)
 
     def check_data(self, point: Point) -> None:
         """The calibration clips can be heard, and where references are fed they have their own. Raises UserError."""

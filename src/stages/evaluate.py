@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from src.data.audio import SAMPLING_RATE
-from src.data.corpora import require_dataset, require_disjoint
+from src.data.corpora import require_disjoint
 from src.data.recordings import require_whole_sessions
+from src.data.sources import open_rows
 from src.data.transcripts import Transcript, load_transcripts
 from src.errors import UserError
 from src.models.families import family_of
@@ -57,7 +58,7 @@ class Evaluate(Stage):
         if point.settings.evaluate.rescore:
             require_decoded(point)
         else:
-            require_dataset(point.settings.dataset)
+            open_rows(point.settings.dataset)
             if not all(entry.path.is_dir() for entry in decoded(point).values()):
                 check_processors(point.settings.model)
 
@@ -108,7 +109,10 @@ class Evaluate(Stage):
         result = self.result(point)
         times = read_json(point.transcripts.path / TIMES)
         spoken = speed(point)
-        rtfx = {} if spoken.get("rtfx") is None else {"rtfx": spoken["rtfx"], **_within("rtfx", spoken["on"])}
+        rtfx: dict[str, Any] = {}
+        if spoken.get("rtfx") is not None:
+            where = {f"rtfx_{name}": figure for name, figure in spoken["on"].items() if figure is not None}
+            rtfx = {"rtfx": spoken["rtfx"], **where}
         figures = _flat({**result, "data": _counts(result["data"])})
         beside = {"wbits": point.settings.wbits, "processing_seconds": times["seconds"]}
         tracker.log(self.name, {**beside, **figures, **rtfx})
@@ -143,11 +147,6 @@ def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, int | float | str):
             figures[name] = value
     return figures
-
-
-def _within(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures that are known, under names that begin with ``name``."""
-    return {f"{name}_{each}": figure for each, figure in figures.items() if figure is not None}
 
 
 def _counts(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from src.data.corpora import Corpus, Selection, dataset_identity, open_corpus
+from src.data.corpora import Corpus, open_corpus
+from src.data.selection import Selection
+from src.data.sources import dataset_identity
 from src.errors import within
 from src.machine.provenance import machine
 from src.methods.base import Method

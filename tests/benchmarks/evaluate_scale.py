@@ -17,11 +17,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from src.data.corpora import load_utterances
 from src.decoding.transcribe import journal_seconds, transcribe_corpus
 from src.models.loading import load
 from src.project import ROOT
 from tests.composed import composed
+from tests.utterances import load_utterances
 
 COUNTS = (300, 1200)
 

@@ -28,12 +28,13 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-from src.data.corpora import Utterance, load_utterances
+from src.data.utterance import Utterance
 from src.decoding.transcribe import journal_seconds, transcribe_corpus
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.settings import ModelSettings
 from tests.composed import composed
+from tests.utterances import load_utterances
 
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 Tokens = dict[str, list[int]]

@@ -15,7 +15,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from src.data.corpora import load_utterances
 from src.decoding.transcribe import transcribe
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
@@ -25,6 +24,7 @@ from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.restore import restore
 from src.settings import Settings
 from tests.composed import composed
+from tests.utterances import load_utterances
 
 ROUNDS = 9
 CLIPS = 32

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.calib.capture import capture
-from src.data.corpora import Utterance
+from src.data.utterance import Utterance
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.stages.point import open_point

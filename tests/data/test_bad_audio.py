@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from src.data.corpora import Corpus, Selection, open_corpus
+from src.data.corpora import Corpus, open_corpus
+from src.data.selection import Selection
 from src.errors import UserError
 from src.settings import DatasetSettings
 from src.storage.store import open_store

@@ -15,11 +15,13 @@ import pytest
 import soundfile
 
 from src.data.cells import LONGEST_TEXT
-from src.data.corpora import Selection, dataset_identity, load_utterances
 from src.data.rows import unique
+from src.data.selection import Selection
+from src.data.sources import dataset_identity
 from src.errors import UserError
 from tests.data.clips import tone
 from tests.data.sets import dataset, local
+from tests.utterances import load_utterances
 
 SOUND = tone(0.1, 440)
 ROW = {"audio": "a.wav", "text": "one two"}

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from src.data.corpora import Selection, dataset_identity, load_utterances, open_corpus
+from src.data.corpora import open_corpus
+from src.data.selection import Selection
+from src.data.sources import dataset_identity
 from src.errors import UserError
 from src.project import ROOT
 from tests.data.clips import clip, tone, write
 from tests.data.sets import dataset as settings
+from tests.utterances import load_utterances
 
 README = """---
 license: cc-by-4.0

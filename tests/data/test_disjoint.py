@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import soundfile
 
-from src.data.corpora import Corpus, Selection, open_corpus, require_disjoint
+from src.data.corpora import Corpus, open_corpus, require_disjoint
+from src.data.selection import Selection
 from src.errors import UserError
 from src.settings import DatasetSettings
 from tests.data.clips import clip, tone, write

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from src.data.corpora import load_utterances
 from src.errors import UserError
 from tests.data.clips import clip, write
 from tests.data.sets import dataset
+from tests.utterances import load_utterances
 
 datasets = pytest.importorskip("datasets")
 SET = dataset(None, name="ami", source="hf-audio/some-set", revision="abc", config="ami")

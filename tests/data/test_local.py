@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.data.corpora import Selection, dataset_identity, load_utterances
+from src.data.selection import Selection
+from src.data.sources import dataset_identity
 from src.errors import UserError
 from tests.data.clips import tone
 from tests.data.sets import dataset, local
+from tests.utterances import load_utterances
 
 TEXTS = {"b": 'two, "three" or\nfour', "a": "naïve\u2028 one", "c": "five"}
 SOUNDS = {name: tone(0.1 + 0.05 * number, 300 + 100 * number) for number, name in enumerate(TEXTS)}

@@ -12,17 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.data import corpora, parquet
-from src.data.corpora import Selection, Utterance, load_utterances, open_corpus
+from src.data.corpora import open_corpus
+from src.data.selection import Selection
+from src.data.utterance import Utterance
 from src.decoding.decode import batches
 from src.project import ROOT
 from tests.data.clips import clip, tone, write
 from tests.data.sets import dataset
+from tests.utterances import load_utterances
 
 CLIP = 10.0  # seconds, 320 kB as wav
 PEAK = """
 import resource, sys
 from src.data import corpora, parquet
-from src.data.corpora import Selection, open_corpus
+from src.data.corpora import open_corpus
+from src.data.selection import Selection
 from tests.data.sets import dataset
 
 parquet.HELD, corpora._WINDOW = 4 << 20, 2 << 20

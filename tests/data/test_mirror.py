@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.corpora import load_utterances
 from src.project import ROOT
 from tests.data.sets import dataset
+from tests.utterances import load_utterances
 
 MIRROR = Path(os.environ.get("EDGE_ASR_ESB_MIRROR", ROOT.parent / "shared" / "data" / "esb-mirror"))
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.data.corpora import Selection, load_utterances
+from src.data.selection import Selection
 from src.data.splits import split_name, tells_split
 from src.errors import UserError
 from tests.data.clips import clip, tone
 from tests.data.sets import dataset, local
+from tests.utterances import load_utterances
 
 SPLITS = {"train": ["a", "b", "c"], "test": ["d", "e"], "test-other": ["f"]}
 

@@ -12,12 +12,13 @@ from typing import Any, Final
 import torch
 from transformers import AutoFeatureExtractor
 
-from src.data.corpora import Utterance, load_utterances
+from src.data.utterance import Utterance
 from src.decoding.transcribe import transcribe
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.project import ROOT
 from tests.composed import composed
+from tests.utterances import load_utterances
 
 MODELS: Final = ("embedded_whisper", "embedded_moonshine")
 _BATCH: Final = 16

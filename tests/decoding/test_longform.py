@@ -11,7 +11,6 @@ import pytest
 from transformers.cache_utils import DynamicLayer
 
 from src.data.audio import SAMPLING_RATE, Waveform
-from src.data.corpora import load_utterances
 from src.data.transcripts import Transcript
 from src.data.utterance import Utterance
 from src.decoding.decode import greedy
@@ -30,6 +29,7 @@ from tests.composed import composed
 from tests.data.clips import clip, write
 from tests.decoding.long_audio import encoded, generated, modulated, timed_whisper
 from tests.tiny import tiny_moonshine
+from tests.utterances import load_utterances
 
 LENGTHS = (5.3, 2.51, 3.77)  # seconds; windows are 2 s long
 # Random models that together know every ending of a window: pairs, none, a single time, the cap. (seed, end token)

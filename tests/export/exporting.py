@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from src.data.corpora import load_utterances
 from src.data.utterance import Utterance
 from src.decoding.transcribe import transcribe
 from src.methods.apply import input_bits
@@ -19,6 +18,7 @@ from src.stages.export import FOLDER, Export
 from src.stages.point import Point, open_point
 from src.stages.quantize import CHECKPOINT, Quantize
 from tests.composed import composed
+from tests.utterances import load_utterances
 
 
 def opened(folder: Path, *overrides: str) -> Point:

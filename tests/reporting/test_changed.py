@@ -12,7 +12,6 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.data.corpora import load_utterances
 from src.reporting.changed import aligned, by_frequency, changed
 from src.reporting.clips import encoded_clips
 from src.reporting.failed import failed
@@ -24,6 +23,7 @@ from src.storage.store import write_json
 from src.text.normalizers import ENGLISH_RULES
 from tests.composed import composed
 from tests.reporting.recorded import points, record, worst_row, write, write_failure, write_worst
+from tests.utterances import load_utterances
 
 WORDS = st.lists(st.sampled_from(["alpha", "bravo", "delta"]), min_size=1, max_size=6).map(" ".join)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from src.data.corpora import load_utterances
 from src.report import main
 from src.text.normalizers import ENGLISH_RULES
 from tests.composed import composed
 from tests.reporting.recorded import record, worst_row, write, write_failure, write_worst
+from tests.utterances import load_utterances
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 HOSTILE = "</script><img src=x onerror=alert(1)><!-- <script>"
