@@ -65,5 +65,4 @@ class QuietErrors(Callback):
     """Leaves the telling of a job's error to :mod:`src.runs.cli`."""
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:  # noqa: ARG002 - Hydra's call
-        """Called by Hydra when the job has ended, however it did."""
         job_return.__class__ = QuietReturn

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +70,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-class Display(Protocol):
-    """Where loops are shown."""
-
-    def show(self, loops: Sequence[Loop], now: float) -> None:
-        """An item of the last of ``loops`` is done."""
-
-    def close(self, loop: Loop) -> None:
-        """A loop is over."""
-
-
 class Lines:
     """Lines, the first no sooner than :data:`LINE_SECONDS` after ``start``."""
 
@@ -87,7 +77,6 @@ class Lines:
         self._last, self._say = start, say
 
     def show(self, loops: Sequence[Loop], now: float) -> None:
-        """A line, unless there was one just before."""
         if now - self._last >= LINE_SECONDS:
             self._last = now
             self._say("; ".join(f"{loop.label}: {loop.told(now)}" for loop in loops))
@@ -138,10 +127,10 @@ class Reporter:
         display: makes what shows loops that start now, from the time.
     """
 
-    def __init__(self, clock: Callable[[], float], display: Callable[[float], Display]) -> None:
+    def __init__(self, clock: Callable[[], float], display: Callable[[float], Lines | Bars]) -> None:
         self._clock = clock
         self._make = display
-        self._display: Display
+        self._display: Lines | Bars
         self._loops: list[Loop] = []
 
     def loop(self, items: Sequence[T], label: str, *, before: int = 0) -> Iterator[T]:
@@ -180,7 +169,7 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _display(now: float) -> Display:
+def _display(now: float) -> Lines | Bars:
     return Bars() if sys.stderr.isatty() else Lines(now, _say)
 
 

@@ -26,7 +26,6 @@ class GridSweeper(BasicSweeper):
     """Hydra's own sweeper, before any launcher: what is finished is shown with the rest and not submitted."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before :meth:`sweep`."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self._only_missing = config.sweep.only_missing is True
         if self._only_missing:
