@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -76,6 +76,7 @@ class SpeechModel(ABC):
     """
 
     sampling_rate: int = SAMPLING_RATE
+    begins: ClassVar[str] = ""  # of every transcript that it was trained on
 
     def __init__(
         self,
@@ -219,7 +220,7 @@ class SpeechModel(ABC):
         """
         if self._tokenizer is None:
             raise ValueError(f"{self.name} has no tokenizer")
-        return list(self._tokenizer(text.strip(), add_special_tokens=False).input_ids)
+        return list(self._tokenizer(f"{self.begins}{text.strip()}", add_special_tokens=False).input_ids)
 
     def token_bytes(self) -> list[bytes]:
         """The bytes that each token before the end token stands for, by a byte-level vocabulary; none without one."""

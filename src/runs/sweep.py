@@ -53,14 +53,11 @@ class CleanFiles(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Nothing is written yet: what stands for a secret is written in its place."""
+        """Nothing is written yet: what stands for a secret is written in its place, and handed to a sweep's jobs."""
         _make_folder(config)
         conceal(config)
 
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """As before a run; the configuration goes to the launcher, which hands it to the jobs."""
-        _make_folder(config)
-        conceal(config)
+    on_multirun_start = on_run_start
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """The yamls are written, and the job has not begun."""

@@ -6,8 +6,7 @@ import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,12 +80,20 @@ class Stage(ABC):
     def run(self, point: Point) -> None:
         """Builds the result unless it is stored already.
 
+        A stage that measures goes without where the machine computes something else too; the log and the record say so.
+
         Raises:
             UserError: an entry the stage reads is not there.
         """
-        if not self.is_done(point):
-            self.require(point)
+        if self.is_done(point):
+            return
+        self.require(point)
+        try:
             obtain(self.entry(point), lambda folder: self.build(point, folder), point.settings.device)
+        except BusyError as error:
+            point.refused[self.name] = str(error)
+            remedy = "run the point again when nothing else does, or set profile.max_load"
+            log.warning("%s: nothing is measured, as %s; %s", self.name, error, remedy)
 
     def result(self, point: Point) -> dict[str, Any]:
         return read_json(self.entry(point).path / RESULT)
@@ -111,17 +118,6 @@ def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]], device: str = 
         write_json(folder / TIMES, {"seconds": seconds, "places": len(attempts(folder)), "finished": finished})
 
     return entry.obtain(stamped(write, device), anew=anew)
-
-
-@contextmanager
-def unless_busy(stage: Stage, point: Point) -> Iterator[None]:
-    """Lets a stage go without its figures where the machine computes something else too, and notes why."""
-    try:
-        yield
-    except BusyError as error:
-        point.refused[stage.name] = str(error)
-        remedy = "run the point again when nothing else does, or set profile.max_load"
-        log.warning("%s: nothing is measured, as %s; %s", stage.name, error, remedy)
 
 
 def read_json(path: Path) -> dict[str, Any]:

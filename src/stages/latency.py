@@ -13,7 +13,7 @@ from src.machine.load import alone, require_quiet
 from src.machine.process import release_memory
 from src.models.loading import load
 from src.profiling.latency import measure
-from src.stages.base import Stage, unless_busy
+from src.stages.base import Stage
 from src.stages.point import Point
 from src.storage.store import Entry
 from src.tracking import Tracker
@@ -37,11 +37,6 @@ class Latency(Stage):
     def entry(self, point: Point) -> Entry:
         """One entry per model, reference utterance and machine."""
         return point.latency
-
-    def run(self, point: Point) -> None:
-        """Measures, unless it is stored or the machine is busy, of which the log and the record tell."""
-        with unless_busy(self, point):
-            super().run(point)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
         """See :class:`src.profiling.latency.Latency`; ``load`` is what others computed meanwhile, in processors."""

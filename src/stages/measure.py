@@ -16,7 +16,7 @@ from src.profiling.measured import MeasuredRow, build_row, step_bytes
 from src.profiling.measured_table import COLUMNS, cells
 from src.profiling.runtimes.job import Measurement
 from src.profiling.runtimes.launch import measure, measure_bandwidth
-from src.stages.base import RESULT, Stage, obtain, read_json, unless_busy
+from src.stages.base import RESULT, Stage, obtain, read_json
 from src.stages.point import Point
 from src.stages.profile import prompt_length
 from src.stages.timed import Timed, file_bytes, timed
@@ -42,11 +42,6 @@ class Measure(Stage):
 
     def parts(self, point: Point) -> dict[str, Entry]:
         return {**{f"measured_{each.name}": each.entry for each in timed(point)}, **super().parts(point)}
-
-    def run(self, point: Point) -> None:
-        """Measures, unless it is stored or the machine is busy, of which the log and the record tell."""
-        with unless_busy(self, point):
-            super().run(point)
 
     def needs(self, point: Point) -> dict[str, Entry]:
         """The profile, whose bytes are set against the times."""

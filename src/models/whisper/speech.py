@@ -30,6 +30,8 @@ _LATEST_START = 50  # time tokens of 0.02 s: speech begins within 1 s, the defau
 class WhisperSpeech(SpeechModel):
     """Whisper of any size, English-only or multilingual."""
 
+    begins = " "
+
     def __init__(
         self,
         module: PreTrainedModel,
@@ -127,12 +129,6 @@ class WhisperSpeech(SpeechModel):
         positions: int = self.module.config.max_target_positions
         limit = getattr(self.module.generation_config, "max_length", None) or positions
         return min(positions - len(prompt), int(limit))
-
-    def tokens(self, text: str) -> list[int]:
-        """As every transcript Whisper was trained on, it begins with a space."""
-        if self._tokenizer is None:
-            return super().tokens(text)
-        return list(self._tokenizer(f" {text.strip()}", add_special_tokens=False).input_ids)
 
     def limits(self) -> dict[str, Any]:
         filters = np.asarray(self._extractor.mel_filters, np.float64).tolist()
