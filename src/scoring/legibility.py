@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from src.data.transcripts import Transcript
 from src.text.normalizers import Rules
@@ -16,22 +17,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Legibility:
-    """How many texts of a test set the rules misread, and how many they could not be applied to in full.
+    """How many texts the rules misread, unless they were made plain, and how many they could not be applied to in full.
 
-    Attributes:
-        unknown_references: references with characters that the rules do not know, see
-            :meth:`~src.text.normalizers.Rules.unknown`; misread, unless they were made plain.
-        unknown_hypotheses: transcripts with such characters.
-        characters: these characters in the references, in words, the most frequent first.
-        fallback_references: references that were normalised without the rule for numbers.
-        fallback_hypotheses: transcripts that were.
+    What rules do not know is told by :meth:`~src.text.normalizers.Rules.unknown`.
     """
 
-    unknown_references: int
-    unknown_hypotheses: int
-    characters: tuple[str, ...]
-    fallback_references: int
-    fallback_hypotheses: int
+    unknown_references: Annotated[
+        int, "references with characters that the rules of scoring do not know; the record names them"
+    ]
+    unknown_hypotheses: Annotated[int, "transcripts with such characters"]
+    characters: tuple[str, ...]  # that the rules do not know, in the references, in words, the most frequent first
+    fallback_references: Annotated[int, "references scored without the rule for numbers, which could not be applied"]
+    fallback_hypotheses: Annotated[int, "transcripts scored so"]
 
 
 def legibility(transcripts: Sequence[Transcript], rules: Rules) -> Legibility:

@@ -13,6 +13,7 @@ from typing import Final, get_type_hints
 
 from src.metrics import METRICS as COMPARED
 from src.scoring.failure_modes import Failures
+from src.scoring.legibility import Legibility
 from src.scoring.probe import Hallucinations
 
 HEADLINES: Final[Mapping[str, str]] = {
@@ -46,7 +47,7 @@ _QUANTIZE = {
     "mean_weight_error": "relative change by rounding (Frobenius norm), mean over the rounded weights",
     "mean_output_error": "relative error of their outputs on the calibration clips, mean; absent without such clips",
 }
-_FAILURES, _PROBE = _meanings(Failures), _meanings(Hallucinations)
+_FAILURES, _PROBE, _TEXTS = map(_meanings, (Failures, Hallucinations, Legibility))
 _VERSUS_FP = {
     "difference": "WER minus full precision's on the same utterances, percentage points",
     "low": "lower end of its 95 % interval",
@@ -75,12 +76,6 @@ _DATA = {
     "dropped_references_count": "references of the split with nothing to score",
     "set_aside_for_testing": "clips of the split kept from calibration",
     "bad_audio_count": "clips left out for their audio; the record names them",
-}
-_TEXTS = {
-    "unknown_references": "references with characters that the rules of scoring do not know; the record names them",
-    "unknown_hypotheses": "transcripts with such characters",
-    "fallback_references": "references scored without the rule for numbers, which could not be applied",
-    "fallback_hypotheses": "transcripts scored so",
 }
 _LONG_FORM = {form: f"clips beyond the model's window: {form}" for form in ("sequential", "segments", "truncated")}
 
