@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,29 +116,34 @@ def paired(
 ) -> PairedDifference:
     """Difference of two systems' pooled WERs, both computed on the same resamples.
 
-    Arguments as in :func:`resampled_rates`; every utterance has at least one word. The p-value is twice the smaller
-    share of resamples in which the difference is at most, or at least, zero (the observed set counted as one more
-    resample, so it is never 0).
+    Arguments as in :func:`resampled_rates`; every utterance has at least one word.
     """
     table = _pooled(_table(words, errors_a, errors_b), labels)
     words_drawn, a, b = _resampled_totals(table, samples, seed).T
     observed_words, observed_a, observed_b = (int(total) for total in table.sum(axis=0))
     margins = a - b
-    low, high = percentiles(100.0 * margins / words_drawn)
     fewer, more = int((margins < 0).sum()), int((margins > 0).sum())
-    fewest = samples - max(fewer, more)
     relative_low, relative_high = percentiles(100.0 * margins / b) if b.all() else (None, None)
     return PairedDifference(
         difference=100.0 * (observed_a - observed_b) / observed_words,
-        low=low,
-        high=high,
-        p_value=min(1.0, 2.0 * (fewest + 1) / (samples + 1)),
-        significant=not low <= 0.0 <= high,
+        **against_zero(100.0 * margins / words_drawn),
         relative=100.0 * (observed_a - observed_b) / observed_b if observed_b else None,
         relative_low=relative_low,
         relative_high=relative_high,
         improvement_probability=(fewer + (samples - fewer - more) / 2) / samples,
     )
+
+
+def against_zero(differences: NDArray[np.float64]) -> dict[str, Any]:
+    """Interval, p-value and significance of a difference from those on resamples, by the names of its fields.
+
+    The p-value is twice the smaller share of resamples in which the difference is at most, or at least, zero (the
+    observed set counted as one more resample, so it is never 0).
+    """
+    low, high = percentiles(differences)
+    fewest = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    p_value = min(1.0, 2.0 * (fewest + 1) / (len(differences) + 1))
+    return {"low": low, "high": high, "p_value": p_value, "significant": not low <= 0 <= high}
 
 
 def percentiles(rates: NDArray[np.float64]) -> tuple[float, float]:

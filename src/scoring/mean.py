@@ -6,9 +6,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from src.scoring.bootstrap import percentiles, resampled_rates
+from src.scoring.bootstrap import against_zero, resampled_rates
 from src.scoring.rates import mean_rates
 from src.scoring.wer import WerResult
 
@@ -47,15 +46,8 @@ def mean_scores(
         "cer": float(np.mean([each.cer for each in own])),
         "fp_wer": fp_wer,
         **mean_rates([each.rates for each in own], labels, samples, seeds),
-        "versus_fp": {"difference": wer - fp_wer, **_margin(rates[0] - rates[1])},
+        "versus_fp": {"difference": wer - fp_wer, **against_zero(rates[0] - rates[1])},
     }
-
-
-def _margin(margins: NDArray[np.float64]) -> dict[str, Any]:
-    low, high = percentiles(margins)
-    fewest = min(int((margins <= 0).sum()), int((margins >= 0).sum()))
-    p_value = min(1.0, 2.0 * (fewest + 1) / (len(margins) + 1))
-    return {"low": low, "high": high, "p_value": p_value, "significant": not low <= 0 <= high}
 
 
 def _seed_of(seed: int, number: int) -> int:

@@ -43,9 +43,7 @@ def show(records: Sequence[Record]) -> None:
     """
     apart = _apart(records)
     table = Table(**_STYLE)
-    for name in NAMES:
-        table.add_column(name, overflow="fold")
-    for name in apart:
+    for name in (*NAMES, *apart):
         table.add_column(name, overflow="fold")
     metrics = sorted(filter(None, {_metric(record) for record in records}), reverse=True)
     beside = _beside(records)

@@ -54,15 +54,8 @@ class Moonshine(Family):
             width=d,
             head_dim=head_dim,
             attended_head_dim=-(-head_dim // multiple) * multiple,
-            encoder=_encoder(config, bias),
-            decoder=Stack(
-                layers=config.decoder_num_hidden_layers,
-                heads=heads,
-                kv_heads=kv_heads,
-                ffn=config.intermediate_size,
-                vectors=2 * d + 2 * config.intermediate_size + d + bias * (heads + 2 * kv_heads),
-                final_norm=d,
-            ),
+            encoder=_stack(config, "encoder", bias),
+            decoder=_stack(config, "decoder", bias),
             cross_vectors=d + bias * heads,
             cross_frame_vectors=bias * 2 * kv_heads,
             vocab=config.vocab_size,
@@ -87,13 +80,15 @@ class Moonshine(Family):
         return MoonshineSpeech(module, name=settings.name, extractor=extractor, tokenizer=tokenizer)
 
 
-def _encoder(config: MoonshineConfig, bias: int) -> Stack:
-    d, heads, kv_heads = config.hidden_size, config.encoder_num_attention_heads, config.encoder_num_key_value_heads
+def _stack(config: MoonshineConfig, side: str, bias: int) -> Stack:
+    """The decoder's feed-forward part is gated: its first linear makes twice as much."""
+    d, ffn = config.hidden_size, config.intermediate_size
+    heads, kv_heads = (getattr(config, f"{side}_num_{kind}_heads") for kind in ("attention", "key_value"))
     return Stack(
-        layers=config.encoder_num_hidden_layers,
+        layers=getattr(config, f"{side}_num_hidden_layers"),
         heads=heads,
         kv_heads=kv_heads,
-        ffn=config.intermediate_size,
-        vectors=2 * d + config.intermediate_size + d + bias * (heads + 2 * kv_heads),
+        ffn=ffn,
+        vectors=2 * d + (ffn if side == "encoder" else 2 * ffn) + d + bias * (heads + 2 * kv_heads),
         final_norm=d,
     )

@@ -34,17 +34,14 @@ def _attention(path: str, component: Component, d: int, heads: int, kv_heads: in
 
 def _block(config: MoonshineConfig, path: str, component: Component) -> Block:
     """Linears of one block, in execution order; the decoder's MLP is gated and its fc1 twice as tall."""
-    d, ffn = config.hidden_size, config.intermediate_size
-    if component is Component.ENCODER:
-        heads, kv_heads = config.encoder_num_attention_heads, config.encoder_num_key_value_heads
-        linears = _attention(f"{path}.self_attn", component, d, heads, kv_heads)
-        fc1_rows = ffn
-    else:
-        heads, kv_heads = config.decoder_num_attention_heads, config.decoder_num_key_value_heads
-        linears = _attention(f"{path}.self_attn", component, d, heads, kv_heads)
+    d, fc1_rows = config.hidden_size, config.intermediate_size
+    heads, kv_heads = (getattr(config, f"{component}_num_{kind}_heads") for kind in ("attention", "key_value"))
+    linears = _attention(f"{path}.self_attn", component, d, heads, kv_heads)
+    if component is Component.DECODER:
         linears += _attention(f"{path}.encoder_attn", Component.CROSS_ATTENTION, d, heads, kv_heads)
-        fc1_rows = 2 * ffn
-    linears += [Linear(f"{path}.mlp.fc1", component, fc1_rows, d), Linear(f"{path}.mlp.fc2", component, d, ffn)]
+        fc1_rows *= 2
+    linears.append(Linear(f"{path}.mlp.fc1", component, fc1_rows, d))
+    linears.append(Linear(f"{path}.mlp.fc2", component, d, config.intermediate_size))
     return Block(path, tuple(linears))
 
 
