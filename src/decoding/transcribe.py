@@ -22,28 +22,19 @@ from src.machine.progress import progress
 from src.models.speech import SpeechModel
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
-from src.settings import FULL_PRECISION
 from src.storage.journal import Journal, digest, program, values
 
 
 def transcribe(
-    speech: SpeechModel,
-    utterances: Sequence[Utterance],
-    *,
-    suppress: bool,
-    kv_bits: int = FULL_PRECISION,
-    key_group: int | None = None,
+    speech: SpeechModel, utterances: Sequence[Utterance], *, suppress: bool
 ) -> tuple[list[Tensor], list[list[int]]]:
     """Features and greedily generated tokens (no prompt, no end token) of one batch of utterances.
 
-    Only the first window of longer utterances is heard. ``kv_bits`` and ``key_group`` say how the cache is rounded: see
-    :func:`~src.quant.fake.kv_layer_factory`.
+    Only the first window of longer utterances is heard.
     """
     features = speech.features([utterance.waveform()[: speech.window] for utterance in utterances])
     samples = [min(utterance.samples, speech.window) for utterance in utterances]
-    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
-    tokens = greedy(speech, features, samples, suppress=suppress, kv_layer=kv_layer)
-    return features, tokens
+    return features, greedy(speech, features, samples, suppress=suppress)
 
 
 def transcribe_corpus(

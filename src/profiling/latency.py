@@ -1,9 +1,8 @@
 """Measured time of the model as it runs here: encoder, prompt, and one token at a time, at batch 1.
 
-Weights are dequantized once at load, so this is the speed of the floating-point path (plus simulated activation and
-cache quantization, where there is any), the same for every bit-width. The profile stage measures the original model,
-without what a method adds to it (rotations on the fly); what that costs and what a quantized runtime would gain is in
-:mod:`src.profiling.memory_io` and :mod:`src.profiling.bitops`.
+Weights are dequantized once at load, so this is the speed of the floating-point path, the same for every bit-width. The
+profile stage measures the original model, without what a method adds to it (rotations on the fly); what that costs and
+what a quantized runtime would gain is in :mod:`src.profiling.memory_io` and :mod:`src.profiling.bitops`.
 """
 
 from __future__ import annotations
@@ -15,12 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from src.machine.processor import cpu_model
 from src.profiling.memory_peak import measure_peak
 from src.profiling.reference import Engine, noise, run_reference
-from src.quant.fake import tell_frames
 
 if TYPE_CHECKING:
     from src.models.speech import Encoded, SpeechModel
@@ -56,21 +53,13 @@ class MeasuredLatency:
 
 
 @torch.inference_mode()
-def measure(
-    speech: SpeechModel,
-    *,
-    seconds: float,
-    tokens: int,
-    repeats: int,
-    seed: int,
-    kv_layer: Callable[[], CacheLayerMixin] = DynamicLayer,
-) -> MeasuredLatency:
+def measure(speech: SpeechModel, *, seconds: float, tokens: int, repeats: int, seed: int) -> MeasuredLatency:
     """Encodes seeded noise of ``seconds`` and decodes ``tokens`` steps after the prompt, ``repeats`` times.
 
     The most likely token is fed back and an end token does not stop the run, so the work is the same for every model.
     """
     with measure_peak(speech.device) as peak:
-        engine = TorchEngine(speech, seconds=seconds, seed=seed, kv_layer=kv_layer)
+        engine = TorchEngine(speech, seconds=seconds, seed=seed)
         times = run_reference(engine, tokens=tokens, repeats=repeats)
     return MeasuredLatency(
         encoder_ms=float(np.median(times.encoder)),
@@ -89,15 +78,8 @@ def measure(
 class TorchEngine(Engine):
     """``speech`` as it is, on its own device; on CUDA, times are those between two events on the stream."""
 
-    def __init__(
-        self,
-        speech: SpeechModel,
-        *,
-        seconds: float,
-        seed: int,
-        kv_layer: Callable[[], CacheLayerMixin] = DynamicLayer,
-    ) -> None:
-        self._speech, self._kv_layer = speech, kv_layer
+    def __init__(self, speech: SpeechModel, *, seconds: float, seed: int) -> None:
+        self._speech = speech
         self._features = speech.features([noise(seconds, speech.sampling_rate, seed)])
         self._prompt = torch.tensor([speech.prompt], device=speech.device)
         self._encoded: Encoded
@@ -107,8 +89,7 @@ class TorchEngine(Engine):
         self._encoded = self._speech.encode(self._features)
 
     def prefill(self) -> None:
-        self._cache = self._speech.new_cache(self._kv_layer)
-        tell_frames(self._cache, self._encoded.mask)
+        self._cache = self._speech.new_cache()
         self._token = self._next(self._prompt)
 
     def step(self) -> None:
