@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any, Final
+
 from src.data.arrow import ArrowRows
 from src.errors import UserError, did_you_mean
 from src.settings import DatasetSettings
+
+_PAUSE: Final = 60.0  # seconds
+_silent = [float("-inf")]  # when the hub was last asked and did not answer
 
 
 def download(settings: DatasetSettings) -> ArrowRows:
@@ -13,13 +19,12 @@ def download(settings: DatasetSettings) -> ArrowRows:
     Raises:
         UserError: there is no network, or no such set, revision, config or split.
     """
-    from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     source, config, split = str(settings.source), settings.config, settings.split
     where = f"{source} ({config}, {split})"
     try:
-        table = load_dataset(source, config, split=split, revision=settings.revision)
+        table = _load(source, config, split, settings.revision)
     except ConnectionError as error:
         problem = f"{source} ({config}) is not on this machine and the hub cannot be reached ({error})"
         raise UserError("dataset.source", problem, _remedy(source, settings.revision)) from error
@@ -36,6 +41,22 @@ def download(settings: DatasetSettings) -> ArrowRows:
     if isinstance(table, dict):
         raise UserError("dataset.split", f"{where} needs the name of a split", did_you_mean("", table))
     return ArrowRows(table, settings.columns.audio, where, folder=None)
+
+
+def _load(source: str, config: str | None, split: str | None, revision: str | None) -> Any:
+    """A hub that did not answer, which takes half a minute to tell, is not asked again at once for another test set."""
+    from datasets import config as library
+    from datasets import load_dataset
+
+    offline = library.HF_HUB_OFFLINE
+    library.HF_HUB_OFFLINE = offline or time.monotonic() - _silent[0] < _PAUSE
+    try:
+        return load_dataset(source, config, split=split, revision=revision)
+    except ConnectionError:
+        _silent[0] = time.monotonic()
+        raise
+    finally:
+        library.HF_HUB_OFFLINE = offline
 
 
 def _remedy(source: str, revision: str | None) -> str:

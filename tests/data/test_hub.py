@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from src.data import hub
 from src.errors import UserError
 from tests.data.clips import clip, write
 from tests.data.sets import dataset
@@ -55,6 +56,23 @@ def test_without_a_network_the_remedy_is_a_download_elsewhere(monkeypatch: pytes
     assert caught.value.field == "dataset.source"
     assert "hf download --repo-type dataset hf-audio/some-set --revision abc --local-dir DIR" in caught.value.remedy
     assert "dataset.root=DIR" in caught.value.remedy
+
+
+def test_of_several_sets_one_waits_for_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_silent", [float("-inf")])
+    offline = list[bool]()
+
+    def load_dataset(*_: Any, **__: Any) -> None:
+        offline.append(datasets.config.HF_HUB_OFFLINE)
+        raise ConnectionError("Couldn't reach the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    before = datasets.config.HF_HUB_OFFLINE
+    for _ in range(2):
+        with pytest.raises(UserError, match="the hub cannot be reached"):
+            hub.download(SET)
+    assert offline == [before, True]
+    assert before == datasets.config.HF_HUB_OFFLINE
 
 
 def test_an_unknown_set_or_revision_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
