@@ -1,7 +1,8 @@
-"""Gram matrices of inputs."""
+"""Gram matrices of inputs, and cross-Gram matrices of what rounding their producers has changed in them."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from src.models.products import product
@@ -15,3 +16,40 @@ def add_lower_gram(G: Tensor, x: Tensor) -> None:
     for start in range(0, len(columns), _PANEL):
         stop = start + _PANEL
         G[start:, start:stop] += product(columns[start:], columns[start:stop])
+
+
+class RunningGrams:
+    """Accumulates ``H = X^T X`` [in, in] and, where ``cross`` asks for it, ``C = (X_fp - X)^T X`` over rows."""
+
+    def __init__(self, width: int, *, cross: bool, device: torch.device) -> None:
+        self._lower = torch.zeros(width, width, device=device)
+        self._cross = torch.zeros(width, width, device=device) if cross else None
+
+    def add(self, x: Tensor, unrounded: Tensor | None, weights: Tensor | None) -> None:
+        """Adds rows ``x`` and, for ``C``, ``unrounded`` (``X_fp``) [rows, in], both times ``weights`` [rows] if any."""
+        weighted = x if weights is None else x * weights.unsqueeze(1)
+        add_lower_gram(self._lower, weighted)
+        if self._cross is not None:
+            if unrounded is None:
+                raise ValueError("a cross-Gram matrix needs the rows of the model that is not rounded")
+            change = unrounded - x if weights is None else (unrounded - x) * weights.unsqueeze(1)
+            self._cross += product(change.T.contiguous(), weighted.T.contiguous())
+
+    @property
+    def trace(self) -> float:
+        """Of ``H``: the sum of the squares of all inputs."""
+        return float(self._lower.diagonal().sum(dtype=torch.float64))
+
+    def finish(self) -> tuple[Tensor, Tensor | None]:
+        """``H``, and ``C`` where it was asked for."""
+        return self._lower.tril() + self._lower.tril(-1).T, self._cross
+
+    def balanced(self, rare: RunningGrams) -> tuple[Tensor, Tensor | None]:
+        """Likewise, of these rows and of ``rare`` ones, whose matrices are scaled so that their ``H`` has this trace.
+
+        ``H_common + lambda H_rare`` with ``lambda = tr(H_common) / tr(H_rare)``: rareBAL of TARQ (arXiv 2605.27808).
+        Where either trace is zero, both count as they are.
+        """
+        factor = self.trace / rare.trace if self.trace and rare.trace else 1.0
+        (H, C), (of_rare, cross_of_rare) = self.finish(), rare.finish()
+        return H + factor * of_rare, None if C is None or cross_of_rare is None else C + factor * cross_of_rare

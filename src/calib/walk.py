@@ -6,6 +6,7 @@ teacher's tokens (the fp model's own transcripts) and the encoder output of whic
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from src.calib.capture import Calibration
-from src.calib.observe import observe, valid_rows
-from src.calib.running_statistics import RunningStatistics
+from src.calib.observe import LinkByLink, Observer, Unrounded, valid_rows
+from src.calib.running_statistics import About, RunningStatistics
 from src.calib.task import BlockInput, BlockTask
 from src.machine.progress import progress
 from src.models.cache_argument import cached
@@ -35,6 +36,9 @@ class WalkOptions:
         refresh: run a block again after ``on_block`` changed it, so that its successors see inputs from quantized
             predecessors.
         targets: carry a second, full-precision stream along and give every task its targets.
+        cross: collect cross-Gram matrices with that stream.
+        link_by_link: measure a link when ``on_block`` first asks for its statistics, on inputs from what it has rounded
+            by then, and not all links of a block before anything of it is rounded.
         kv_layer: makes a layer of the quantized key-value cache, which decoder blocks read, but for the targets; None
             where the cache has 16 bits.
         label: what the walk is for, where its progress is shown.
@@ -43,6 +47,8 @@ class WalkOptions:
     gram: bool
     refresh: bool = False
     targets: bool = False
+    cross: bool = False
+    link_by_link: bool = False
     kv_layer: Callable[[], DynamicLayer] | None = None
     label: str = "statistics"
 
@@ -50,9 +56,10 @@ class WalkOptions:
 class Walker:
     """Walks one model over one calibration set.
 
-    ``weigh(task)`` may return a weight for every row, which then enters the Gram matrices. Within ``unrounded()``, the
-    front-end and the embedding are at full precision; that is where the stream of the targets starts. Of a block that
-    is ``finished(block)``, nothing is measured: ``on_block`` knows what to make of it.
+    ``weigh(task)`` may return a weight for every row, which then enters the Gram matrices, and ``rare(task)`` the rows
+    that count there as much together as all others. Within ``unrounded()``, the front-end and the embedding are at full
+    precision; that is where the full-precision stream starts. Of a block that is ``finished(block)``, nothing is
+    measured: ``on_block`` knows what to make of it.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Walker:
         calibration: Calibration,
         options: WalkOptions,
         weigh: Callable[[BlockTask], list[Tensor] | None] = lambda _: None,
+        rare: Callable[[BlockTask], list[Tensor] | None] = lambda _: None,
         unrounded: Callable[[], AbstractContextManager[None]] = nullcontext,
         finished: Callable[[Block], bool] = lambda _: False,
     ) -> None:
@@ -68,6 +76,7 @@ class Walker:
         self._calibration = calibration
         self._options = options
         self._weigh = weigh
+        self._rare = rare
         self._unrounded = unrounded
         self._finished = finished
 
@@ -77,16 +86,17 @@ class Walker:
         graph = self._speech.graph
         stream = self._encoder_inputs()
         with self._unrounded():
-            reference = self._encoder_inputs() if self._options.targets else None
+            reference = self._encoder_inputs() if self._options.targets or self._options.cross else None
         shared: dict[str, LinkStatistics] = {}
         for block in progress(graph.blocks, f"{self._options.label}, blocks"):
             if block is graph.decoder[0]:
-                encoded = self._encoded(stream)
-                shared = self._encoder_output_statistics(encoded)
+                encoded, unrounded = self._encoded(stream), None
                 stream = self._decoder_inputs(encoded, self._options.kv_layer)
                 if reference is not None:
                     with self._unrounded():
-                        reference = self._decoder_inputs(self._encoded(reference), None)
+                        unrounded = self._encoded(reference)
+                        reference = self._decoder_inputs(unrounded, None)
+                shared = self._encoder_output_statistics(encoded, unrounded if self._options.cross else None)
             self._step(block, stream, reference, shared, on_block)
 
     def _step(
@@ -98,25 +108,39 @@ class Walker:
         on_block: Callable[[BlockTask], None],
     ) -> None:
         """One block: targets, statistics, ``on_block``, and the next block's inputs."""
-        task = BlockTask(block, self._speech.block(block), stream)
-        if reference is not None:
+        task, options = BlockTask(block, self._speech.block(block), stream), self._options
+        finished = self._finished(block)
+        if reference is not None and (finished or options.link_by_link or not options.cross):
             task.targets = task.outputs(reference)
-            _advance(reference, task.targets)
-        if not self._finished(block):
-            outputs = self._measure(task, shared)
-        elif not self._options.refresh:
+        outputs: list[Tensor] = []
+        if not finished:
+            outputs = self._measure(task, reference if options.cross else None, shared)
+        elif not options.refresh:
             outputs = task.outputs()
         on_block(task)
+        if reference is not None:
+            _advance(reference, task.targets)
         if block is not self._speech.graph.blocks[-1]:  # nothing follows the last
-            _advance(stream, task.outputs() if self._options.refresh else outputs)
+            _advance(stream, task.outputs() if options.refresh else outputs)
 
-    def _measure(self, task: BlockTask, shared: dict[str, LinkStatistics]) -> list[Tensor]:
-        """Runs the block and tells the task what its links carry; returns the block's outputs."""
+    def _measure(
+        self, task: BlockTask, reference: list[BlockInput] | None, shared: dict[str, LinkStatistics]
+    ) -> list[Tensor]:
+        """Tells the task what its links carry; returns the block's outputs where it had to run for that."""
         links = [link for link in self._links(task.block) if link.name not in shared]
-        module, gram = self._speech.module, self._options.gram
-        outputs, own = observe(task, module, links, gram=gram, weights=self._weigh(task))
-        task.statistics = {**shared, **own}
-        return outputs
+        by_link = self._options.link_by_link
+        unrounded = None
+        if reference is not None:
+            unrounded = Unrounded(copy.deepcopy(task.module) if by_link else task.module, reference)
+        weights, rare = self._weigh(task), self._rare(task)
+        observer = Observer(task, gram=self._options.gram, weights=weights, rare=rare, unrounded=unrounded)
+        if by_link:
+            task.statistics = LinkByLink(shared, links, observer.measure)
+            return []
+        observed = observer.run(links)
+        task.statistics = {**shared, **observed.statistics}
+        task.targets = observed.targets or task.targets
+        return observed.outputs
 
     def _links(self, block: Block) -> list[Link]:
         paths = {linear.path for linear in block.linears}
@@ -130,15 +154,21 @@ class Walker:
         norm = self._speech.module.get_submodule(self._speech.graph.encoder_norm)
         return [Encoded(norm(each.hidden), each.valid) for each in stream]
 
-    def _encoder_output_statistics(self, encoded: list[Encoded]) -> dict[str, LinkStatistics]:
-        """Statistics of the links that read the encoder's output: the cross-attention k and v of all blocks."""
-        graph = self._speech.graph
+    def _encoder_output_statistics(
+        self, encoded: list[Encoded], unrounded: list[Encoded] | None
+    ) -> dict[str, LinkStatistics]:
+        """Statistics of the links that read the encoder's output: the cross-attention k and v of all blocks.
+
+        ``unrounded`` is that output in the model that is not rounded, for the cross-Gram matrix.
+        """
+        graph, gram = self._speech.graph, self._options.gram
         decoder_linears = {linear.path for block in graph.decoder for linear in block.linears}
         links = [link for link in graph.links if link.rows is RowKind.FRAME and link.linears[0] in decoder_linears]
-        width = encoded[0].states.shape[-1]
-        running = RunningStatistics(width, gram=self._options.gram, device=self._speech.device)
-        for each in encoded:
-            running.update(valid_rows(each.states, each.mask))
+        width, cross = encoded[0].states.shape[-1], unrounded is not None
+        running = RunningStatistics(width, gram=gram, device=self._speech.device, cross=cross)
+        for number, each in enumerate(encoded):
+            beside = None if unrounded is None else valid_rows(unrounded[number].states, each.mask)
+            running.update(valid_rows(each.states, each.mask), About(unrounded=beside))
         statistics = running.finish()
         return {link.name: statistics for link in links}
 

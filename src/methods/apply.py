@@ -21,6 +21,7 @@ from src.machine.progress import progress
 from src.methods.base import Method, Rounded, Transformed
 from src.methods.begun import Begun
 from src.methods.block_journal import BlockJournal
+from src.methods.propagation import check_propagation, link_by_link, sees_quantized
 from src.methods.tuning import Tuning
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
@@ -104,11 +105,12 @@ class Quantizer:
         self._journal = journal
         self._method = method
         check_inputs(method, settings)
+        check_propagation(method, settings)
         self._settings = settings
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)
         self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics)
-        self._sees_quantized = settings.calib.propagate == "quantized" and method.needs.propagation
+        self._sees_quantized = sees_quantized(method, settings)
         self._notes: Mapping[str, str] = {}
         self.weights: dict[str, QuantizedWeight] = {}
         self.inputs: dict[str, InputGrid] = {}
@@ -180,10 +182,26 @@ class Quantizer:
         gram = "gram" in method.needs.statistics
         quantized = self._sees_quantized
         kv_layer = self._kv_layer() if quantized else None
-        options = WalkOptions(gram, quantized, method.needs.block_outputs, kv_layer, "quantize")
-        weigh = partial(method.token_weights, bench)
-        finished = self._journal.holds if self._journal else lambda _: False
-        Walker(self._speech, bench.calibration, options, weigh, ends.unrounded, finished).walk(self._round_block)
+        cross = quantized and "cross_gram" in method.needs.statistics
+        options = WalkOptions(
+            gram,
+            refresh=quantized,
+            targets=method.needs.block_outputs,
+            cross=cross,
+            link_by_link=link_by_link(method, self._settings),
+            kv_layer=kv_layer,
+            label="quantize",
+        )
+        walker = Walker(
+            self._speech,
+            bench.calibration,
+            options,
+            weigh=partial(method.token_weights, bench),
+            rare=partial(method.rare_rows, bench),
+            unrounded=ends.unrounded,
+            finished=self._journal.holds if self._journal else lambda _: False,
+        )
+        walker.walk(self._round_block)
 
     def _tune(self, teacher: SpeechModel) -> None:
         """Lets the method learn about the whole model; the layer table's figures of weights follow."""

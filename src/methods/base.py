@@ -56,8 +56,10 @@ class Needs:
         fits_blocks: :meth:`Method.fit_block` does something.
         block_inputs: it reads what a block is fed, not only the statistics.
         block_outputs: it reads what every block returned at full precision, too, which costs a second pass.
-        token_weights: :meth:`Method.token_weights` does something.
+        token_weights: :meth:`Method.token_weights` or :meth:`Method.rare_rows` does something.
         propagation: blocks may see inputs from quantized predecessors, where ``calib.propagate`` asks for it.
+        sequential: the links of a block are measured one after the other, each on inputs from what was rounded before
+            it, unless ``calib.sequential`` says otherwise.
         tunes: :meth:`Method.tune` does something.
         simulates_inputs: it rounds inputs while it learns: per token, asymmetrically.
         stores: what its quantized model may hold beside codes on integer grids.
@@ -73,6 +75,7 @@ class Needs:
     block_outputs: bool = False
     token_weights: bool = False
     propagation: bool = True
+    sequential: bool = False
     tunes: bool = False
     simulates_inputs: bool = False
     stores: frozenset[Extra] = frozenset()
@@ -98,8 +101,8 @@ class Method:
     A method is a frozen dataclass of pydantic's, whose fields are the parameters of its yaml in ``conf/method``, which
     also holds their defaults; their types, as in :mod:`src.methods.parameters`, say what they can be. It overrides the
     hooks it needs. They are called in this order: :meth:`transform` and :meth:`plan` once; then, block by block,
-    :meth:`token_weights` and :meth:`fit_block`; then :meth:`round` for every linear that ``fit_block`` did not round;
-    at last :meth:`tune`. ``needs`` says what has to be collected for them.
+    :meth:`token_weights`, :meth:`rare_rows` and :meth:`fit_block`; then :meth:`round` for every linear that
+    ``fit_block`` did not round; at last :meth:`tune`. ``needs`` says what has to be collected for them.
     """
 
     quantizes: ClassVar[bool] = True  # whether it changes the model at all
@@ -120,6 +123,10 @@ class Method:
 
     def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:  # noqa: ARG002 - a hook
         """Weight of every row in the statistics, one tensor [batch, rows] per batch; ``None`` counts all alike."""
+        return None
+
+    def rare_rows(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:  # noqa: ARG002 - a hook
+        """Rows that count as much together as all others in each Gram matrix, bool [batch, rows] per batch; or None."""
         return None
 
     def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:  # noqa: ARG002 - a hook

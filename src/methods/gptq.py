@@ -18,7 +18,7 @@ from torch import Tensor
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded
 from src.methods.parameters import Count, Fraction
-from src.methods.parts.compensation import blocks, round_columns
+from src.methods.parts.compensation import blocks, propagation, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
 from src.quant.extras import Extra
 from src.quant.grid import Range, nearest_codes, weight_range
@@ -80,6 +80,7 @@ def gptq(
     static_groups: bool = False,
     search: Range = "minmax",
     scale_dtype: torch.dtype = torch.float16,
+    C: Tensor | None = None,
 ) -> Rounded:
     """Quantizes ``W`` [out, in] so that ``tr((W - Q) H (W - Q)^T)`` is small.
 
@@ -97,6 +98,8 @@ def gptq(
         static_groups: whether grids are found before rounding.
         search: how the ends of a grid are chosen.
         scale_dtype: type the scales are stored in, and rounded to before use.
+        C: cross-Gram matrix [in, in] on the scale of ``H``, for :func:`~src.methods.parts.compensation.propagation`;
+            None is zero.
 
     Raises:
         UserError: ``H`` is not finite, zero, or not positive definite at any damping.
@@ -106,13 +109,14 @@ def gptq(
     natural = torch.arange(columns, device=W.device)
     order = torch.argsort(H.diagonal(), descending=True, stable=True) if act_order else natural
     U, raised = inverse_cholesky(H[order][:, order], damp)
+    P = None if C is None else propagation(C[order][:, order], U)
     scale, zero = weight_range(W, spec, search, scale_dtype)
     if static_groups or size == columns:
-        codes = _round_columns(W[:, order], U, spec.bits, block_size, _Grids(scale, zero, order // size))
+        codes = _round_columns(W[:, order], U, P, spec.bits, block_size, _Grids(scale, zero, order // size))
         weight = QuantizedWeight(codes[:, torch.argsort(order)], scale, zero, spec)
     else:
         refit = partial(weight_range, spec=spec, search=search, scale_dtype=scale_dtype)
-        codes = _round_columns(W[:, order], U, spec.bits, block_size, _Grids(scale, zero, natural // size, refit))
+        codes = _round_columns(W[:, order], U, P, spec.bits, block_size, _Grids(scale, zero, natural // size, refit))
         weight = QuantizedWeight(codes, scale, zero, spec, order if act_order else None)
     return Rounded(weight, (*notes, *raised))
 
@@ -129,7 +133,7 @@ class _Grids(NamedTuple):
     refit: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
-def _round_columns(W: Tensor, U: Tensor, bits: int, block_size: int, grids: _Grids) -> Tensor:
+def _round_columns(W: Tensor, U: Tensor, P: Tensor | None, bits: int, block_size: int, grids: _Grids) -> Tensor:
     """Codes uint8 [out, in] of ``W`` [out, in], columns in rounding order, by :func:`round_columns`.
 
     Blocks end where a refitted group ends: its successor must see every compensation.
@@ -150,5 +154,5 @@ def _round_columns(W: Tensor, U: Tensor, bits: int, block_size: int, grids: _Gri
         codes[j] = code
         return code.sub_(zeros[group]).mul_(scales[group])
 
-    round_columns(rest, U, blocks(len(rest), size, block_size), nearest)
+    round_columns(rest, U, blocks(len(rest), size, block_size), nearest, P)
     return codes.T.contiguous()

@@ -27,7 +27,7 @@ def _counts(aligned: WordOutput, rules: Rules) -> Counts | None:
     """Rare is what is not among :func:`frequent_words`, numbers and names included; an insertion is no error in one."""
     if not rules.english:
         return None
-    rare = [[_is_rare(word) for word in reference] for reference in aligned.references]
+    rare = [[is_rare(word) for word in reference] for reference in aligned.references]
     wrong = [
         sum(sum(flags[chunk.ref_start_idx : chunk.ref_end_idx]) for chunk in chunks if chunk.type != "equal")
         for flags, chunks in zip(rare, aligned.alignments, strict=True)
@@ -35,7 +35,8 @@ def _counts(aligned: WordOutput, rules: Rules) -> Counts | None:
     return wrong, [sum(flags) for flags in rare]
 
 
-def _is_rare(word: str) -> bool:
+def is_rare(word: str) -> bool:
+    """Whether a normalised word is none of :func:`frequent_words`, numbers and names included."""
     return word not in frequent_words() and any(map(str.isalnum, word))
 
 

@@ -127,7 +127,11 @@ class DatasetSettings(Frozen):
 
 
 class CalibSettings(Frozen):
-    """Calibration clips, what the decoder is fed on them, and whether blocks see fp or quantized predecessors."""
+    """Calibration clips, what the decoder is fed on them, and whether blocks see fp or quantized predecessors.
+
+    ``sequential`` says whether, inside a block too, a linear sees inputs from those rounded before it (``link``) or not
+    (``block``).
+    """
 
     dataset: DatasetSettings
     n: Count
@@ -135,6 +139,7 @@ class CalibSettings(Frozen):
     decoder_inputs: Literal["generate", "reference"]
     batch_size: Count
     propagate: Literal["quantized", "fp"]
+    sequential: Literal["auto", "block", "link"] = "auto"  # records of earlier versions do not tell
 
 
 class EvaluateSettings(Frozen):

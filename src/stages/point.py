@@ -19,6 +19,7 @@ from src.errors import within
 from src.machine.provenance import machine
 from src.methods.base import Method
 from src.methods.build import build_method
+from src.methods.propagation import link_by_link, sees_quantized
 from src.metrics import RATES
 from src.models.loading import model_identity
 from src.scoring.wer import SCORER
@@ -142,8 +143,10 @@ class Point:
             weights["cache"] = settings.cache.model_dump()
         if self.uses_calibration:
             weights["calibration"] = self.calibration.fingerprint
-            weights["propagate"] = settings.calib.propagate if self.method.needs.propagation else "fp"
+            weights["propagate"] = "quantized" if sees_quantized(self.method, settings) else "fp"
             weights["batch_size"] = settings.calib.batch_size  # of what is learned, and of the order of sums
+            if link_by_link(self.method, settings):
+                weights["sequential"] = "link"
         return self._entry("quantize", **weights)
 
     @cached_property

@@ -13,6 +13,7 @@ from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.machine.provenance import has_read, stamped
 from src.methods.apply import Quantizer, check_inputs, weight_plan
 from src.methods.block_journal import BlockJournal
+from src.methods.propagation import check_propagation
 from src.models.loading import check_processors, load, load_graph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
@@ -58,6 +59,7 @@ class Quantize(Stage):
     def check(self, point: Point) -> None:
         """The model; scope and group size against its layers, options against the method. Raises UserError."""
         check_inputs(point.method, point.settings)
+        check_propagation(point.method, point.settings)
         check_processors(point.settings.model)
         weight_plan(load_graph(point.settings.model), point.settings)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.calib.running_statistics import RunningStatistics
+from src.calib.running_statistics import About, RunningStatistics
 from src.calib.statistics import load_statistics, measure, save_statistics
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
@@ -97,6 +97,46 @@ def test_refresh_feeds_a_block_from_its_changed_predecessors(build: Callable[[],
         torch.testing.assert_close(seen[name].gram, item.gram, rtol=1e-3, atol=1e-2)
 
 
+@BUILDERS
+@pytest.mark.parametrize("link_by_link", [False, True])
+def test_cross_gram_matrices_compare_with_the_model_that_is_not_rounded(
+    build: Callable[[], SpeechModel], link_by_link: bool
+) -> None:
+    """Link by link, of every link: what it was told is what the final model gives. Else of a block's first link."""
+
+    def on_block(task: BlockTask) -> None:
+        for linear in task.block.linears:
+            link = changed.graph.link_of(linear.path).name
+            seen.setdefault(link, task.statistics[link])
+            changed.module.get_parameter(f"{linear.path}.weight").mul_(0.9)
+
+    seen: dict[str, LinkStatistics] = {}
+    changed = build()
+    options = WalkOptions(gram=True, refresh=True, cross=True, link_by_link=link_by_link)
+    Walker(changed, noise_calibration(changed, 2), options).walk(on_block)
+    before, after = inputs_of_whole_model(build(), 2), inputs_of_whole_model(changed, 2)
+    firsts = {block.linears[0].path for block in changed.graph.blocks}
+    shared = {link.name for link in changed.graph.links if link.source == changed.graph.encoder_norm}
+    compared = 0
+    for link in changed.graph.links:
+        if link_by_link or link.name in shared or firsts.intersection(link.linears):
+            X_fp, X = before[link.linears[0]], after[link.linears[0]]
+            torch.testing.assert_close(seen[link.name].gram, X.T @ X, rtol=1e-3, atol=1e-2)
+            torch.testing.assert_close(seen[link.name].cross_gram, (X_fp - X).T @ X, rtol=1e-3, atol=2e-2)
+            compared += 1
+    assert compared == (len(changed.graph.links) if link_by_link else len(changed.graph.blocks) + 1)
+
+
+@BUILDERS
+def test_a_cross_gram_matrix_is_zero_where_nothing_was_rounded(build: Callable[[], SpeechModel]) -> None:
+    speech, seen = build(), {}
+    options = WalkOptions(gram=True, refresh=True, cross=True)
+    walker = Walker(speech, noise_calibration(speech, 2), options)
+    walker.walk(lambda task: seen.update(task.statistics))
+    assert seen
+    assert not any(each.cross_gram.any() for each in seen.values())
+
+
 def test_statistics_survive_the_disk(tmp_path) -> None:
     speech = tiny_moonshine()
     measured = measure(speech, noise_calibration(speech, 2), gram=True)
@@ -150,3 +190,41 @@ def test_row_weights_enter_the_gram_matrix_alone() -> None:
     own = speech.graph.link_of(speech.graph.encoder[0].linears[0].path).name
     torch.testing.assert_close(doubled[own].gram, 4 * plain[own].gram)
     assert torch.equal(doubled[own].abs_max, plain[own].abs_max)
+
+
+def test_row_weights_and_rare_rows_enter_the_gram_and_the_cross_gram_matrix_alike() -> None:
+    torch.manual_seed(0)
+    X, X_fp = torch.randn(60, 8), torch.randn(60, 8)
+    R, rare = torch.rand(60), torch.arange(60) % 7 == 0
+    running = RunningStatistics(8, gram=True, device=X.device, cross=True)
+    for part in (slice(0, 25), slice(25, 60)):
+        running.update(X[part], About(R[part], rare[part], X_fp[part]))
+    found = running.finish()
+    weighted, change = X * R[:, None], (X_fp - X) * R[:, None]
+    common, tail = (weighted[each].T @ weighted[each] for each in (~rare, rare))
+    factor = common.trace() / tail.trace()
+    torch.testing.assert_close(found.gram, common + factor * tail)
+    of_common, of_tail = (change[each].T @ weighted[each] for each in (~rare, rare))
+    torch.testing.assert_close(found.cross_gram, of_common + factor * of_tail)
+
+
+def test_rare_rows_alone_count_as_they_are() -> None:
+    torch.manual_seed(0)
+    X = torch.randn(20, 8)
+    running = RunningStatistics(8, gram=True, device=X.device)
+    running.update(X, About(rare=torch.ones(20, dtype=torch.bool)))
+    torch.testing.assert_close(running.finish().gram, X.T @ X)
+
+
+def test_divided_statistics_are_those_of_divided_inputs() -> None:
+    torch.manual_seed(0)
+    X, X_fp, s = torch.randn(30, 8), torch.randn(30, 8), torch.rand(8) + 0.5
+
+    def measured(divisor: Tensor) -> LinkStatistics:
+        running = RunningStatistics(8, gram=True, device=X.device, cross=True)
+        running.update(X / divisor, About(unrounded=X_fp / divisor))
+        return running.finish()
+
+    divided, expected = measured(torch.ones(8)).divided(s), measured(s)
+    for field in ("gram", "cross_gram", "minimum", "maximum", "abs_mean"):
+        torch.testing.assert_close(getattr(divided, field), getattr(expected, field))

@@ -46,6 +46,9 @@ class Composed(Method):
     def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
         return self.rounder.token_weights(bench, task)
 
+    def rare_rows(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
+        return self.rounder.rare_rows(bench, task)
+
     def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
         return self.rounder.fit_block(bench, task)
 
