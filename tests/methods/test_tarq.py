@@ -18,7 +18,7 @@ from tests.tiny import tiny_moonshine, tiny_whisper
 
 BUILDERS = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
 SENTENCE = "and the Quixotic man said that Philammon had 17 of them."
-RARE = {"Quixotic", "Philammon", "17"}
+RARE = "QuixoticPhilammon17"
 
 
 @pytest.mark.parametrize("model", ["embedded_moonshine", "embedded_whisper"])
@@ -29,7 +29,7 @@ def test_the_pieces_of_rare_words_are_found(model: str) -> None:
     rare = rare_tokens(speech, tokens)
     assert not any(rare[: len(speech.prompt)])
     found = speech.text([token for token, chosen in zip(tokens, rare, strict=True) if chosen])
-    assert set(found.split()) == RARE
+    assert found.replace(" ", "") == RARE  # a space may be a token of its own, and belong to no word
 
 
 def grams(build, calibration: Calibration, *overrides: str) -> dict[str, LinkStatistics]:  # type: ignore[no-untyped-def]
@@ -62,16 +62,15 @@ def test_rare_tokens_count_as_much_as_common_ones_in_the_decoder_alone(
     monkeypatch.setattr("src.methods.tarq.rare_tokens", lambda _, ids: [False] * len(ids))
     plain = grams(build, calibration, "scope.encoder=false", "method@method.rounder=gptq")
     first, inside = (
-        speech.graph.link_of(blocks[0].linears[0].path).name for blocks in (speech.graph.encoder, speech.graph.decoder)
+        speech.graph.link_of(block.linears[0].path).name for block in (speech.graph.encoder[0], speech.graph.decoder[0])
     )
     assert torch.equal(found[first].gram, plain[first].gram)
     rows = _decoder_rows(build(), inside, calibration)
-    rare = torch.tensor(
-        [each for ids in calibration.tokens for each in [*(token % 5 == 0 for token in ids[1:]), False]]
-    )
+    rare = torch.tensor([token % 5 == 0 for ids in calibration.tokens for token in (*ids[1:], 1)])
     common, tail = (rows[each].T @ rows[each] for each in (~rare, rare))
     expected = common + common.trace() / tail.trace() * tail
-    torch.testing.assert_close(found[inside].gram, expected, rtol=1e-3, atol=1e-2)
+    assert (found[inside].gram - expected).norm() < 2e-3 * expected.norm()  # weights are stored in float16
+    assert (plain[inside].gram - expected).norm() > 0.1 * expected.norm()
 
 
 def _decoder_rows(speech, name: str, calibration: Calibration) -> Tensor:  # type: ignore[no-untyped-def]
