@@ -47,6 +47,21 @@ def test_whose_inputs_blocks_see_names_only_models_that_depend_on_it(tmp_path: P
     assert len(names) == (1 if same else 2)
 
 
+@pytest.mark.parametrize(
+    ("method", "automatic"), [("gptq", "block"), ("gptaq", "link"), ("quarot method@method.rounder=gptaq", "link")]
+)
+def test_what_linears_inside_a_block_see_is_up_to_the_method(tmp_path: Path, method: str, automatic: str) -> None:
+    """And names its model where it is not the block's unrounded linears, as of every model of earlier versions."""
+    chosen = f"method={method}".split()
+    points = {
+        each: point(tmp_path, *chosen, f"calib.sequential={each}").quantized for each in ("auto", "block", "link")
+    }
+    assert points["auto"].fingerprint == points[automatic].fingerprint
+    assert points["block"].fingerprint != points["link"].fingerprint
+    assert "sequential" not in points["block"].key
+    assert points["link"].key["sequential"] == "link"
+
+
 @pytest.mark.parametrize("method", ["quarot_rtn", "tesseraq_omniquant"])
 def test_the_seed_names_a_model_that_is_drawn(tmp_path: Path, method: str) -> None:
     """On the same clips: rotations, or the clips of each step."""
