@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
+from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.calib.task import BlockTask
+from src.errors import UserError
 from src.lowbit.granularity import WeightSpec
 from src.machine.progress import progress
 from src.methods.base import Needs, Rounded, Transformed
@@ -64,6 +66,13 @@ class AWQ(Equalisation):
     max_shrink: Fraction
     propagate: bool
     links: Feeds
+
+    @model_validator(mode="after")
+    def _clips_or_fits(self) -> Self:
+        if self.clip and self.rounder.needs.fits_blocks:
+            problem = f"{self.rounder.name!r} learns the grids of whole blocks, to which clipped weights are no start"
+            raise UserError("method.clip", problem, "Use method.clip=false, or method@method.rounder=rtn or gptq")
+        return self
 
     @property
     def needs(self) -> Needs:

@@ -54,6 +54,7 @@ class Needs:
         rewrites: it changes inputs of linears otherwise than by :attr:`Transformed.scales`.
         seed: another hook draws numbers, from :attr:`Workbench.seed`; a transform may always.
         fits_blocks: :meth:`Method.fit_block` does something.
+        rescales: it may move scales between the block's layers.
         block_inputs: it reads what a block is fed, not only the statistics.
         block_outputs: it reads what every block returned at full precision, too, which costs a second pass.
         token_weights: :meth:`Method.token_weights` or :meth:`Method.rare_rows` does something.
@@ -71,6 +72,7 @@ class Needs:
     rewrites: bool = False
     seed: bool = False
     fits_blocks: bool = False
+    rescales: bool = False
     block_inputs: bool = False
     block_outputs: bool = False
     token_weights: bool = False

@@ -77,7 +77,8 @@ class OmniQuant(Method):
     def needs(self) -> Needs:
         """Learns block by block with inputs rounded per token; a learned shift leaves biases."""
         biases = frozenset({Extra.BIASES}) if self.let is True and self.shift else frozenset()
-        return Needs(fits_blocks=True, block_inputs=True, block_outputs=True, simulates_inputs=True, stores=biases)
+        blocks = Needs(fits_blocks=True, block_inputs=True, block_outputs=True, rescales=self.let is not False)
+        return blocks | Needs(simulates_inputs=True, stores=biases)
 
     def transform(self, bench: Workbench) -> Transformed:
         """Changes nothing yet; says which linears the learned scales will not reach."""

@@ -1,4 +1,4 @@
-"""What all equalisations have in common: smoothquant, osplus, awq, on both families."""
+"""What all equalisations have in common: smoothquant, osplus, awq, sinq, on both families."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ TRANSFORMS = {
     "awq": ("method=awq",),
     "awq-means": ("method=awq", "method.weight_means=true"),
     "awq-module": ("method=awq_module", FEW),
+    "sinq": ("method=sinq",),
+    "sinq-twice": ("method=sinq", "method.passes=2", ALL),
 }
 PAIRS = {
     "smoothquant": (),
@@ -41,9 +43,10 @@ PAIRS = {
     "awq_scale": (),
     "awq_module": (FEW,),
     "awq_gptq": (),
+    "sinq": (),
 }
 FAMILIES = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
-NAMES = pytest.mark.parametrize("name", ["smoothquant", "osplus", "awq"])
+NAMES = pytest.mark.parametrize("name", ["smoothquant", "osplus", "awq", "sinq"])
 
 
 def method(*overrides: str) -> Method:
@@ -120,7 +123,7 @@ def test_only_links_in_scope_are_touched(name: str) -> None:
 def test_the_rounder_can_be_chosen_on_the_command_line(name: str, rounder: str) -> None:
     composition = method(f"method={name}", f"method@method.rounder={rounder}")
     assert composition.rounder.name == rounder  # type: ignore[attr-defined]
-    assert composition.needs.calibration
+    assert composition.needs.calibration == (name != "sinq" or rounder == "gptq")
     assert composition.needs.statistics >= composition.rounder.needs.statistics  # type: ignore[attr-defined]
 
 
@@ -139,7 +142,7 @@ def test_nothing_to_act_on_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
-@pytest.mark.parametrize("method", ["smoothquant", "awq"])
+@pytest.mark.parametrize("method", ["smoothquant", "awq", "sinq"])
 def test_statistics_after_scaling_follow_from_those_before(method: str, build: Callable[[], SpeechModel]) -> None:
     """What lets a scaled model do without a second pass over the clips."""
     bench = bench_of(build())

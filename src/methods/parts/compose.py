@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
@@ -58,16 +58,21 @@ class Composed(Method):
 
 @dataclass(frozen=True)
 class Equalisation(Composed):
-    """Base of the methods that move scales between activations and weights before ``rounder`` rounds these."""
+    """Base of the methods that move scales between activations and weights before ``rounder`` rounds these.
+
+    Attributes:
+        reads_activations: whether the scales follow from the activations.
+    """
+
+    reads_activations: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _rounder_keeps_scales(self) -> Self:
-        if self.rounder.needs.fits_blocks:
-            problem = f"{self.rounder.name!r} fits blocks itself and would undo the scales"
-            raise UserError("method.rounder", problem, "Use method@method.rounder=rtn or gptq")
+        if self.rounder.needs.rescales:
+            problem = f"{self.rounder.name!r} learns scales itself and would undo these"
+            raise UserError("method.rounder", problem, "Use method@method.rounder=rtn, gptq or autoround")
         return self
 
     @property
     def needs(self) -> Needs:
-        """Scales follow from the activations."""
-        return super().needs | Needs(clips=True)
+        return super().needs | Needs(clips=self.reads_activations)
