@@ -12,5 +12,9 @@ CodeBits = Annotated[int, Field(ge=2, le=8, description="an integer from 2 to 8"
 Decay = Annotated[float, Field(ge=0, lt=1, description="a number from 0 to below 1", examples=["0.01"])]
 FlagOrAuto = Annotated[bool | Literal["auto"], Field(description="true, false or auto", examples=["auto"])]
 Fraction = Annotated[float, Field(gt=0, le=1, description="a number above 0 and at most 1", examples=["0.01"])]
+FractionOrAuto = Annotated[
+    Annotated[float, Field(gt=0, le=1)] | Literal["auto"],
+    Field(description="a number above 0 and at most 1, or auto", examples=["auto"]),
+]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a positive number", examples=["1.5"])]
 Strength = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1", examples=["0.25"])]

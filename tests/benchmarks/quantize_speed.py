@@ -68,6 +68,7 @@ SLOW_JOBS = (  # schedules as in conf/method: tesseraq takes a fifth of the publ
     Job("omniquant", ("method=omniquant", QUANTIZED), 8 * 60),
     Job("spinquant", ("method=spinquant", QUANTIZED, "abits=8"), 10 * 60),
     Job("tesseraq", ("method=tesseraq", QUANTIZED), 15 * 60),
+    Job("autoround", ("method=autoround", QUANTIZED), 12 * 60),
 )
 SCALING_JOBS = (JOBS[3], JOBS[6])
 

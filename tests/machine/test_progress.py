@@ -176,6 +176,7 @@ LOOPS = {  # what is said of each method's work, beside the blocks
     "osplus": ["search, blocks: 1 / "],
     "omniquant": ["passes: 1 / 2", "steps: 1 / "],
     "tesseraq": ["hardening: 1 / ", "steps: 1 / 2"],
+    "autoround": ["steps: 1 / 2"],
     "spinquant": ["learn rotations: 1 / 2", "loss: 1 / 5"],
     "myqasr": ["sensitivity: 1 / 3"],
 }
@@ -183,6 +184,7 @@ SHORT = {
     "omniquant": ["method.epochs=2", "bits=w4a8"],
     "osplus": ["method.steps=2", "bits=w4a8"],
     "tesseraq": ["method.steps=2", "method.thresholds=[0.5,0.1]"],
+    "autoround": ["method.steps=2"],
     "spinquant": ["method.iterations=2"],
 }
 

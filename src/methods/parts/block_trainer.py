@@ -70,7 +70,13 @@ def reconstruction_error(module: nn.Module, tensors: Mapping[str, Tensor], batch
     return sum(float(block_loss(module, tensors, batch)) for batch in batches) / len(batches)
 
 
-def train(module: nn.Module, tensors: Tensors, steps: Sequence[Minibatch], optimizer: torch.optim.Optimizer) -> None:
+def train(
+    module: nn.Module,
+    tensors: Tensors,
+    steps: Sequence[Minibatch],
+    optimizer: torch.optim.Optimizer,
+    seen: Callable[[float], None] = lambda _: None,
+) -> None:
     """Takes one optimiser step a minibatch; gradients are on inside, whatever the caller set.
 
     Args:
@@ -78,6 +84,7 @@ def train(module: nn.Module, tensors: Tensors, steps: Sequence[Minibatch], optim
         tensors: gives the block's tensors by name, from the parameters under the optimiser.
         steps: the minibatches, in the order and as often as they are to be seen.
         optimizer: holds the parameters, in groups with their learning rates.
+        seen: is told every minibatch's loss before the step that follows from it.
 
     Raises:
         UserError: the loss is no longer finite.
@@ -88,6 +95,7 @@ def train(module: nn.Module, tensors: Tensors, steps: Sequence[Minibatch], optim
             if not torch.isfinite(loss):
                 problem = f"learning diverged: the block's reconstruction error is {float(loss.detach())}"
                 raise UserError("method", problem, "Lower the learning rates of the method")
+            seen(float(loss.detach()))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -118,15 +126,30 @@ def train_epochs(
     Raises:
         UserError: the loss is no longer finite.
     """
-    parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    least, kept = math.inf, [each.detach().clone() for each in parameters]
+    best = Best(optimizer)
     for remaining in progress(range(epochs)[::-1], "passes"):
         train(module, tensors, batches, optimizer)
         if remaining < best_of:
             with torch.no_grad():
-                error = reconstruction_error(module, tensors(), batches)
-            if error < least:
-                least, kept = error, [each.detach().clone() for each in parameters]
-    with torch.no_grad():
-        for parameter, best in zip(parameters, kept, strict=True):
-            parameter.copy_(best)
+                best.offer(reconstruction_error(module, tensors(), batches))
+    best.restore()
+
+
+class Best:
+    """The parameters of ``optimizer`` as they were when some error was least."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        self._least = math.inf
+        self._kept: list[Tensor] = []
+
+    def offer(self, error: float) -> None:
+        """Keeps the parameters as they are now if ``error`` is below all before."""
+        if error < self._least:
+            self._least, self._kept = error, [each.detach().clone() for each in self._parameters]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Puts back what was kept."""
+        for parameter, kept in zip(self._parameters, self._kept, strict=True):
+            parameter.copy_(kept)

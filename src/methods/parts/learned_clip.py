@@ -11,6 +11,7 @@ from torch import Tensor
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.parts.straight_through import as_stored, learning_quantize
+from src.quant.fake import straight_through
 from src.quant.grid import quantize
 
 INITIAL_LOGIT = 4.0  # sigmoid(4) = 0.982: nearly the min-max grid, with a slope left to learn from
@@ -55,17 +56,32 @@ class LearnedClip:
         return W.reshape(W.shape[0], -1, self._spec.columns_per_group(W.shape[1]))
 
     def _grid(self, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale (as stored) and zero point, each [out, groups, 1]; a group of zeros gets the grid of [-1, 1]."""
-        low, high = groups.amin(2, keepdim=True).clamp(max=0), groups.amax(2, keepdim=True).clamp(min=0)
-        empty = (low == 0) & (high == 0)
-        low, high = low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
+        """Scale (as stored) and zero point, each [out, groups, 1]; zero points are constants."""
+        low, high = group_ends(groups)
         if self.parameters:
             gamma, beta = (torch.sigmoid(each) for each in self.parameters)
             low, high = beta * low, gamma * high
-        if self._spec.symmetric:
-            high = torch.maximum(high, -low)
-            low = -high
-        scale = as_stored(((high - low) / self._spec.max_code).clamp(min=_SMALLEST_SCALE), self._scale_dtype)
-        if self._spec.symmetric:
-            return scale, torch.full_like(scale, self._spec.middle_code)
-        return scale, (-low / scale).detach().round().clamp(0, self._spec.max_code)
+        scale, zero = grid_of_ends(low, high, self._spec, self._scale_dtype)
+        return scale, zero.detach()
+
+
+def group_ends(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of each of ``groups`` [out, groups, columns], or 0: each [out, groups, 1].
+
+    A group of zeros gets the ends -1 and 1.
+    """
+    low, high = groups.amin(2, keepdim=True).clamp(max=0), groups.amax(2, keepdim=True).clamp(min=0)
+    empty = (low == 0) & (high == 0)
+    return low.masked_fill(empty, -1.0), high.masked_fill(empty, 1.0)
+
+
+def grid_of_ends(low: Tensor, high: Tensor, spec: WeightSpec, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Scale (as stored in ``scale_dtype``) and zero point of grids from ``low`` to ``high``, with gradients to both."""
+    if spec.symmetric:
+        high = torch.maximum(high, -low)
+        low = -high
+    scale = as_stored(((high - low) / spec.max_code).clamp(min=_SMALLEST_SCALE), scale_dtype)
+    if spec.symmetric:
+        return scale, torch.full_like(scale, spec.middle_code)
+    zero = -low / scale
+    return scale, straight_through(zero, zero.detach().round().clamp(0, spec.max_code))

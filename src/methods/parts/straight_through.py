@@ -1,7 +1,7 @@
 """Rounding that gradients pass through: fake quantization of weights and of linear inputs, for methods that learn.
 
 Rounding counts as the identity (Bengio et al., arXiv 1308.3432) and clamping as itself, so that a scale learns from the
-rounding error of the values on its grid and from the clipping error of those beyond it. Zero points are constants.
+rounding error of the values on its grid and from the clipping error of those beyond it.
 """
 
 from __future__ import annotations
@@ -19,32 +19,39 @@ from src.settings import FULL_PRECISION
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """``s (clamp(round(w / s) + z, 0, 2^b - 1) - z)``; one pass saves what both gradients need."""
+    """``s (clamp(round(w / s + v) + z, 0, 2^b - 1) - z)``; one pass saves what all gradients need."""
 
     @staticmethod
-    def forward(ctx: Any, w: Tensor, bits: int, scale: Tensor, zero: Tensor) -> Tensor:
+    def forward(ctx: Any, w: Tensor, bits: int, scale: Tensor, zero: Tensor, offset: Tensor | None) -> Tensor:
         steps = w / scale
-        rounded = steps.round()
+        rounded = steps.round() if offset is None else (steps + offset).round_()
         code = clipped(rounded, bits, zero)
         inside = rounded == code
-        ctx.save_for_backward(torch.where(inside, code - steps, code), inside)
+        ctx.save_for_backward(torch.where(inside, code - steps, code), inside, scale)
         return code * scale
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
-        slope, inside = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        slope, inside, scale = ctx.saved_tensors
         (gradient,) = gradients
-        of_w = gradient * inside if ctx.needs_input_grad[0] else None
-        of_scale = (gradient * slope).sum(-1, keepdim=True) if ctx.needs_input_grad[2] else None
-        return of_w, None, of_scale, None
+        learns_w, _, learns_scale, learns_zero, learns_offset = ctx.needs_input_grad
+        passed = gradient * inside if learns_w or learns_zero or learns_offset else gradient
+        return (
+            passed if learns_w else None,
+            None,
+            (gradient * slope).sum(-1, keepdim=True) if learns_scale else None,
+            scale * (passed - gradient).sum(-1, keepdim=True) if learns_zero else None,
+            passed * scale if learns_offset else None,
+        )
 
 
-def learning_quantize(w: Tensor, bits: int, scale: Tensor, zero: Tensor) -> Tensor:
+def learning_quantize(w: Tensor, bits: int, scale: Tensor, zero: Tensor, offset: Tensor | None = None) -> Tensor:
     """:func:`src.quant.fake.fake_quantize` of ``w`` [..., columns] to ``scale``, ``zero`` [..., 1], with gradients.
 
-    Both ``w`` and ``scale`` learn.
+    All but ``bits`` can learn. ``offset`` [..., columns] is added, in steps, to what is rounded; values beyond the
+    grid's ends learn from where these are, which is how ``zero`` learns.
     """
-    quantized: Tensor = _FakeQuantize.apply(w, bits, scale, zero)  # type: ignore[no-untyped-call]
+    quantized: Tensor = _FakeQuantize.apply(w, bits, scale, zero, offset)  # type: ignore[no-untyped-call]
     return quantized
 
 
