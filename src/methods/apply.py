@@ -133,7 +133,7 @@ class Quantizer:
 
     def _run(self) -> None:
         method, bench = self._method, self._bench
-        measures = bool(method.needs.statistics) or self._settings.static_inputs
+        measures = bool(method.needs.statistics) or self._settings.static_inputs or self._settings.corrects_biases
         walks = method.needs.block_inputs or method.needs.token_weights or (measures and self._sees_quantized)
         before = self._statistics() if measures and not walks and not method.needs.rewrites else None
         transformed = self._begin()
@@ -272,6 +272,8 @@ class Quantizer:
         exact = rounded.weight.exact_inputs
         install(self._speech.module, linear.path, Q, abits, exact, self._input_grid(linear, statistics, exact))
         self.weights[linear.path] = rounded.weight
+        if self._settings.corrects_biases:
+            self._correct_bias(linear, W - Q, statistics)
         return {
             **row,
             "bits_per_weight": rounded.weight.bits_per_weight,
@@ -281,6 +283,15 @@ class Quantizer:
             "outliers": 0 if rounded.weight.sparse is None else len(rounded.weight.sparse.values),
             "notes": [*row["notes"], *rounded.notes],
         }
+
+    def _correct_bias(self, linear: Linear, error: Tensor, statistics: LinkStatistics | None) -> None:
+        """``b + (W - Q) E[x]``, where there is a bias: sec. 4.2 of Nagel et al., arXiv 1906.04721."""
+        bias = self._speech.module.get_submodule(linear.path).bias
+        if bias is None:
+            return
+        if statistics is None or statistics.powers is None:
+            raise ValueError(f"no calibration input was measured for {linear.path}")
+        bias.copy_((bias + error @ statistics.powers[0].to(error)).half())  # the value it is stored with
 
     def _input_grid(self, linear: Linear, statistics: LinkStatistics | None, exact: Tensor | None = None) -> InputGrid:
         """What the linear's input is rounded to, as the settings ask; remembered where it is not the default."""

@@ -37,7 +37,7 @@ _NOT_THE_POINT: Final = (  # settings that no fingerprint of a record depends on
     *("profile.onnx", "profile.whisper_cpp"),
 )
 _NOT_AT_FULL_PRECISION: Final = (  # nor that of a point at full precision
-    *(*BIT_WIDTHS, "group_size", "symmetric", "scope", "activation", "cache", "calib"),
+    *(*BIT_WIDTHS, "group_size", "symmetric", "bias_correction", "scope", "activation", "cache", "calib"),
 )
 
 

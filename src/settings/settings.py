@@ -91,6 +91,7 @@ class Settings(Frozen):
     frontend_bits: Bits
     group_size: Annotated[Integer, AfterValidator(_group_size)]
     symmetric: bool
+    bias_correction: bool
     activation: ActivationSettings
     cache: CacheSettings
     scope: ScopeSettings
@@ -120,6 +121,11 @@ class Settings(Frozen):
         return self.abits != FULL_PRECISION and self.activation.range == "static"
 
     @property
+    def corrects_biases(self) -> bool:
+        """Whether biases make up for mean errors of weights, of which calibration data has to tell."""
+        return self.bias_correction and self.wbits != FULL_PRECISION
+
+    @property
     def key_group(self) -> int | None:
         """Tokens that share a grid per channel of the cached keys; None where keys are 16 bits or rounded per token."""
         return self.cache.group if self.kvbits != FULL_PRECISION and self.cache.keys == "channel" else None
@@ -130,7 +136,7 @@ class Settings(Frozen):
 
         Told behind the bits: other grids than the default ones (``w4syma16``, ``w4a8symstatic``, ``w4a16kv4c32``), head
         and front-end (``w4a16h8f8``, ``w16a16h8sym`` with symmetric grids where blocks have none) and, where not every
-        linear of the blocks is in scope, which are: ``w4a16-encoder``.
+        linear of the blocks is in scope, which are: ``w4a16-encoder``; last, ``bc`` where biases are corrected.
         """
         group = f"g{self.group_size}" if self.group_size > 0 else ""
         kv = f"kv{self.kvbits}" if self.kvbits != FULL_PRECISION else ""
@@ -144,7 +150,8 @@ class Settings(Frozen):
         ends_name += symmetric if ends_name and self.wbits == FULL_PRECISION else ""
         whole = self.scope == BLOCKS or self.wbits == self.abits == FULL_PRECISION
         scope = "" if whole else "".join(f"-{name}" for name, included in self.scope if included)
-        return f"w{weights}{inputs}{kv}{channel}{ends_name}{group}{scope}"
+        corrected = "bc" if self.corrects_biases else ""
+        return f"w{weights}{inputs}{kv}{channel}{ends_name}{group}{scope}{corrected}"
 
 
 _REMEDIES = {
@@ -236,7 +243,7 @@ def _without_idle_grids(settings: Settings) -> Settings:
     """Where no weight is quantized, nothing has the grids that are set for weights."""
     if min(settings.wbits, settings.head_bits, settings.frontend_bits) < FULL_PRECISION:
         return settings
-    return settings.model_copy(update={"symmetric": False, "group_size": -1})
+    return settings.model_copy(update={"symmetric": False, "group_size": -1, "bias_correction": False})
 
 
 def from_config(config: dict[str, Any]) -> Settings:

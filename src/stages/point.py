@@ -117,8 +117,8 @@ class Point:
 
     @property
     def uses_calibration(self) -> bool:
-        """Whether quantizing reads calibration data: for the method, or for static ranges of activations."""
-        return self.method.needs.calibration or self.settings.static_inputs
+        """Whether quantizing reads calibration data: for the method, static ranges or corrected biases."""
+        return self.method.needs.calibration or self.settings.static_inputs or self.settings.corrects_biases
 
     @cached_property
     def quantized(self) -> Entry:
@@ -139,6 +139,8 @@ class Point:
             weights["activation"] = settings.activation.model_dump()
         ends = {"head_bits": settings.head_bits, "frontend_bits": settings.frontend_bits}
         weights |= {name: bits for name, bits in ends.items() if bits != FULL_PRECISION}
+        if settings.corrects_biases:
+            weights["bias_correction"] = True
         if settings.key_group is not None:
             weights["cache"] = settings.cache.model_dump()
         if self.uses_calibration:
@@ -262,7 +264,7 @@ class Point:
 
 def _at_full_precision(settings: Settings) -> Settings:
     full = dict.fromkeys(BIT_WIDTHS, FULL_PRECISION)
-    plain = {"group_size": -1, "symmetric": False, "scope": BLOCKS}
+    plain = {"group_size": -1, "symmetric": False, "bias_correction": False, "scope": BLOCKS}
     return settings.model_copy(update={"method": FP_METHOD, **plain, **full})
 
 
