@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from tests.calib.clips import noise_calibration
 from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper
 
-MODELS = {"sandbox_whisper": tiny_whisper, "sandbox_moonshine": tiny_moonshine}
+MODELS: dict[str, Callable[[], SpeechModel]] = {"sandbox_whisper": tiny_whisper, "sandbox_moonshine": tiny_moonshine}
 
 
 def quantized(model: str, *overrides: str) -> tuple[SpeechModel, Quantizer]:
