@@ -177,6 +177,7 @@ LOOPS = {  # what is said of each method's work, beside the blocks
     "omniquant": ["passes: 1 / 2", "steps: 1 / "],
     "tesseraq": ["hardening: 1 / ", "steps: 1 / 2"],
     "autoround": ["steps: 1 / 2"],
+    "distill": ["distill, passes: 1 / 2", "steps: 1 / 2"],
     "spinquant": ["learn rotations: 1 / 2", "loss: 1 / 5"],
     "myqasr": ["sensitivity: 1 / 3"],
 }
@@ -185,6 +186,7 @@ SHORT = {
     "osplus": ["method.steps=2", "bits=w4a8"],
     "tesseraq": ["method.steps=2", "method.thresholds=[0.5,0.1]"],
     "autoround": ["method.steps=2"],
+    "distill": ["method.epochs=2"],
     "spinquant": ["method.iterations=2"],
 }
 

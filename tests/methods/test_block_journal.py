@@ -36,6 +36,7 @@ WHISPER, MOONSHINE = BUILDERS
 BLOCKS = 2
 SHORT = {  # what takes long, made short
     "distill": ["method.epochs=2"],
+    "edge": ["method.epochs=2"],
     "autoround": ["method.steps=2"],
     "omniquant": ["method.epochs=1"],
     "osplus": ["method.steps=2"],

@@ -28,6 +28,7 @@ BITS = sorted(path.stem for path in (ROOT / "conf/bits").glob("*.yaml"))
 BUILDERS = {"whisper": tiny_whisper, "moonshine": tiny_moonshine}
 QUICKER = {  # what a method learns does not matter here
     "distill": ["method.epochs=1"],
+    "edge": ["method.epochs=1"],
     "autoround": ["method.steps=2"],
     "omniquant": ["method.epochs=1"],
     "tesseraq": ["method.steps=1"],

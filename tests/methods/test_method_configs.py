@@ -115,6 +115,7 @@ MISTAKES = {
     "osplus": ["shift=1", "shift=automatic", "floor=0", "floor=.inf"],
     "omniquant": ["let=automatic", "weight_decay=-1", "weight_decay=1"],
     "autoround": ["lr=0", "lr=fast", "range=mmse", "keep=best", "steps=0"],
+    "distill": ["epochs=0", "lr=0", "encoder_weight=-1", "by_clip=1", "batch_size=1.5"],
     "sinq": ["iterations=0", "passes=1.5", "links=[]"],
     "tesseraq": ["thresholds=[]", "thresholds=[0.1,0.5]", "thresholds=[1.0,0.5]", "thresholds=all", "scale_decay=-1"],
     "myqasr": ["budget_mb=-1", "budget_bits=four", "extra_bits=null", "widths=[]", "widths=[2,16]", "first=last"],

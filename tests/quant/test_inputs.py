@@ -140,7 +140,9 @@ def test_the_default_stores_no_grids() -> None:
     assert not quantized(tiny_whisper(), composed("method=rtn", "bits=w4a8")).inputs
 
 
-@pytest.mark.parametrize("method", ["omniquant", "tesseraq", "tesseraq_omniquant", "autoround", "spinquant", "osplus"])
+@pytest.mark.parametrize(
+    "method", ["omniquant", "tesseraq", "tesseraq_omniquant", "autoround", "distill", "spinquant", "osplus"]
+)
 @pytest.mark.parametrize("option", ["activation.range=static", "activation.symmetric=true"])
 def test_methods_that_simulate_the_default_grids_refuse_others(method: str, option: str) -> None:
     for bits in ("w4a8", "w4a16"):
