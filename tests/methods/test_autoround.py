@@ -11,7 +11,6 @@ from test_omniquant import FAMILIES, block_errors
 from whole_models import outputs
 
 from src.calib.task import BlockInput, BlockTask
-from src.data.corpora import load_utterances
 from src.errors import UserError
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.apply import Quantizer
@@ -26,6 +25,7 @@ from src.quant.grid import Range, round_to_nearest
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper
+from tests.utterances import load_utterances
 
 
 def method(**changed: Any) -> AutoRound:
