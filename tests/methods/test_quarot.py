@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 from whole_models import MODELS, bench_of, double, largest_relative_error, outputs, with_outliers
 
+from src.data.utterance import Utterance
 from src.decoding import transcribe
 from src.errors import UserError
 from src.methods.apply import Quantizer, input_bits
@@ -25,6 +27,7 @@ from src.quant.restore import restore
 from src.quant.structure import RMSNorm, key_rotation
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
+from tests.data.clips import tone
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 BUILDERS = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
@@ -163,14 +166,15 @@ def test_rotated_keys_change_nothing_but_what_a_quantized_cache_rounds(build: Ca
 
 @BUILDERS
 def test_transcription_uses_a_cache_that_rotates_keys(
-    build: Callable[[], SpeechModel], monkeypatch: pytest.MonkeyPatch
+    build: Callable[[], SpeechModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    layers = []
-    monkeypatch.setattr(transcribe, "greedy", lambda *_, kv_layer, **__: layers.append(kv_layer()) or [])
+    layers: list[Any] = []
+    monkeypatch.setattr(transcribe, "greedy", lambda *_, kv_layer, **__: layers.append(kv_layer()) or [[]])
     speech = build()
     transform(speech)
-    for kv_bits in (4, 16):
-        transcribe.transcribe(speech, [], suppress=True, kv_bits=kv_bits)
+    clip = Utterance("a", "a", 16_000, tone(1, 440))
+    for bits in (4, 16):
+        transcribe.transcribe_corpus(speech, [clip], tmp_path / f"{bits}", batch_size=1, suppress=True, kv_bits=bits)
     assert layers[0].rotation is key_rotation(speech.module)
     assert type(layers[1]) is DynamicLayer
 
