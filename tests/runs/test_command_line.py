@@ -27,7 +27,7 @@ HUB_SET = "dataset@calib.dataset=librispeech_clean"
 
 # Name: arguments, and what the sentence has to say: field, value found, remedy.
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "unknown choice": (["method=gtpq"], ["method:", "'gtpq'", "Did you mean 'gptq'?", "fp, gptq"]),
+    "unknown choice": (["method=gtpq"], ["method:", "'gtpq'", "Did you mean 'gptq'?", "fp, gptaq, gptq"]),
     "unknown key": (["wbit=4"], ["wbit:", "no such setting", "Did you mean 'wbits'?", "kvbits"]),
     "unknown parameter of the chosen method": (
         ["method=rtn", "method.rnge=mse"],
