@@ -16,8 +16,9 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
-from src.methods.base import Method, Needs, Rounded, Transformed
+from src.methods.base import Method, Needs, Rounded
 from src.methods.parameters import Count, Positive
+from src.methods.parts.delegating import Delegating
 from src.methods.parts.distillation import Distillation, distill, learning
 from src.methods.parts.plain_grid import require_plain_grid
 from src.methods.parts.straight_through import quantized_inputs
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Distill(Method):
+class Distill(Delegating):
     """Self-distillation of what ``start`` made.
 
     Attributes:
@@ -54,29 +55,24 @@ class Distill(Method):
     by_clip: bool
 
     @property
+    def inner(self) -> Method:
+        return self.start
+
+    @property
     def needs(self) -> Needs:
         """The start's, and clips whose order the seed draws; it learns with inputs rounded per token."""
-        return self.start.needs | Needs(clips=True, seed=True, tunes=True, simulates_inputs=True)
-
-    def transform(self, bench: Workbench) -> Transformed:
-        return self.start.transform(bench)
-
-    def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
-        return self.start.plan(bench)
-
-    def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
-        return self.start.token_weights(bench, task)
+        return super().needs | Needs(clips=True, seed=True, tunes=True, simulates_inputs=True)
 
     def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
         """The start's. Raises UserError where it stores more than codes on plain grids."""
-        fitted = self.start.fit_block(bench, task)
+        fitted = super().fit_block(bench, task)
         for path, each in fitted.items():
             require_plain_grid(each.weight, self.start.name, path)
         return fitted
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
         """The start's, from which learning begins. Raises UserError as :meth:`fit_block` does."""
-        rounded = self.start.round(W, spec, stats)
+        rounded = super().round(W, spec, stats)
         require_plain_grid(rounded.weight, self.start.name)
         return rounded
 

@@ -9,7 +9,6 @@ cross-Gram matrix that ``gptaq`` reads is balanced alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -19,15 +18,14 @@ from torch import Tensor
 
 from src.calib.task import BlockTask
 from src.errors import UserError
-from src.lowbit.granularity import WeightSpec
-from src.methods.base import Method, Needs, Rounded
+from src.methods.base import Method, Needs
+from src.methods.parts.delegating import Delegating
 from src.methods.parts.rare_tokens import rare_tokens
 from src.methods.workbench import Workbench
-from src.quant.link_statistics import LinkStatistics
 
 
 @dataclass(frozen=True)
-class TARQ(Method):
+class TARQ(Delegating):
     """Balances Gram matrices, and leaves the rounding to ``rounder``.
 
     Only rows of the decoder are told apart: a row is rare if the token that it writes is a piece of a rare word. Frames
@@ -47,15 +45,13 @@ class TARQ(Method):
         return self
 
     @property
+    def inner(self) -> Method:
+        return self.rounder
+
+    @property
     def needs(self) -> Needs:
         """Which rows are rare follows from the clips' transcripts, whatever ``calib.propagate`` says."""
-        return self.rounder.needs | Needs(clips=True, token_weights=True)
-
-    def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
-        return self.rounder.plan(bench)
-
-    def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
-        return self.rounder.token_weights(bench, task)
+        return super().needs | Needs(clips=True, token_weights=True)
 
     def rare_rows(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
         """Of a decoder block, the rows that write a piece of a rare word; see :meth:`Method.rare_rows`."""
@@ -69,9 +65,3 @@ class TARQ(Method):
                 rare[clip, : len(written)] = torch.tensor(written, device=rare.device)
             found.append(rare)
         return found
-
-    def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
-        return self.rounder.fit_block(bench, task)
-
-    def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
-        return self.rounder.round(W, spec, stats)

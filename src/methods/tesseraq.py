@@ -15,15 +15,14 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from src.lowbit.granularity import WeightSpec
 from src.machine.progress import progress
-from src.methods.base import Method, Needs, Rounded, Transformed
+from src.methods.base import Method, Needs, Rounded
 from src.methods.parameters import Count, Decay, Fraction
 from src.methods.parts.adaptive_rounding import AdaptiveRounding
 from src.methods.parts.block_trainer import Minibatch, minibatches, train
+from src.methods.parts.delegating import Delegating
 from src.methods.parts.plain_grid import require_plain_grid
 from src.methods.parts.straight_through import quantized_inputs
-from src.quant.link_statistics import LinkStatistics
 
 if TYPE_CHECKING:
     from src.calib.task import BlockTask
@@ -44,7 +43,7 @@ Thresholds = Annotated[
 
 
 @dataclass(frozen=True)
-class TesseraQ(Method):
+class TesseraQ(Delegating):
     """TesseraQ with the options of its authors' code.
 
     Attributes:
@@ -68,23 +67,14 @@ class TesseraQ(Method):
     batch_size: Count
 
     @property
+    def inner(self) -> Method:
+        return self.start
+
+    @property
     def needs(self) -> Needs:
         """Learns block by block with inputs rounded per token, and draws the clips of its steps."""
         blocks = Needs(fits_blocks=True, block_inputs=True, block_outputs=True)
-        return self.start.needs | blocks | Needs(seed=True, simulates_inputs=True)
-
-    def transform(self, bench: Workbench) -> Transformed:
-        return self.start.transform(bench)
-
-    def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
-        return self.start.plan(bench)
-
-    def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
-        return self.start.token_weights(bench, task)
-
-    def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
-        """The start's: the grid that learning begins from."""
-        return self.start.round(W, spec, stats)
+        return super().needs | blocks | Needs(seed=True, simulates_inputs=True)
 
     def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
         """Learns the rounding of the block's linears on the grids that the start chose."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from src.errors import UserError
-from src.lowbit.granularity import WeightSpec
-from src.methods.base import Method, Needs, Rounded
-from src.quant.link_statistics import LinkStatistics
+from src.methods.base import Method, Needs
+from src.methods.parts.delegating import Delegating
 
 if TYPE_CHECKING:
-    from src.calib.task import BlockTask
-    from src.methods.workbench import Workbench
+    pass
 
 
 @dataclass(frozen=True)
-class Composed(Method):
+class Composed(Delegating):
     """Transforms the model, then does as ``rounder`` does.
 
     Attributes:
@@ -37,23 +33,12 @@ class Composed(Method):
         return self
 
     @property
+    def inner(self) -> Method:
+        return self.rounder
+
+    @property
     def needs(self) -> Needs:
-        return self.rounder.needs | Needs(transforms=True)
-
-    def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
-        return self.rounder.plan(bench)
-
-    def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
-        return self.rounder.token_weights(bench, task)
-
-    def rare_rows(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
-        return self.rounder.rare_rows(bench, task)
-
-    def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
-        return self.rounder.fit_block(bench, task)
-
-    def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
-        return self.rounder.round(W, spec, stats)
+        return super().needs | Needs(transforms=True)
 
 
 @dataclass(frozen=True)
