@@ -27,7 +27,6 @@ from src.models.products import FastLinears
 from src.models.speech import SpeechModel
 
 WARM_UP = 10  # steps in which the learning rates rise
-EPSILON = 1e-14  # of Adam: gradients of single latent weights are below its usual 1e-8, which would hold them still
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +204,7 @@ def distill(
     """
     kinds = (learned.latents, learned.factors, learned.others)
     groups = [{"params": [*kind.values()], "initial_lr": rate} for kind, rate in zip(kinds, rates, strict=True) if kind]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95), eps=EPSILON)
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95))
     per_epoch = math.ceil(clips / batch_size)
     begun = _restore(learned, optimizer, tuning.kept)
     with torch.enable_grad():
