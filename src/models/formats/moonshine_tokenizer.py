@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from src.models.formats.foreign import as_json
+
 _BYTE_TOKENS: Final = range(3, 259)
 _SPECIAL: Final = re.compile(r"<unk>|</?s>|<<ST_\d+>>")
 
@@ -16,10 +18,6 @@ def tokenizer_json(data: bytes) -> bytes:
     A length of 128 and more takes two bytes. Pairs are merged in the order of the tokens that they make, as in every
     vocabulary of SentencePiece; of runs of spaces, which no transcript has, the authors' order is another one.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, normalizers
-    from tokenizers.models import BPE
-    from tokenizers.processors import TemplateProcessing
-
     names: list[str] = []
     at = 0
     while at < len(data):
@@ -37,16 +35,66 @@ def tokenizer_json(data: bytes) -> bytes:
     made = sorted(
         (name for name in words if words[name] not in _BYTE_TOKENS), key=lambda name: (not name.strip("▁"), words[name])
     )
-    merges = [pair for name in made for pair in _splits(name, words)]
-    tokenizer = Tokenizer(BPE(words, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.post_processor = TemplateProcessing("<s> $A", "<s> $A <s>:1 $B:1", [("<s>", ids["<s>"])])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
-    special = filter(_SPECIAL.fullmatch, ids)
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
-    return tokenizer.to_str().encode()
+    return as_json(
+        tokenizer={
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [
+                {
+                    "id": number,
+                    "content": name,
+                    "single_word": False,
+                    "lstrip": False,
+                    "rstrip": False,
+                    "normalized": False,
+                    "special": True,
+                }
+                for name, number in ids.items()
+                if _SPECIAL.fullmatch(name)
+            ],
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Prepend", "prepend": "▁"},
+                    {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+                ],
+            },
+            "pre_tokenizer": None,
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [
+                    {"SpecialToken": {"id": "<s>", "type_id": 0}},
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                    {"SpecialToken": {"id": "<s>", "type_id": 1}},
+                    {"Sequence": {"id": "B", "type_id": 1}},
+                ],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+            },
+            "decoder": {
+                "type": "Sequence",
+                "decoders": [
+                    {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                    {"type": "ByteFallback"},
+                    {"type": "Fuse"},
+                    {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+                ],
+            },
+            "model": {
+                "type": "BPE",
+                "unk_token": "<unk>",
+                "fuse_unk": True,
+                "byte_fallback": True,
+                "ignore_merges": False,
+                "dropout": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "vocab": words,
+                "merges": [[left, right] for name in made for left, right in _splits(name, words)],
+            },
+        }
+    )["tokenizer.json"]
 
 
 def _splits(name: str, words: Mapping[str, int]) -> list[tuple[str, str]]:
