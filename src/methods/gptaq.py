@@ -50,4 +50,5 @@ class GPTAQ(GPTQ):
             act_order=self.act_order,
             static_groups=self.static_groups,
             search=self.range,
+            passes=self.passes,
         )

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded
-from src.methods.parameters import Count, Fraction
+from src.methods.parameters import Count, Fraction, Passes
 from src.methods.parts.compensation import blocks, propagation, round_columns
 from src.methods.parts.hessian import inverse_cholesky, without_dead_columns
+from src.methods.parts.refinement import refine
 from src.quant.extras import Extra
 from src.quant.grid import Range, nearest_codes, weight_range
 from src.quant.link_statistics import LinkStatistics
@@ -35,6 +36,7 @@ class GPTQ(Method):
         act_order: round columns in the order of falling ``H_jj`` instead of from left to right.
         static_groups: find the grids of all groups before rounding, in the original column order.
         range: how the ends of a grid are chosen.
+        passes: of :func:`~src.methods.parts.refinement.refine` over the rounded weight; 0, as published, is none.
     """
 
     damp: Fraction
@@ -42,6 +44,7 @@ class GPTQ(Method):
     act_order: bool
     static_groups: bool
     range: Range
+    passes: Passes
 
     @property
     def needs(self) -> Needs:
@@ -66,6 +69,7 @@ class GPTQ(Method):
             act_order=self.act_order,
             static_groups=self.static_groups,
             search=self.range,
+            passes=self.passes,
         )
 
 
@@ -79,6 +83,7 @@ def gptq(
     act_order: bool = False,
     static_groups: bool = False,
     search: Range = "minmax",
+    passes: int = 0,
     scale_dtype: torch.dtype = torch.float16,
     C: Tensor | None = None,
 ) -> Rounded:
@@ -97,6 +102,7 @@ def gptq(
         act_order: whether columns are rounded by falling ``H_jj``.
         static_groups: whether grids are found before rounding.
         search: how the ends of a grid are chosen.
+        passes: see :class:`GPTQ`.
         scale_dtype: type the scales are stored in, and rounded to before use.
         C: cross-Gram matrix [in, in] on the scale of ``H``, for :func:`~src.methods.parts.compensation.propagation`;
             None is zero.
@@ -118,6 +124,9 @@ def gptq(
         refit = partial(weight_range, spec=spec, search=search, scale_dtype=scale_dtype)
         codes = _round_columns(W[:, order], U, P, spec.bits, block_size, _Grids(scale, zero, natural // size, refit))
         weight = QuantizedWeight(codes, scale, zero, spec, order if act_order else None)
+    if passes:
+        H.diagonal().add_(damp * H.diagonal().mean())
+        weight = refine(W, H, weight, passes, C=C, block_size=block_size)
     return Rounded(weight, (*notes, *raised))
 
 

@@ -16,5 +16,6 @@ FractionOrAuto = Annotated[
     Annotated[float, Field(gt=0, le=1)] | Literal["auto"],
     Field(description="a number above 0 and at most 1, or auto", examples=["auto"]),
 ]
+Passes = Annotated[int, Field(ge=0, description="0 or a positive integer", examples=["3"])]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a positive number", examples=["1.5"])]
 Strength = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1", examples=["0.25"])]

@@ -22,7 +22,7 @@ BUILDERS = pytest.mark.parametrize("build", [tiny_whisper, tiny_moonshine])
 
 
 def method(**changed: object) -> GPTAQ:
-    values = {"damp": 0.01, "block_size": 128, "act_order": True, "static_groups": True, "range": "minmax"}
+    values = {"damp": 0.01, "block_size": 128, "act_order": True, "static_groups": True, "range": "minmax", "passes": 0}
     return GPTAQ(name="gptaq", **{**values, "strength": 0.25, **changed})  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ BOOLEANS = [False, True]
 
 
 def method(**changed: object) -> GPTQ:
-    values = {"damp": 0.01, "block_size": 128, "act_order": True, "static_groups": True, "range": "minmax"}
+    values = {"damp": 0.01, "block_size": 128, "act_order": True, "static_groups": True, "range": "minmax", "passes": 0}
     return GPTQ(name="gptq", **{**values, **changed})  # type: ignore[arg-type]
 
 
