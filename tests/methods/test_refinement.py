@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_no_pass_raises_the_error_of_any_row(group_size: int, symmetric: bool, c
     C = 0.1 * torch.randn(512, 64, generator=torch.Generator().manual_seed(1)).T @ X if crossed else None
     weight = gptq(W, H, spec, act_order=True, static_groups=True, C=C).weight
     errors = [objective(W, H, refine(W, H, weight, passes, C=C), C) for passes in range(5)]
-    for before, after in zip(errors, errors[1:], strict=False):
+    for before, after in pairwise(errors):
         assert (after <= before + 1e-5 * before.abs()).all()
     assert errors[-1].sum() < errors[0].sum()
 
@@ -72,5 +72,6 @@ def test_a_stored_order_of_columns_is_kept() -> None:
     weight = gptq(W, H, spec, act_order=True).weight
     assert weight.perm is not None
     refined = gptq(W, H, spec, act_order=True, passes=3).weight
-    assert refined.perm is not None and torch.equal(refined.perm, weight.perm)
+    assert refined.perm is not None
+    assert torch.equal(refined.perm, weight.perm)
     assert objective(W, H, refined).sum() < 0.99 * objective(W, H, weight).sum()
