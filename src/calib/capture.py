@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from src.data.corpora import Utterance
@@ -19,7 +21,7 @@ from src.models.speech import SpeechModel
 from src.storage.journal import Journal, digest, program
 
 CLIPS = "clips.json"
-FEATURES = "features.safetensors"
+WAVEFORMS = "waveforms.safetensors"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Calibration:
     Attributes:
         ids: utterance id of each clip.
         seconds: length of each clip.
+        waveforms: what is heard of each clip, float32 [samples].
         features: model features of each clip, on the CPU.
         tokens: decoder input of each clip: the prompt, then the fp model's tokens or those of the reference, without
             the end token.
@@ -37,6 +40,7 @@ class Calibration:
 
     ids: list[str]
     seconds: list[float]
+    waveforms: list[np.ndarray]
     features: list[Tensor]
     tokens: list[list[int]]
     batch_size: int
@@ -46,6 +50,16 @@ class Calibration:
         for start in range(0, len(self.ids), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             yield self.features[chosen], self.tokens[chosen]
+
+    def part(self, clips: Iterable[int]) -> Calibration:
+        """Those of the given numbers."""
+        chosen = list(clips)
+        return Calibration(*([each[clip] for clip in chosen] for each in _lists(self)), batch_size=self.batch_size)
+
+    def __add__(self, other: Calibration) -> Calibration:
+        """The clips of both, these first."""
+        lists = zip(_lists(self), _lists(other), strict=True)
+        return Calibration(*([*ours, *theirs] for ours, theirs in lists), batch_size=self.batch_size)
 
     @staticmethod
     def pad(tokens: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -59,14 +73,19 @@ class Calibration:
         return padded, valid
 
     def save(self, folder: Path) -> None:
-        """Writes :data:`CLIPS` and :data:`FEATURES`."""
+        """Writes :data:`CLIPS` and :data:`WAVEFORMS`; features are computed faster than read."""
         clips = [
             {"id": clip, "seconds": seconds, "tokens": tokens}
             for clip, seconds, tokens in zip(self.ids, self.seconds, self.tokens, strict=True)
         ]
         (folder / CLIPS).write_text(json.dumps(clips, indent=1) + "\n", encoding="utf-8")
-        features = {f"{index:05d}": tensor for index, tensor in enumerate(self.features)}
-        (folder / FEATURES).write_bytes(save(features))
+        waveforms = {f"{index:05d}": np.ascontiguousarray(each) for index, each in enumerate(self.waveforms)}
+        (folder / WAVEFORMS).write_bytes(save(waveforms))
+
+
+def _lists(calibration: Calibration) -> tuple[list[Any], ...]:
+    """What there is of every clip."""
+    return calibration.ids, calibration.seconds, calibration.waveforms, calibration.features, calibration.tokens
 
 
 def capture(
@@ -87,6 +106,7 @@ def capture(
     """
     announce(speech, clips, truncate=True)
     clips = sorted(clips, key=lambda clip: (-clip.samples, clip.id))
+    waveforms = [clip.waveform()[: speech.window] for clip in clips]
     features: list[Tensor] = []
     tokens: list[list[int]] = []
     batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
@@ -94,7 +114,8 @@ def capture(
     spoken = [_references(speech, batch) for batch in batches] if kept is None else list(kept.values)
     for number, batch in enumerate(progress(batches, "calibrate, batches")):
         if kept is None or number < len(spoken):
-            features += speech.features([clip.waveform()[: speech.window] for clip in batch])
+            start = number * batch_size
+            features += speech.features(waveforms[start : start + batch_size])
         else:
             heard, said = transcribe(speech, batch, suppress=suppress)
             kept.append(said)
@@ -102,7 +123,7 @@ def capture(
             spoken.append(said)
         tokens += [[*speech.prompt, *ids] for ids in spoken[number]]
     seconds = [min(clip.samples, speech.window) / speech.sampling_rate for clip in clips]
-    return Calibration([clip.id for clip in clips], seconds, features, tokens, batch_size)
+    return Calibration([clip.id for clip in clips], seconds, waveforms, features, tokens, batch_size)
 
 
 def _journal(path: Path, speech: SpeechModel, clips: Sequence[Utterance], batch_size: int, suppress: bool) -> Journal:
@@ -121,14 +142,16 @@ def _references(speech: SpeechModel, clips: Sequence[Utterance]) -> list[list[in
     return [speech.tokens(clip.text)[:cap] for clip, cap in zip(clips, caps, strict=True)]
 
 
-def load_calibration(folder: Path, batch_size: int) -> Calibration:
-    """Reads what :meth:`Calibration.save` wrote."""
+def load_calibration(folder: Path, speech: SpeechModel, batch_size: int) -> Calibration:
+    """Reads what :meth:`Calibration.save` wrote, of clips for ``speech``."""
     clips = json.loads((folder / CLIPS).read_text(encoding="utf-8"))
-    stored = load_file(folder / FEATURES)
+    stored = load_file(folder / WAVEFORMS)
+    waveforms = [stored[name] for name in sorted(stored)]
     return Calibration(
         ids=[clip["id"] for clip in clips],
         seconds=[clip["seconds"] for clip in clips],
-        features=[stored[name] for name in sorted(stored)],
+        waveforms=waveforms,
+        features=speech.features(waveforms),
         tokens=[clip["tokens"] for clip in clips],
         batch_size=batch_size,
     )

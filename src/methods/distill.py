@@ -17,7 +17,8 @@ from torch import Tensor
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded
-from src.methods.parameters import Count, Positive
+from src.methods.parameters import Count, Passes, Positive
+from src.methods.parts.augmentation import augment
 from src.methods.parts.delegating import Delegating
 from src.methods.parts.distillation import Distillation, distill, learning
 from src.methods.parts.plain_grid import require_plain_grid
@@ -36,7 +37,8 @@ class Distill(Delegating):
 
     Attributes:
         start: the method that transforms, plans and rounds before.
-        epochs: passes over the calibration clips.
+        copies: changed clips of every calibration clip that are learned beside it.
+        epochs: passes over all of them.
         batch_size: clips a step.
         lr: learning rate of the latent weights, in steps of their grids; like the other two it falls along a cosine.
         scale_lr: learning rate of the logarithms of the step sizes.
@@ -46,6 +48,7 @@ class Distill(Delegating):
     """
 
     start: Method
+    copies: Passes
     epochs: Count
     batch_size: Count
     lr: Positive
@@ -84,11 +87,12 @@ class Distill(Delegating):
         """
         if bench.calibration is None:
             raise ValueError("distillation needs calibration clips")
+        clips = bench.calibration + augment(tuning.teacher, bench.calibration, self.copies, bench.seed)
         with quantized_inputs(bench.module, bench.abits), learning(bench, tuning) as learned:
             distillation = Distillation(
                 bench.speech,
                 tuning.teacher,
-                bench.calibration,
+                clips,
                 by_clip=self.by_clip,
                 encoder_weight=self.encoder_weight,
             )
@@ -96,7 +100,7 @@ class Distill(Delegating):
                 distillation,
                 learned,
                 tuning,
-                clips=len(bench.calibration.ids),
+                clips=len(clips.ids),
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 rates=(self.lr, self.scale_lr, self.other_lr),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -142,17 +142,7 @@ def some_clips(calibration: Calibration, clips: int) -> Calibration:
     chosen = (
         sorted({(2 * number + 1) * total // (2 * clips) for number in range(clips)}) if clips < total else range(total)
     )
-
-    def of(values: list[Any]) -> list[Any]:
-        return [values[index] for index in chosen]
-
-    return replace(
-        calibration,
-        ids=of(calibration.ids),
-        seconds=of(calibration.seconds),
-        features=of(calibration.features),
-        tokens=of(calibration.tokens),
-    )
+    return calibration.part(chosen)
 
 
 def _ends(stats: LinkStatistics) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from src.calib.capture import CLIPS, FEATURES, Calibration, load_calibration
+from src.calib.capture import CLIPS, WAVEFORMS, Calibration, load_calibration
 from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.machine.provenance import has_read, stamped
 from src.methods.apply import Quantizer, check_inputs, weight_plan
@@ -70,7 +70,7 @@ class Quantize(Stage):
         speech = load(settings.model, settings.device, settings.seed)
         calibration = None
         if point.uses_calibration:
-            calibration = load_calibration(point.calibration.path, settings.calib.batch_size)
+            calibration = load_calibration(point.calibration.path, speech, settings.calib.batch_size)
         at_full_precision = cache(partial(_fp_statistics, point, speech, calibration, folder))
         # Without calibration, blocks take no time.
         journal = BlockJournal(folder, _basis(point)) if calibration is not None else None
@@ -97,7 +97,7 @@ class Quantize(Stage):
 
 def _basis(point: Point) -> dict[str, Any]:
     """What resumed blocks depend on, beside the entry's key: what was calibrated on, to the byte, and how it is fed."""
-    clips = [sha256_file(point.calibration.path / name) for name in (CLIPS, FEATURES)]
+    clips = [sha256_file(point.calibration.path / name) for name in (CLIPS, WAVEFORMS)]
     settings = point.settings
     about = {"batch_size": settings.calib.batch_size, "seed": settings.seed, "device": settings.device}
     return {"calibration": digest(clips), **about}

@@ -17,18 +17,21 @@ from typing import Any
 import torch
 from llmcompressor import oneshot  # type: ignore[import-not-found]  # not a dependency
 from llmcompressor.modifiers.gptq import GPTQModifier  # type: ignore[import-not-found]
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSpeechSeq2Seq, WhisperFeatureExtractor
 
 
-def samples(calibration: Path) -> list[dict[str, torch.Tensor]]:
-    """One dictionary of model inputs a clip, as the calibrate stage stored them."""
-    features = load_file(calibration / "features.safetensors")
+def samples(calibration: Path, extractor: WhisperFeatureExtractor) -> list[dict[str, torch.Tensor]]:
+    """One dictionary of model inputs a clip, from what the calibrate stage stored."""
+    waveforms = load_file(calibration / "waveforms.safetensors")
     clips = json.loads((calibration / "clips.json").read_text(encoding="utf-8"))
     return [
-        {"input_features": features[name], "decoder_input_ids": torch.tensor(clip["tokens"])}
-        for name, clip in zip(sorted(features), clips, strict=True)
+        {
+            "input_features": extractor(waveforms[name], sampling_rate=16_000, return_tensors="pt").input_features[0],
+            "decoder_input_ids": torch.tensor(clip["tokens"]),
+        }
+        for name, clip in zip(sorted(waveforms), clips, strict=True)
     ]
 
 
@@ -48,7 +51,7 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, required=True)
     arguments = parser.parse_args()
     model = AutoModelForSpeechSeq2Seq.from_pretrained(arguments.model, dtype=torch.float32)
-    clips: Any = samples(arguments.calibration)
+    clips: Any = samples(arguments.calibration, WhisperFeatureExtractor.from_pretrained(arguments.model))
     recipe = modifier(arguments.bits, arguments.group_size)
     start, processor = time.perf_counter(), time.process_time()
     oneshot(

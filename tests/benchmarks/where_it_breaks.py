@@ -47,14 +47,9 @@ def halved(speech: SpeechModel, calibration: Calibration) -> Calibration:
     fits = [i for i, each in enumerate(calibration.seconds) if speech.fits_half(round(each * speech.sampling_rate))]
     if not fits:
         return calibration
-    features = [calibration.features[i][..., : calibration.features[i].shape[-1] // 2].contiguous() for i in fits]
-    return replace(
-        calibration,
-        ids=[calibration.ids[i] for i in fits],
-        seconds=[calibration.seconds[i] for i in fits],
-        features=features,
-        tokens=[calibration.tokens[i] for i in fits],
-    )
+    chosen = calibration.part(fits)
+    features = [each[..., : each.shape[-1] // 2].contiguous() for each in chosen.features]
+    return replace(chosen, features=features)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ def noise_calibration(speech: SpeechModel, batch_size: int, seed: int = 0) -> Ca
     return Calibration(
         ids=[f"clip{clip}" for clip in range(len(LENGTHS))],
         seconds=[length / 16_000 for length in LENGTHS],
+        waveforms=waveforms,
         features=speech.features(waveforms),
         tokens=tokens,
         batch_size=batch_size,
