@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from src.storage.journal import Journal, digest, program
 
 CLIPS = "clips.json"
 WAVEFORMS = "waveforms.safetensors"
+_OF_A_CLIP = ("ids", "seconds", "waveforms", "features", "tokens")
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ class Calibration:
     def part(self, clips: Iterable[int]) -> Calibration:
         """Those of the given numbers."""
         chosen = list(clips)
-        return Calibration(*([each[clip] for clip in chosen] for each in _lists(self)), batch_size=self.batch_size)
+        return self._with({name: [getattr(self, name)[clip] for clip in chosen] for name in _OF_A_CLIP})
 
     def __add__(self, other: Calibration) -> Calibration:
         """The clips of both, these first."""
-        lists = zip(_lists(self), _lists(other), strict=True)
-        return Calibration(*([*ours, *theirs] for ours, theirs in lists), batch_size=self.batch_size)
+        return self._with({name: [*getattr(self, name), *getattr(other, name)] for name in _OF_A_CLIP})
+
+    def _with(self, lists: dict[str, Any]) -> Calibration:
+        return replace(self, **lists)
 
     @staticmethod
     def pad(tokens: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -81,11 +84,6 @@ class Calibration:
         (folder / CLIPS).write_text(json.dumps(clips, indent=1) + "\n", encoding="utf-8")
         waveforms = {f"{index:05d}": np.ascontiguousarray(each) for index, each in enumerate(self.waveforms)}
         (folder / WAVEFORMS).write_bytes(save(waveforms))
-
-
-def _lists(calibration: Calibration) -> tuple[list[Any], ...]:
-    """What there is of every clip."""
-    return calibration.ids, calibration.seconds, calibration.waveforms, calibration.features, calibration.tokens
 
 
 def capture(

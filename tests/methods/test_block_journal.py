@@ -35,8 +35,8 @@ BUILDERS = {
 WHISPER, MOONSHINE = BUILDERS
 BLOCKS = 2
 SHORT = {  # what takes long, made short
-    "distill": ["method.epochs=2"],
-    "edge": ["method.epochs=2"],
+    "distill": ["method.epochs=2", "method.copies=1"],
+    "edge": ["method.epochs=2", "method.copies=1"],
     "autoround": ["method.steps=2"],
     "omniquant": ["method.epochs=1"],
     "osplus": ["method.steps=2"],

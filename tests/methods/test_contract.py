@@ -27,8 +27,8 @@ METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
 BITS = sorted(path.stem for path in (ROOT / "conf/bits").glob("*.yaml"))
 BUILDERS = {"whisper": tiny_whisper, "moonshine": tiny_moonshine}
 QUICKER = {  # what a method learns does not matter here
-    "distill": ["method.epochs=1"],
-    "edge": ["method.epochs=1"],
+    "distill": ["method.epochs=1", "method.copies=1"],
+    "edge": ["method.epochs=1", "method.copies=1"],
     "autoround": ["method.steps=2"],
     "omniquant": ["method.epochs=1"],
     "tesseraq": ["method.steps=1"],
