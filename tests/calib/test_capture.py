@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.calib.capture import capture
+from src.calib.capture import capture, load_calibration
 from src.data.utterance import Utterance
 from src.decoding.transcribe import transcribe
 from src.models.speech import SpeechModel
@@ -77,3 +77,19 @@ def test_batches_that_were_transcribed_under_other_settings_are_not_taken_up(
     assert "was begun with other" in caplog.text
     anew = capture(speech, now, tmp_path / "anew", **options)
     assert (found.ids, found.tokens) == (anew.ids, anew.tokens)
+
+
+@pytest.mark.parametrize("speech", [tiny_whisper(seed=9), tiny_moonshine(seed=8)], ids=["whisper", "moonshine"])
+def test_what_is_read_back_is_what_was_kept(speech: SpeechModel, tmp_path: Path) -> None:
+    """Features too, which are not stored but computed again, and not batch by batch."""
+    clips = [
+        Utterance(id=str(seed), text="", samples=len(samples), audio=encoded(samples))
+        for seed, samples in enumerate(modulated(1 + seed, seed=seed) for seed in range(4))
+    ]
+    kept = capture(speech, clips, tmp_path / "journal", batch_size=3, suppress=True)
+    kept.save(tmp_path)
+    back = load_calibration(tmp_path, speech, batch_size=3)
+    assert (back.ids, back.seconds, back.tokens) == (kept.ids, kept.seconds, kept.tokens)
+    for one, two in zip(back.features, kept.features, strict=True):
+        torch.testing.assert_close(one, two, atol=0, rtol=0)
+    assert kept.part([2, 0]).ids == ["1", "3"]
