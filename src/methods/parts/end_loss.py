@@ -44,7 +44,7 @@ def output_saliencies(
     """
     found: dict[str, list[Tensor]] = {path: [] for path in paths}
     handles = [
-        speech.module.get_submodule(path).register_forward_hook(_listener(groups, kept)) for path, kept in found.items()
+        speech.module.get_submodule(path).register_forward_hook(listener(groups, kept)) for path, kept in found.items()
     ]
     frames = {path for path in found if speech.graph.link_of(path).rows is RowKind.FRAME}
     try:
@@ -84,12 +84,20 @@ def end_loss(speech: SpeechModel, features: Tensor, tokens: Sequence[int]) -> Te
     return head_loss(states[-scored:], head.weight, targets[-scored:]) * scored
 
 
-def _listener(groups: int, kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    """Asks for the gradients of what a linear gives one clip, [1, rows, out]."""
+def mean_squares(gradients: Tensor, groups: int) -> Tensor:
+    """Mean square of each group of channels, [groups, rows], of ``gradients`` [rows, channels].
 
-    def keep(gradient: Tensor) -> None:
-        squares = gradient[0].float().square().T.tensor_split(groups)
-        kept.append(torch.stack([each.mean(0) for each in squares]).bfloat16())  # its exponents are float32's
+    Fewer groups, of one channel each, where there are not as many channels.
+    """
+    squares = gradients.float().square().T
+    return torch.stack([each.mean(0) for each in squares.tensor_split(min(groups, len(squares)))])
+
+
+def listener(groups: int, kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    """Hook of a linear that keeps :func:`mean_squares` of its output's gradients, one clip after the other."""
+
+    def keep(gradients: Tensor) -> None:
+        kept.append(mean_squares(gradients[0], groups).bfloat16())  # whose exponents are float32's
 
     def listen(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         output.register_hook(keep)  # type: ignore[no-untyped-call]
