@@ -2,13 +2,14 @@
 
 Kim et al., *GuidedQuant: Large Language Model Quantization via Exploiting End Loss Guidance* (arXiv 2505.07004). To
 second order, errors ``dz`` of a linear's outputs cost ``sum (dz dL/dz)^2`` over rows and output channels, for which a
-channel's Gram matrix is ``X^T diag((dL/dz)^2) X``. Channels are split in groups, each with the mean of its matrices
-(eq. (8) and Algorithm 1), and any method that rounds by a Gram matrix rounds each group by its own.
+channel's Gram matrix is ``X^T diag((dL/dz)^2) X``. Channels are split in groups, each with the mean of its matrices,
+and any method that rounds by a Gram matrix rounds each group by its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 from pydantic import model_validator
@@ -18,7 +19,7 @@ from torch import Tensor
 from src.errors import UserError
 from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded
-from src.methods.parameters import Count
+from src.methods.parameters import Count, Fraction
 from src.methods.parts.delegating import Delegating
 from src.methods.parts.end_loss import output_saliencies
 from src.methods.workbench import Workbench
@@ -33,11 +34,13 @@ class GuidedQuant(Delegating):
     Attributes:
         rounder: a method that rounds a linear by its Gram matrix, and nothing before.
         groups: parts that a linear's output channels are split in; a linear of fewer channels has one each.
+        share: of a group's matrix in the one that its rounder is told; the rest is the linear's own, of the same trace.
         by_clip: leave out the silence behind short clips where half of the model's window holds them.
     """
 
     rounder: Method
     groups: Count
+    share: Fraction
     by_clip: bool
 
     @model_validator(mode="after")
@@ -80,7 +83,7 @@ class GuidedQuant(Delegating):
         """
         if stats is None:
             raise ValueError("a Gram matrix of every group of output channels is needed")
-        groups = stats.groups()
+        groups = [mixed(each, stats, self.share) for each in stats.groups()]
         parts = zip(W.tensor_split(len(groups)), groups, strict=True)
         rounded = [self.rounder.round(rows, spec, own) for rows, own in parts]
         try:
@@ -89,3 +92,20 @@ class GuidedQuant(Delegating):
             problem = f"one weight cannot hold {len(groups)} groups as {self.rounder.name} makes them: {error}"
             raise UserError("method.groups", problem, "Use method.groups=1") from None
         return Rounded(weight, tuple(dict.fromkeys(note for each in rounded for note in each.notes)))
+
+
+def mixed(guided: LinkStatistics, plain: LinkStatistics, share: float) -> LinkStatistics:
+    """``guided`` with the Gram matrix ``share H + (1 - share) H_plain``, its ``H`` scaled to the trace of the other.
+
+    Of a few clips, a few rows have most of the squared gradients: too few to tell what all others may not lose. The
+    cross-Gram matrix, where there is one, is mixed alike.
+    """
+    if guided.gram is None or plain.gram is None:
+        raise ValueError("a Gram matrix of every group of output channels is needed")
+    traces = plain.gram.trace(), guided.gram.trace()
+    scale = share * float(traces[0] / traces[1]) if traces[1] > 0 else share
+    gram, cross_gram = (
+        None if own is None or other is None else scale * own + (1 - share) * other
+        for own, other in ((guided.gram, plain.gram), (guided.cross_gram, plain.cross_gram))
+    )
+    return replace(guided, gram=gram, cross_gram=cross_gram)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from src.errors import UserError
 from src.lowbit.granularity import WeightSpec
 from src.methods.apply import Quantizer
 from src.methods.build import build_method
+from src.methods.guided import mixed
 from src.methods.parts.end_loss import end_loss, output_saliencies
 from src.models.speech import SpeechModel
 from src.quant.link_statistics import LinkStatistics
@@ -245,6 +247,19 @@ def test_grids_of_statistics_that_groups_would_cut_are_refused() -> None:
     overrides = ["method@method.rounder=spqr", "method.rounder.act_order=false", "method.groups=3"]
     with pytest.raises(UserError, match=r"method\.groups: one weight cannot hold 3 groups as spqr makes them"):
         quantized(tiny_whisper, "method=guided", *overrides)
+
+
+def test_a_share_of_the_guided_matrix_has_the_trace_of_the_plain_one() -> None:
+    torch.manual_seed(0)
+    X, Y, C = torch.randn(50, 6), 1e3 * torch.randn(50, 6), torch.randn(6, 6)
+    plain, own = LinkStatistics(50, gram=X.T @ X, cross_gram=C), LinkStatistics(50, gram=Y.T @ Y, cross_gram=2 * C)
+    scale = (X.T @ X).trace() / (Y.T @ Y).trace()
+    for share in (0.3, 1.0):
+        found = mixed(own, plain, share)
+        torch.testing.assert_close(found.gram, share * scale * own.gram + (1 - share) * plain.gram)
+        torch.testing.assert_close(found.gram.trace(), plain.gram.trace())
+        torch.testing.assert_close(found.cross_gram, share * scale * 2 * C + (1 - share) * C)
+    assert mixed(replace(own, cross_gram=None), replace(plain, cross_gram=None), 0.5).cross_gram is None
 
 
 def test_what_it_needs_has_to_be_measured() -> None:

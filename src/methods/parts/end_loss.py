@@ -1,6 +1,6 @@
 """How much every row of a linear's output matters to the end loss: squared gradients, group by group of its channels.
 
-GuidedQuant (arXiv 2505.07004), eq. (8): to second order a change ``dz`` of outputs costs about ``sum (dz dL/dz)^2``.
+The guidance of GuidedQuant (arXiv 2505.07004): to second order, a change ``dz`` of outputs costs ``sum (dz dL/dz)^2``.
 The loss ``L`` of a clip is the cross-entropy of the teacher's tokens and of the end token after them, summed: a token
 counts as much in a long clip as in a short one.
 """
