@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from src.models.products import product
+from src.quant.link_statistics import Grams
 
 _PANEL = 128  # columns computed at once, all from the diagonal down: of a wide matrix, half is left out
 
@@ -40,11 +43,11 @@ class RunningGrams:
         """Of ``H``: the sum of the squares of all inputs."""
         return float(self._lower.diagonal().sum(dtype=torch.float64))
 
-    def finish(self) -> tuple[Tensor, Tensor | None]:
+    def finish(self) -> Grams:
         """``H``, and ``C`` where it was asked for."""
-        return self._lower.tril() + self._lower.tril(-1).T, self._cross
+        return Grams(self._lower.tril() + self._lower.tril(-1).T, self._cross)
 
-    def balanced(self, rare: RunningGrams) -> tuple[Tensor, Tensor | None]:
+    def balanced(self, rare: RunningGrams) -> Grams:
         """Likewise, of these rows and of ``rare`` ones, whose matrices are scaled so that their ``H`` has this trace.
 
         ``H_common + lambda H_rare`` with ``lambda = tr(H_common) / tr(H_rare)``: rareBAL of TARQ (arXiv 2605.27808).
@@ -52,4 +55,36 @@ class RunningGrams:
         """
         factor = self.trace / rare.trace if self.trace and rare.trace else 1.0
         (H, C), (of_rare, cross_of_rare) = self.finish(), rare.finish()
-        return H + factor * of_rare, None if C is None or cross_of_rare is None else C + factor * cross_of_rare
+        cross = None if C is None or cross_of_rare is None else C + factor * cross_of_rare
+        return Grams(H + factor * of_rare, cross)
+
+
+class BalancedGrams:
+    """:class:`RunningGrams` of rows of which some are rare: these count together as much as all others.
+
+    Rows of no weight cost nothing.
+    """
+
+    def __init__(self, width: int, *, cross: bool, device: torch.device) -> None:
+        self._new = partial(RunningGrams, width, cross=cross, device=device)
+        self._common = self._new()
+        self._rare: RunningGrams | None = None  # made when the first rare row comes
+
+    def add(self, x: Tensor, unrounded: Tensor | None, weights: Tensor | None, rare: Tensor | None) -> None:
+        """Adds rows; see :meth:`RunningGrams.add`. ``rare`` is bool [rows], or None where none is."""
+        counts = torch.ones(len(x), dtype=torch.bool, device=x.device) if weights is None else weights > 0
+        is_rare = torch.zeros_like(counts) if rare is None else rare
+        self._add(self._common, counts & ~is_rare, x, unrounded, weights)
+        if rare is not None and rare.any():
+            self._rare = self._rare or self._new()
+            self._add(self._rare, counts & rare, x, unrounded, weights)
+
+    @staticmethod
+    def _add(grams: RunningGrams, chosen: Tensor, x: Tensor, unrounded: Tensor | None, weights: Tensor | None) -> None:
+        if chosen.all():
+            grams.add(x, unrounded, weights)
+        elif chosen.any():
+            grams.add(x[chosen], *(None if each is None else each[chosen] for each in (unrounded, weights)))
+
+    def finish(self) -> Grams:
+        return self._common.finish() if self._rare is None else self._common.balanced(self._rare)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from src.calib.output_weights import OutputWeights
 from src.calib.running_statistics import About, RunningStatistics
 from src.calib.task import BlockInput, BlockTask
 from src.models.graph import Link
@@ -47,6 +48,7 @@ class Observer:
         gram: whether to collect Gram matrices.
         weights: weight of every row, ``[batch, rows]`` a batch; see :class:`About`.
         rare: which rows are rare, bool ``[batch, rows]`` a batch; likewise.
+        outputs: what rows count for groups of output channels; likewise.
         unrounded: asks for cross-Gram matrices. It runs in lockstep with the block: rows are kept of no more clips than
             go through a block at once.
     """
@@ -58,12 +60,14 @@ class Observer:
         gram: bool,
         weights: list[Tensor] | None = None,
         rare: list[Tensor] | None = None,
+        outputs: OutputWeights | None = None,
         unrounded: Unrounded | None = None,
     ) -> None:
         self._task = task
         self._gram = gram
         self._weights = weights
         self._rare = rare
+        self._outputs = outputs
         self._unrounded = unrounded
 
     def run(self, links: Sequence[Link]) -> Observed:
@@ -76,7 +80,7 @@ class Observer:
                 if self._unrounded is not None:
                     with self._heard(links, self._unrounded.module, part.valid, beside.__setitem__):
                         targets.append(self._unrounded.inputs[number].part(clips).run(self._unrounded.module))
-                record = self._recorder(running, beside, number, clips, part.valid)
+                record = self._recorder(links, running, beside, number, clips, part.valid)
                 with self._heard(links, self._task.module, part.valid, record):
                     outputs.append(part.run(self._task.module))
             found.outputs.append(torch.cat(outputs))
@@ -93,7 +97,7 @@ class Observer:
                 if self._unrounded is not None:
                     with self._heard([link], self._unrounded.module, part.valid, _and_stop(beside.__setitem__)):
                         self._unrounded.inputs[number].part(clips).run(self._unrounded.module)
-                record = self._recorder(running, beside, number, clips, part.valid)
+                record = self._recorder([link], running, beside, number, clips, part.valid)
                 with self._heard([link], self._task.module, part.valid, _and_stop(record)):
                     part.run(self._task.module)
         return running[link.name].finish()
@@ -123,15 +127,17 @@ class Observer:
 
     def _recorder(
         self,
+        links: Sequence[Link],
         running: Mapping[str, RunningStatistics],
         beside: Mapping[str, Tensor],
         batch: int,
         clips: slice,
         valid: Tensor,
     ) -> Receiver:
-        """Adds to the statistics of a link what it carries for ``clips`` of a batch."""
+        """Adds to the statistics of one of ``links`` what it carries for ``clips`` of a batch."""
         weights, rare = (None if each is None else each[batch][clips][valid] for each in (self._weights, self._rare))
-        return lambda name, x: running[name].update(x, About(weights, rare, beside.get(name)))
+        outputs = {} if self._outputs is None else {link.name: self._outputs.of([link], batch, clips) for link in links}
+        return lambda name, x: running[name].update(x, About(weights, rare, beside.get(name), outputs.get(name, {})))
 
 
 Receiver = Callable[[str, Tensor], None]  # takes a link's name and the rows [valid rows, in] that it carries

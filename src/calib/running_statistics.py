@@ -6,12 +6,14 @@ scale searches and error measures all work from ``H`` without another forward pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from src.calib.gram import RunningGrams
+from src.calib.gram import BalancedGrams
 from src.quant.figures import power_sums
 from src.quant.link_statistics import LinkStatistics
 
@@ -26,15 +28,21 @@ class About:
         weights: [rows], scales each row's share: ``H = X R^2 X^T``; None counts all alike.
         rare: bool [rows], rows that together count as much as all others; None where there are none.
         unrounded: the same rows in the model that is not rounded, [rows, in]; cross-Gram matrices need them.
+        outputs: by linear path, what a row counts beside ``weights^2`` for each group of its output channels, [groups,
+            rows]: the share is ``R^2`` itself. Only matrices of these groups know it.
     """
 
     weights: Tensor | None = None
     rare: Tensor | None = None
     unrounded: Tensor | None = None
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     def part(self, chosen: slice | Tensor) -> About:
         """Of the rows ``chosen``, a slice or bool [rows]."""
-        return About(*(None if each is None else each[chosen] for each in (self.weights, self.rare, self.unrounded)))
+        weights, rare, unrounded = (
+            None if each is None else each[chosen] for each in (self.weights, self.rare, self.unrounded)
+        )
+        return About(weights, rare, unrounded, {path: each[:, chosen] for path, each in self.outputs.items()})
 
 
 _NOTHING = About()
@@ -49,9 +57,9 @@ class RunningStatistics:
         self._maximum = torch.full((in_features,), -torch.inf, device=device)
         self._abs_sum = torch.zeros(in_features, dtype=torch.float64, device=device)
         self._powers = torch.zeros(4, in_features, dtype=torch.float64, device=device)
-        self._cross = cross
-        self._grams = RunningGrams(in_features, cross=cross, device=device) if gram or cross else None
-        self._rare: RunningGrams | None = None  # made when the first rare row comes
+        self._new_grams = partial(BalancedGrams, in_features, cross=cross, device=device)
+        self._grams = self._new_grams() if gram or cross else None
+        self._by_output: dict[str, list[BalancedGrams]] = {}  # made when the first rows come
 
     def update(self, x: Tensor, about: About = _NOTHING) -> None:
         """Adds rows ``x [rows, in_features]``."""
@@ -67,15 +75,12 @@ class RunningStatistics:
         self._powers += power_sums(x)
         if self._grams is None:
             return
-        if about.rare is None or not about.rare.any():
-            self._grams.add(x, about.unrounded, about.weights)
-            return
-        if self._rare is None:
-            self._rare = RunningGrams(x.shape[1], cross=self._cross, device=x.device)
-        for grams, chosen in ((self._grams, ~about.rare), (self._rare, about.rare)):
-            part = about.part(chosen)
-            if chosen.any():
-                grams.add(x[chosen], part.unrounded, part.weights)
+        self._grams.add(x, about.unrounded, about.weights, about.rare)
+        for path, shares in about.outputs.items():
+            own = self._by_output.setdefault(path, [self._new_grams() for _ in shares])
+            for grams, share in zip(own, shares.float().sqrt(), strict=True):
+                weights = share if about.weights is None else share * about.weights
+                grams.add(x, about.unrounded, weights, about.rare)
 
     def finish(self) -> LinkStatistics:
         """The statistics of all rows seen.
@@ -85,9 +90,8 @@ class RunningStatistics:
         """
         if self._count == 0:
             raise ValueError("no calibration input reached this link")
-        gram, cross_gram = None, None
-        if self._grams is not None:
-            gram, cross_gram = self._grams.balanced(self._rare) if self._rare else self._grams.finish()
+        gram, cross_gram = (None, None) if self._grams is None else self._grams.finish()
+        by_output = {path: tuple(each.finish() for each in grams) for path, grams in self._by_output.items()}
         return LinkStatistics(
             self._count,
             gram,
@@ -96,4 +100,5 @@ class RunningStatistics:
             (self._abs_sum / self._count).float(),
             self._powers / self._count,
             cross_gram,
+            by_output,
         )

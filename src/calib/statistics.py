@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -44,7 +45,8 @@ def load_statistics(path: Path, device: torch.device) -> dict[str, LinkStatistic
     """Reads what :func:`save_statistics` wrote."""
     stored = load_file(path, device=str(device))
     names = sorted(name.removesuffix(".count") for name in stored if name.endswith(".count"))
-    return {
-        name: LinkStatistics(int(stored[f"{name}.count"]), **{field: stored.get(f"{name}.{field}") for field in FIELDS})
-        for name in names
-    }
+    found = {}
+    for name in names:
+        tensors: dict[str, Any] = {field: stored.get(f"{name}.{field}") for field in FIELDS}
+        found[name] = LinkStatistics(int(stored[f"{name}.count"]), **tensors)
+    return found

@@ -7,7 +7,7 @@ teacher's tokens (the fp model's own transcripts) and the encoder output of whic
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from src.calib.capture import Calibration
 from src.calib.observe import LinkByLink, Observer, Unrounded, valid_rows
+from src.calib.output_weights import OutputWeights
 from src.calib.running_statistics import About, RunningStatistics
 from src.calib.task import BlockInput, BlockTask
 from src.machine.progress import progress
@@ -57,9 +58,10 @@ class Walker:
     """Walks one model over one calibration set.
 
     ``weigh(task)`` may return a weight for every row, which then enters the Gram matrices, and ``rare(task)`` the rows
-    that count there as much together as all others. Within ``unrounded()``, the front-end and the embedding are at full
-    precision; that is where the full-precision stream starts. Of a block that is ``finished(block)``, nothing is
-    measured: ``on_block`` knows what to make of it.
+    that count there as much together as all others. ``outputs`` adds Gram matrices of groups of output channels: by
+    path of a linear, what each row counts in them, [groups, rows] a clip. Within ``unrounded()``, the front-end and the
+    embedding are at full precision; that is where the full-precision stream starts. Of a block that is
+    ``finished(block)``, nothing is measured: ``on_block`` knows what to make of it.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Walker:
         options: WalkOptions,
         weigh: Callable[[BlockTask], list[Tensor] | None] = lambda _: None,
         rare: Callable[[BlockTask], list[Tensor] | None] = lambda _: None,
+        outputs: Mapping[str, Sequence[Tensor]] | None = None,
         unrounded: Callable[[], AbstractContextManager[None]] = nullcontext,
         finished: Callable[[Block], bool] = lambda _: False,
     ) -> None:
@@ -77,6 +80,7 @@ class Walker:
         self._options = options
         self._weigh = weigh
         self._rare = rare
+        self._outputs = OutputWeights(outputs or {}, calibration.batch_size)
         self._unrounded = unrounded
         self._finished = finished
 
@@ -133,7 +137,9 @@ class Walker:
         if reference is not None:
             unrounded = Unrounded(copy.deepcopy(task.module) if by_link else task.module, reference)
         weights, rare = self._weigh(task), self._rare(task)
-        observer = Observer(task, gram=self._options.gram, weights=weights, rare=rare, unrounded=unrounded)
+        observer = Observer(
+            task, gram=self._options.gram, weights=weights, rare=rare, outputs=self._outputs, unrounded=unrounded
+        )
         if by_link:
             task.statistics = LinkByLink(shared, links, observer.measure)
             return []
@@ -168,7 +174,8 @@ class Walker:
         running = RunningStatistics(width, gram=gram, device=self._speech.device, cross=cross)
         for number, each in enumerate(encoded):
             beside = None if unrounded is None else valid_rows(unrounded[number].states, each.mask)
-            running.update(valid_rows(each.states, each.mask), About(unrounded=beside))
+            about = About(unrounded=beside, outputs=self._outputs.of(links, number))
+            running.update(valid_rows(each.states, each.mask), about)
         statistics = running.finish()
         return {link.name: statistics for link in links}
 

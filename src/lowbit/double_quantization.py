@@ -7,6 +7,7 @@ the scales hardly differ, ``zero`` grows beyond what 16 bits hold.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,21 @@ class QuantizedStatistic:
     lowest: Tensor
     spec: StatisticsSpec
 
+    @classmethod
+    def joined(cls, parts: Sequence[QuantizedStatistic]) -> QuantizedStatistic:
+        """Those of a weight whose rows are the parts', one after the other.
+
+        Raises:
+            ValueError: a part that others follow ends inside a grid.
+        """
+        spec = parts[0].spec
+        if any(len(each.codes) % spec.rows for each in parts[:-1]):
+            raise ValueError(f"a grid of scales serves {spec.rows} consecutive rows")
+        codes, step, lowest = (
+            torch.cat([getattr(each, name) for each in parts]) for name in ("codes", "step", "lowest")
+        )
+        return cls(codes, step, lowest, spec)
+
     def values(self) -> Tensor:
         """The statistics [out, groups] that the codes stand for, in the type of ``step``."""
         row = torch.arange(len(self.codes), device=self.codes.device) // self.spec.rows
@@ -55,6 +71,13 @@ class QuantizedStatistics:
 
     scale: QuantizedStatistic
     zero: QuantizedStatistic | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[QuantizedStatistics]) -> QuantizedStatistics:
+        """See :meth:`QuantizedStatistic.joined`."""
+        zeros = [each.zero for each in parts if each.zero]
+        scale = QuantizedStatistic.joined([each.scale for each in parts])
+        return cls(scale, QuantizedStatistic.joined(zeros) if zeros else None)
 
     @property
     def spec(self) -> StatisticsSpec:

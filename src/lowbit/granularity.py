@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,6 +92,32 @@ class QuantizedWeight:
     sparse: SparseOutliers | None = None
     dense: DenseColumns | None = None
 
+    @classmethod
+    def joined(cls, parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
+        """The weight whose output channels are those of ``parts``, on one specification, one part after the other.
+
+        Raises:
+            ValueError: their columns are stored in different orders, or different ones at 16 bits, or a grid of
+                quantized statistics would end where a part does.
+        """
+        first, *others = parts
+        sparse = [each.sparse for each in parts if each.sparse]
+        dense = [each.dense for each in parts if each.dense]
+        statistics = [each.statistics for each in parts if each.statistics]
+        if not all(_same(each.perm, first.perm) for each in others):
+            raise ValueError("the columns of one weight have one order")
+        codes, scale, zero = (torch.cat([getattr(each, name) for each in parts]) for name in ("codes", "scale", "zero"))
+        return cls(
+            codes,
+            scale,
+            zero,
+            first.spec,
+            first.perm,
+            QuantizedStatistics.joined(statistics) if statistics else None,
+            SparseOutliers.joined(sparse) if sparse else None,
+            DenseColumns.joined(dense) if dense else None,
+        )
+
     @property
     def shape(self) -> tuple[int, int]:
         """``(out_features, in_features)``."""
@@ -135,3 +162,7 @@ class QuantizedWeight:
             if part is not None:
                 part.write_into(weight)
         return weight.to(dtype)
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and torch.equal(one, other))

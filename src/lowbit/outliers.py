@@ -6,6 +6,7 @@ codes are stored in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,13 @@ class SparseOutliers:
         rows[1:] = mask.sum(dim=1).cumsum(0)
         return cls(W[row, column].to(dtype), column.to(index_dtype(W.shape[1])), rows)
 
+    @classmethod
+    def joined(cls, parts: Sequence[SparseOutliers]) -> SparseOutliers:
+        """Those of a weight whose rows are the parts', one after the other."""
+        counts = torch.cat([each.rows.diff() for each in parts])
+        rows = torch.cat([counts.new_zeros(1), counts.cumsum(0, dtype=counts.dtype)])
+        return cls(torch.cat([each.values for each in parts]), torch.cat([each.columns for each in parts]), rows)
+
     def write_into(self, weight: Tensor) -> None:
         """Puts the values in their places in ``weight`` [out, in]."""
         per_row = self.rows.diff().long()
@@ -74,6 +82,17 @@ class DenseColumns:
 
     values: Tensor
     columns: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[DenseColumns]) -> DenseColumns:
+        """Those of a weight whose rows are the parts', one after the other.
+
+        Raises:
+            ValueError: the parts have different columns.
+        """
+        if not all(torch.equal(each.columns, parts[0].columns) for each in parts):
+            raise ValueError("the columns at 16 bits are whole ones")
+        return cls(torch.cat([each.values for each in parts]), parts[0].columns)
 
     def write_into(self, weight: Tensor) -> None:
         """Puts the columns in their places in ``weight`` [out, in]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -138,13 +138,14 @@ class Quantizer:
         before = self._statistics() if measures and not walks and not method.needs.rewrites else None
         transformed = self._begin()
         teacher = copy.deepcopy(self._speech) if method.needs.tunes else None
+        outputs = method.output_weights(bench)
         self._notes = transformed.notes
         ends = RoundedEnds(self._speech.module, chosen_ends(self._speech.graph, self._speech.module, self._settings))
         round_to_storage(self._speech.module, [*(path for path, spec in bench.plan.items() if spec), *ends.paths])
         if self._sees_quantized:
             ends.round()
         if walks:
-            self._walk(ends)
+            self._walk(ends, outputs)
         elif before is not None:
             self._round_blocks(_divided(before, transformed.scales))
         else:
@@ -175,7 +176,7 @@ class Quantizer:
             self._journal.begin(begun, bench.module, transforms=method.needs.transforms)
         return transformed
 
-    def _walk(self, ends: RoundedEnds) -> None:
+    def _walk(self, ends: RoundedEnds, outputs: Mapping[str, Sequence[Tensor]]) -> None:
         method, bench = self._method, self._bench
         if bench.calibration is None:
             raise ValueError("the method, or activation.range=static, needs calibration data")
@@ -198,6 +199,7 @@ class Quantizer:
             options,
             weigh=partial(method.token_weights, bench),
             rare=partial(method.rare_rows, bench),
+            outputs=outputs,
             unrounded=ends.unrounded,
             finished=self._journal.holds if self._journal else lambda _: False,
         )
@@ -267,7 +269,7 @@ class Quantizer:
             skipped = "out of scope" if any(self._bench.plan.values()) else "weights stay at 16 bits"
             return {**row, "bits_per_weight": float(FULL_PRECISION), "skipped": skipped}
         W = self._speech.module.get_parameter(f"{linear.path}.weight").detach().float().clone()
-        rounded = fitted or self._method.round(W, spec, statistics)
+        rounded = fitted or self._method.round(W, spec, statistics.of(linear) if statistics else None)
         Q = rounded.weight.dequantize()
         exact = rounded.weight.exact_inputs
         install(self._speech.module, linear.path, Q, abits, exact, self._input_grid(linear, statistics, exact))

@@ -107,7 +107,7 @@ class AWQ(Equalisation):
         for linear in task.block.linears:
             spec = bench.plan[linear.path]
             if spec is not None and linear.path.rpartition(".")[2] not in NEVER_CLIPPED:
-                stats = task.statistics[bench.graph.link_of(linear.path).name]
+                stats = task.statistics[bench.graph.link_of(linear.path).name].of(linear)
                 W = bench.module.get_parameter(f"{linear.path}.weight").detach().float()
                 rounded[linear.path] = self.rounder.round(self.clip_weight(W, spec, stats), spec, stats)
         return rounded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar
 
@@ -57,7 +57,8 @@ class Needs:
         rescales: it may move scales between the block's layers.
         block_inputs: it reads what a block is fed, not only the statistics.
         block_outputs: it reads what every block returned at full precision, too, which costs a second pass.
-        token_weights: :meth:`Method.token_weights` or :meth:`Method.rare_rows` does something.
+        token_weights: :meth:`Method.output_weights`, :meth:`Method.token_weights` or :meth:`Method.rare_rows` does
+            something.
         propagation: blocks may see inputs from quantized predecessors, where ``calib.propagate`` asks for it.
         sequential: the links of a block are measured one after the other, each on inputs from what was rounded before
             it, unless ``calib.sequential`` says otherwise.
@@ -102,9 +103,10 @@ class Method:
 
     A method is a frozen dataclass of pydantic's, whose fields are the parameters of its yaml in ``conf/method``, which
     also holds their defaults; their types, as in :mod:`src.methods.parameters`, say what they can be. It overrides the
-    hooks it needs. They are called in this order: :meth:`transform` and :meth:`plan` once; then, block by block,
-    :meth:`token_weights`, :meth:`rare_rows` and :meth:`fit_block`; then :meth:`round` for every linear that
-    ``fit_block`` did not round; at last :meth:`tune`. ``needs`` says what has to be collected for them.
+    hooks it needs. They are called in this order: :meth:`transform`, :meth:`plan` and :meth:`output_weights` once, the
+    last also where a run that was killed goes on; then, block by block, :meth:`token_weights`, :meth:`rare_rows` and
+    :meth:`fit_block`; then :meth:`round` for every linear that ``fit_block`` did not round; at last :meth:`tune`.
+    ``needs`` says what has to be collected for them.
     """
 
     quantizes: ClassVar[bool] = True  # whether it changes the model at all
@@ -122,6 +124,14 @@ class Method:
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
         """Grid of every linear's weight, by path; ``None`` keeps 16 bits. Default: the bit-config, uniformly."""
         return dict(bench.plan)
+
+    def output_weights(self, bench: Workbench) -> Mapping[str, Sequence[Tensor]]:  # noqa: ARG002 - a hook
+        """What rows count for single outputs, in Gram matrices that are collected beside the link's own.
+
+        By linear path, a tensor [groups, rows] for every calibration clip, without padding: each of so many groups of
+        the linear's output channels has a matrix of its own. See :meth:`LinkStatistics.groups`.
+        """
+        return {}
 
     def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:  # noqa: ARG002 - a hook
         """Weight of every row in the statistics, one tensor [batch, rows] per batch; ``None`` counts all alike."""
@@ -141,7 +151,8 @@ class Method:
         Args:
             W: weight [out, in], float32; not changed.
             spec: the grid to use.
-            stats: statistics of the linear's input, with at least the fields in ``needs.statistics``.
+            stats: statistics of the linear's input, with at least the fields in ``needs.statistics``; where there are
+                any, they say which linear it is.
         """
         return Rounded(round_to_nearest(W, spec))
 

@@ -39,9 +39,9 @@ def build_method(config: Mapping[str, Any], field: str = "method") -> Method:
 
 
 def _build_value(value: Any, field: str) -> Any:
-    """A parameter's value: mappings become methods, alone or in a list; everything else stays."""
+    """A parameter's value: mappings with a target become methods, alone or in a list; everything else stays."""
     if isinstance(value, Mapping):
-        return build_method(value, field)
+        return build_method(value, field) if "_target_" in value else dict(value)
     if isinstance(value, list | tuple):
         return tuple(_build_value(item, f"{field}.{index}") for index, item in enumerate(value))
     return value

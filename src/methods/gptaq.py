@@ -13,7 +13,10 @@ from torch import Tensor
 from src.lowbit.granularity import WeightSpec
 from src.methods.base import Needs, Rounded
 from src.methods.gptq import GPTQ, gptq
-from src.methods.parameters import Strength
+from src.methods.parameters import Strengths
+from src.methods.parts.by_linear import check_names, number_of
+from src.methods.workbench import Workbench
+from src.models.graph import Linear
 from src.quant.link_statistics import LinkStatistics
 
 
@@ -22,15 +25,28 @@ class GPTAQ(GPTQ):
     """GPTAQ with the options of GPTQ.
 
     Attributes:
-        strength: share of the predecessors' errors that is made up for, ``alpha`` of the authors' code; 0 is GPTQ.
+        strength: share of the predecessors' errors that is made up for, ``alpha`` of the authors' code; 0 is GPTQ. One
+            for all linears, or by name; see :mod:`src.methods.parts.by_linear`.
     """
 
-    strength: Strength
+    strength: Strengths
 
     @property
     def needs(self) -> Needs:
         """Inside a block, too, inputs as its rounded linears give them, as in the authors' code."""
         return super().needs | Needs(statistics=frozenset({"cross_gram"}), sequential=True)
+
+    def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
+        """As of any method.
+
+        Raises:
+            UserError: a strength is that of no linear, or a linear has none.
+        """
+        plan = super().plan(bench)
+        if not isinstance(self.strength, float | int):
+            planned = (path for path, spec in plan.items() if spec)
+            check_names(self.strength, bench.graph.linears, planned, "method.strength")
+        return plan
 
     def round(self, W: Tensor, spec: WeightSpec, stats: LinkStatistics | None) -> Rounded:
         """Codes that keep the linear's output, given ``stats.gram`` and ``stats.cross_gram``. See :meth:`Method.round`.
@@ -44,7 +60,7 @@ class GPTAQ(GPTQ):
             W,
             stats.gram.to(W.device),
             spec,
-            C=self.strength * stats.cross_gram.to(W.device),
+            C=self._strength(stats.linear) * stats.cross_gram.to(W.device),
             damp=self.damp,
             block_size=self.block_size,
             act_order=self.act_order,
@@ -52,3 +68,11 @@ class GPTAQ(GPTQ):
             search=self.range,
             passes=self.passes,
         )
+
+    def _strength(self, linear: Linear | None) -> float:
+        if isinstance(self.strength, float | int):
+            return self.strength
+        found = None if linear is None else number_of(linear, self.strength)
+        if found is None:
+            raise ValueError("strengths by name need statistics that say which linear they are told of")
+        return found

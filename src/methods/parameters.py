@@ -19,3 +19,7 @@ FractionOrAuto = Annotated[
 Passes = Annotated[int, Field(ge=0, description="0 or a positive integer", examples=["3"])]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a positive number", examples=["1.5"])]
 Strength = Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1", examples=["0.25"])]
+Strengths = Annotated[
+    Strength | dict[str, Strength],
+    Field(description="a number from 0 to 1, or such numbers by name", examples=["{encoder: 0.25, default: 0.5}"]),
+]

@@ -56,8 +56,9 @@ class SpQR(Method):
 
     @property
     def needs(self) -> Needs:
-        """The Gram matrix; outliers, statistics that are quantized themselves, and a column order are left."""
-        return Needs(statistics=frozenset({"gram"}), stores=frozenset({Extra.SPARSE, Extra.REAL_ZEROS, Extra.ORDER}))
+        """The Gram matrix; outliers, statistics that are quantized themselves, and perhaps a column order are left."""
+        order = frozenset({Extra.ORDER}) if self.act_order else frozenset()
+        return Needs(statistics=frozenset({"gram"}), stores=frozenset({Extra.SPARSE, Extra.REAL_ZEROS}) | order)
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
         """The bit-config, with ``group_size`` where that has none.

@@ -102,7 +102,8 @@ class TesseraQ(Delegating):
             spec = bench.plan[linear.path]
             if spec is not None and linear.path not in begun:
                 stats = task.statistics.get(bench.graph.link_of(linear.path).name)
-                begun[linear.path] = self.start.round(_weight(bench, linear.path), spec, stats)
+                about = stats.of(linear) if stats else None
+                begun[linear.path] = self.start.round(_weight(bench, linear.path), spec, about)
         for path, each in begun.items():
             require_plain_grid(each.weight, self.start.name, path)
         return begun

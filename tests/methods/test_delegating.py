@@ -25,7 +25,7 @@ def quantized(*overrides: str) -> Quantizer:
 
 def test_every_hook_is_passed_on() -> None:
     hooks = {name for name, each in vars(Method).items() if inspect.isfunction(each) and not name.startswith("_")}
-    assert hooks >= {"transform", "plan", "token_weights", "rare_rows", "fit_block", "round", "tune"}
+    assert hooks >= {"transform", "plan", "output_weights", "token_weights", "rare_rows", "fit_block", "round", "tune"}
     assert hooks <= vars(Delegating).keys()
 
 

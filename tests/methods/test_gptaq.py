@@ -13,6 +13,7 @@ from src.methods.apply import Quantizer
 from src.methods.build import build_method
 from src.methods.gptaq import GPTAQ
 from src.methods.gptq import gptq
+from src.methods.parts.by_linear import number_of
 from src.quant.link_statistics import LinkStatistics
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
@@ -120,3 +121,62 @@ def test_it_is_refused_where_no_block_sees_quantized_predecessors() -> None:
     settings = composed("method=gptq", "wbits=3", "calib.propagate=fp", "calib.sequential=link")
     with pytest.raises(UserError, match=r"calib\.sequential: no block sees inputs from rounded linears"):
         Quantizer(tiny_whisper(), build_method(settings.method), settings)
+
+
+def codes_of(build, *overrides: str) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+    settings, speech = composed("bits=w3a16", *overrides), build()
+    quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))
+    quantizer.run()
+    return {path: weight.codes for path, weight in quantizer.weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("build", "method", "key"),
+    [
+        (tiny_whisper, "method=gptaq", "method.strength"),
+        (tiny_whisper, "method=quarot method@method.rounder=gptaq", "method.rounder.strength"),
+        (tiny_moonshine, "method=guided method@method.rounder=gptaq", "method.rounder.strength"),
+    ],
+)
+def test_a_strength_by_name_is_that_of_the_linears_it_names(build, method: str, key: str) -> None:  # type: ignore[no-untyped-def]
+    """Up to the linear, codes are those of GPTQ; one for all says as much as the number alone."""
+    start, linears = method.split(), [linear.path for linear in build().graph.linears]
+    alike = codes_of(build, *start, f"{key}={{default: 0.5}}")
+    number = codes_of(build, *start, f"{key}=0.5")
+    assert all(torch.equal(alike[path], number[path]) for path in linears)
+    named = build().graph.decoder[0].linears[-1].path
+    none = codes_of(build, *start, f"{key}=0.0")
+    late = codes_of(build, *start, f"{key}={{default: 0, {named}: 1.0}}")
+    assert all(torch.equal(late[path], none[path]) for path in linears[: linears.index(named)])
+    assert not torch.equal(late[named], none[named])
+
+
+def test_names_match_components_and_parts_of_paths_and_the_closest_counts() -> None:
+    linears = {linear.path: linear for linear in tiny_whisper().graph.linears}
+    fc2, cross = (linears[f"model.decoder.layers.1.{each}"] for each in ("fc2", "encoder_attn.k_proj"))
+    for numbers, expected in (
+        ({"decoder": 0.5, "fc2": 0.1, "default": 0.9}, 0.1),
+        ({"fc2": 0.1, "layers.1": 0.2}, 0.2),
+        ({"fc2": 0.1, "layers": 0.2}, 0.1),
+        ({"c2": 0.1, "encoder": 0.3, "default": 0.5}, 0.5),
+        ({"c2": 0.1, "encoder": 0.3}, None),
+    ):
+        assert number_of(fc2, numbers) == expected
+        assert number_of(fc2, dict(reversed(numbers.items()))) == expected
+    assert number_of(cross, {"cross_attention": 0.2, "decoder": 0.5}) == 0.2
+    assert number_of(cross, {"encoder_attn.k_proj": 0.2, "k_proj": 0.1, "cross_attention": 0.3}) == 0.2
+    assert number_of(cross, {"decoder": 0.5, "encoder": 0.5}) is None
+
+
+@pytest.mark.parametrize(
+    ("strength", "message"),
+    [
+        ("{encoder: 0.5, fc3: 0.1, default: 0}", r"method\.strength: 'fc3' is no part of this model"),
+        ("{encoder: 0.5, decoder: 0.1}", r"no number holds for model\.decoder\.layers\.0\.encoder_attn"),
+        ("{encoder: 2}", r"method\.strength: .* is not a number from 0 to 1, or such numbers by name"),
+        ("[0.5]", r"method\.strength: .* is not a number from 0 to 1, or such numbers by name"),
+    ],
+)
+def test_strengths_that_name_nothing_are_refused(strength: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        codes_of(tiny_whisper, "method=gptaq", f"method.strength={strength}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass
@@ -36,6 +36,9 @@ class Delegating(Method):
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
         return self.inner.plan(bench)
+
+    def output_weights(self, bench: Workbench) -> Mapping[str, Sequence[Tensor]]:
+        return self.inner.output_weights(bench)
 
     def token_weights(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
         return self.inner.token_weights(bench, task)
