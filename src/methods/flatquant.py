@@ -12,7 +12,8 @@ value, and the transform of cached keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -107,29 +108,44 @@ class FlatQuant(Composed):
         return rounded
 
     def _learn(
-        self, bench: Workbench, task: BlockTask, links: list[AffineLink], cuts: Mapping[str, ClampedWeight]
+        self, bench: Workbench, task: BlockTask, links: Sequence[AffineLink], cuts: Mapping[str, ClampedWeight]
     ) -> None:
         prefix = f"{task.block.path}."
         tensors = {name: each.detach() for name, each in task.module.named_parameters()}
         weights = {f"{path}.weight".removeprefix(prefix): cut for path, cut in cuts.items()}
-
-        def current() -> dict[str, Tensor]:
-            for each in links:
-                each.truncate()
-            changed = equivalent(tensors, links, [each.matrices() for each in links])
-            return changed | {name: cut(changed[name]) for name, cut in weights.items()}
-
         steps = minibatches(task, self.batch_size) * self.epochs
-        groups = [
-            {"params": [each for link in links for each in link.parameters], "lr": self.lr},
-            {"params": [each for cut in cuts.values() for each in cut.parameters], "lr": self.clip_lr},
-        ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=self.weight_decay)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(steps), eta_min=self.lr * LAST_SHARE)
-        optimizer.register_step_post_hook(lambda *_: cosine.step())
+        rates = self.lr, self.clip_lr
+        optimizer = learners(links, cuts.values(), len(steps), rates, weight_decay=self.weight_decay)
         abits = {each.path.removeprefix(prefix): bench.abits[each.path] for each in task.block.linears}
         with quantized_inputs(task.module, abits):
-            train(task.module, current, steps, optimizer)
+            train(task.module, partial(quantized, tensors, links, weights), steps, optimizer)
+
+
+def learners(
+    links: Sequence[AffineLink],
+    cuts: Collection[ClampedWeight],
+    steps: int,
+    rates: tuple[float, float],
+    *,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """The optimiser of ``links`` and ``cuts``, whose two ``rates`` fall along a cosine over ``steps`` steps."""
+    parameters = [each for link in links for each in link.parameters], [each for cut in cuts for each in cut.parameters]
+    groups = [{"params": each, "lr": rate} for each, rate in zip(parameters, rates, strict=True) if each]
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=rates[0] * LAST_SHARE)
+    optimizer.register_step_post_hook(lambda *_: cosine.step())
+    return optimizer
+
+
+def quantized(
+    tensors: Mapping[str, Tensor], links: Sequence[AffineLink], cuts: Mapping[str, ClampedWeight]
+) -> dict[str, Tensor]:
+    """Of a block's ``tensors`` by name all that transforms and cuts change, weights rounded; differentiable."""
+    for each in links:
+        each.truncate()
+    changed = equivalent(tensors, links, [each.matrices() for each in links])
+    return changed | {name: cut(changed[name]) for name, cut in cuts.items()}
 
 
 def _weight(bench: Workbench, path: str) -> Tensor:
