@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from whole_models import MODELS, bench_of, double, largest_relative_error, outputs, with_outliers
+from test_omniquant import block_errors
+from whole_models import MODELS, bench_of, double, largest_relative_error, outputs
 
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
@@ -105,7 +106,7 @@ def test_statistics_are_measured_anew_as_algebra_says(build: Callable[[], Speech
             assert stats.cross_gram.norm() < 1e-4 * expected.norm(), link.name
             seen.append(link.name)
 
-    options = WalkOptions(gram=True, cross=True, link_by_link=by_link, targets=True)
+    options = WalkOptions(gram=True, cross=True, refresh=by_link, link_by_link=by_link)
     Walker(speech, bench.calibration, options).walk(compare)
     assert {*seen} == {link.name for link in speech.graph.links}
 
@@ -122,25 +123,15 @@ def quantized(build: Callable[[], SpeechModel], *overrides: str) -> tuple[Speech
     return speech, quantizer
 
 
-def output_error(build: Callable[[], SpeechModel], *overrides: str) -> float:
-    with torch.inference_mode():
-        exact, ours = outputs(build())[0], outputs(quantized(build, *overrides)[0])[0]
-    return float((ours - exact).norm() / exact.norm())
-
-
-SMALL = {
-    "whisper": lambda: with_outliers(lambda: tiny_whisper(encoder_layers=1, decoder_layers=1)),
-    "moonshine": lambda: with_outliers(
-        lambda: tiny_moonshine(encoder_num_hidden_layers=1, decoder_num_hidden_layers=1)
-    ),
-}
-
-
-@pytest.mark.parametrize("family", SMALL)
-def test_four_bit_activations_cost_less_than_with_the_rounder_alone(family: str) -> None:
-    alone = output_error(SMALL[family], "method=rtn", "bits=w4a4")
-    learned = output_error(SMALL[family], "method=flatquant", "method@method.rounder=rtn", "bits=w4a4")
-    assert learned < 0.8 * alone
+@BUILDERS
+@pytest.mark.parametrize(("bits", "abits"), [(3, 16), (4, 4)])
+def test_blocks_are_reconstructed_better_than_by_round_to_nearest(
+    build: Callable[[], SpeechModel], bits: int, abits: int
+) -> None:
+    learner = build_method(composed("method=flatquant", "method.epochs=8", "method@method.rounder=rtn").method)
+    learned, nearest = block_errors(build, learner, bits, abits)
+    ratios = [a / b for a, b in zip(learned, nearest, strict=True)]
+    assert sum(ratios) / len(ratios) < 0.9
 
 
 @BUILDERS

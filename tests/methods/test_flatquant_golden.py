@@ -90,11 +90,11 @@ def test_some_steps_give_the_authors_parameters(golden: dict[str, Tensor], case:
         for side, part in (("right", link.right), ("left", link.left)):
             assert part is not None
             for ours, name in zip(part.parameters, ("u", "v", "d"), strict=True):
-                torch.testing.assert_close(ours.detach(), golden[f"{stem}.t{number}.{side}.{name}"], rtol=0, atol=2e-3)
+                torch.testing.assert_close(ours.detach(), golden[f"{stem}.t{number}.{side}.{name}"], rtol=0, atol=1e-5)
     for number, cut in enumerate(cuts, start=1):
         for ours, name in zip(cut.parameters, ("max", "min"), strict=True):
             theirs = golden[f"{stem}.fc{number}.{name}"]
-            torch.testing.assert_close(ours.detach().view_as(theirs), theirs, rtol=0, atol=2e-2)
+            torch.testing.assert_close(ours.detach().view_as(theirs), theirs, rtol=0, atol=5e-4)
 
 
 def test_learning_starts_at_the_authors_errors_and_ends_at_them(golden: dict[str, Tensor]) -> None:
