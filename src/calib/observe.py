@@ -157,10 +157,14 @@ def _and_stop(hear: Receiver) -> Receiver:
 
 def _listener(name: str, valid: Tensor, hear: Receiver) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def listen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = module.rotated(inputs[0]) if isinstance(module, QuantLinear) else inputs[0]
-        hear(name, valid_rows(x, valid))
+        hear(name, valid_rows(read_by(module, inputs[0]), valid))
 
     return listen
+
+
+def read_by(linear: nn.Module, x: Tensor) -> Tensor:
+    """What the weight of ``linear`` is multiplied with where its input is ``x`` [..., in], before it is rounded."""
+    return linear.rotated(x) if isinstance(linear, QuantLinear) else x
 
 
 def valid_rows(x: Tensor, valid: Tensor) -> Tensor:

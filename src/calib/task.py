@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,7 @@ class BlockTask:
         targets: outputs of the full-precision block on full-precision inputs, ``[batch, rows, d]`` a batch; empty
             unless the method fits blocks.
         statistics: by link name.
+        measure: measures these; for what changed the tensors that links carry.
     """
 
     block: Block
@@ -79,6 +80,7 @@ class BlockTask:
     inputs: list[BlockInput]
     targets: list[Tensor] = field(default_factory=list)
     statistics: Mapping[str, LinkStatistics] = field(default_factory=dict)
+    measure: Callable[[], Mapping[str, LinkStatistics]] = dict
 
     def outputs(self, inputs: list[BlockInput] | None = None) -> list[Tensor]:
         """The block's output for every batch, ``[batch, rows, d]``."""

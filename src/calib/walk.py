@@ -9,14 +9,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
 from src.calib.capture import Calibration
-from src.calib.observe import LinkByLink, Observer, Unrounded, valid_rows
+from src.calib.observe import LinkByLink, Observer, Unrounded, read_by, valid_rows
 from src.calib.output_weights import OutputWeights
 from src.calib.running_statistics import About, RunningStatistics
 from src.calib.task import BlockInput, BlockTask
@@ -52,6 +53,29 @@ class WalkOptions:
     link_by_link: bool = False
     kv_layer: Callable[[], DynamicLayer] | None = None
     label: str = "statistics"
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """Statistics by name of links that reach over several blocks.
+
+    Attributes:
+        links: these links.
+        measure: ``measure(linear)``, what they carry to one of their linears.
+        statistics: what they carry to those that read it as it is.
+    """
+
+    links: tuple[Link, ...] = ()
+    measure: Callable[[nn.Module | None], Mapping[str, LinkStatistics]] = lambda _: {}
+    statistics: Mapping[str, LinkStatistics] = field(default_factory=dict)
+
+    def of(self, task: BlockTask) -> Mapping[str, LinkStatistics]:
+        """What they carry to the block's linears, as these are now."""
+        for link in self.links:
+            for path in link.linears:
+                if path.startswith(f"{task.block.path}."):
+                    return self.measure(task.module.get_submodule(path.removeprefix(f"{task.block.path}.")))
+        return self.statistics
 
 
 class Walker:
@@ -91,7 +115,7 @@ class Walker:
         stream = self._encoder_inputs()
         with self._unrounded():
             reference = self._encoder_inputs() if self._options.targets or self._options.cross else None
-        shared: dict[str, LinkStatistics] = {}
+        shared = _Shared()
         for block in progress(graph.blocks, f"{self._options.label}, blocks"):
             if block is graph.decoder[0]:
                 encoded, unrounded = self._encoded(stream), None
@@ -100,7 +124,7 @@ class Walker:
                     with self._unrounded():
                         unrounded = self._encoded(reference)
                         reference = self._decoder_inputs(unrounded, None)
-                shared = self._encoder_output_statistics(encoded, unrounded if self._options.cross else None)
+                shared = self._encoder_output(encoded, unrounded if self._options.cross else None)
             self._step(block, stream, reference, shared, on_block)
 
     def _step(
@@ -108,7 +132,7 @@ class Walker:
         block: Block,
         stream: list[BlockInput],
         reference: list[BlockInput] | None,
-        shared: dict[str, LinkStatistics],
+        shared: _Shared,
         on_block: Callable[[BlockTask], None],
     ) -> None:
         """One block: targets, statistics, ``on_block``, and the next block's inputs."""
@@ -127,24 +151,32 @@ class Walker:
         if block is not self._speech.graph.blocks[-1]:  # nothing follows the last
             _advance(stream, task.outputs() if options.refresh else outputs)
 
-    def _measure(
-        self, task: BlockTask, reference: list[BlockInput] | None, shared: dict[str, LinkStatistics]
-    ) -> list[Tensor]:
+    def _measure(self, task: BlockTask, reference: list[BlockInput] | None, shared: _Shared) -> list[Tensor]:
         """Tells the task what its links carry; returns the block's outputs where it had to run for that."""
-        links = [link for link in self._links(task.block) if link.name not in shared]
+        links = [link for link in self._links(task.block) if link not in shared.links]
         by_link = self._options.link_by_link
-        unrounded = None
-        if reference is not None:
-            unrounded = Unrounded(copy.deepcopy(task.module) if by_link else task.module, reference)
         weights, rare = self._weigh(task), self._rare(task)
-        observer = Observer(
-            task, gram=self._options.gram, weights=weights, rare=rare, outputs=self._outputs, unrounded=unrounded
-        )
+
+        def observer() -> Observer:
+            unrounded = None
+            if reference is not None:
+                unrounded = Unrounded(copy.deepcopy(task.module) if by_link else task.module, reference)
+            return Observer(
+                task, gram=self._options.gram, weights=weights, rare=rare, outputs=self._outputs, unrounded=unrounded
+            )
+
+        def again() -> Mapping[str, LinkStatistics]:
+            known = shared.of(task)
+            if by_link:
+                return LinkByLink(known, links, observer().measure)
+            return {**known, **observer().run(links).statistics}
+
+        task.measure = again
         if by_link:
-            task.statistics = LinkByLink(shared, links, observer.measure)
+            task.statistics = LinkByLink(shared.statistics, links, observer().measure)
             return []
-        observed = observer.run(links)
-        task.statistics = {**shared, **observed.statistics}
+        observed = observer().run(links)
+        task.statistics = {**shared.statistics, **observed.statistics}
         task.targets = observed.targets or task.targets
         return observed.outputs
 
@@ -160,22 +192,31 @@ class Walker:
         norm = self._speech.module.get_submodule(self._speech.graph.encoder_norm)
         return [Encoded(norm(each.hidden), each.valid) for each in stream]
 
-    def _encoder_output_statistics(
-        self, encoded: list[Encoded], unrounded: list[Encoded] | None
-    ) -> dict[str, LinkStatistics]:
-        """Statistics of the links that read the encoder's output: the cross-attention k and v of all blocks.
+    def _encoder_output(self, encoded: list[Encoded], unrounded: list[Encoded] | None) -> _Shared:
+        """The links that read the encoder's output: the cross-attention k and v of all blocks.
 
         ``unrounded`` is that output in the model that is not rounded, for the cross-Gram matrix.
         """
-        graph, gram = self._speech.graph, self._options.gram
+        graph = self._speech.graph
         decoder_linears = {linear.path for block in graph.decoder for linear in block.linears}
         links = [link for link in graph.links if link.rows is RowKind.FRAME and link.linears[0] in decoder_linears]
+        measure = partial(self._encoder_output_statistics, links, encoded, unrounded)
+        return _Shared(tuple(links), measure, measure(None))
+
+    def _encoder_output_statistics(
+        self, links: list[Link], encoded: list[Encoded], unrounded: list[Encoded] | None, reader: nn.Module | None
+    ) -> Mapping[str, LinkStatistics]:
+        """Of the encoder's output as the linear ``reader`` reads it, or as it is."""
+
+        def rows(states: Tensor, mask: Tensor) -> Tensor:
+            return valid_rows(states if reader is None else read_by(reader, states), mask)
+
         width, cross = encoded[0].states.shape[-1], unrounded is not None
-        running = RunningStatistics(width, gram=gram, device=self._speech.device, cross=cross)
+        running = RunningStatistics(width, gram=self._options.gram, device=self._speech.device, cross=cross)
         for number, each in enumerate(encoded):
-            beside = None if unrounded is None else valid_rows(unrounded[number].states, each.mask)
+            beside = None if unrounded is None else rows(unrounded[number].states, each.mask)
             about = About(unrounded=beside, outputs=self._outputs.of(links, number))
-            running.update(valid_rows(each.states, each.mask), about)
+            running.update(rows(each.states, each.mask), about)
         statistics = running.finish()
         return {link.name: statistics for link in links}
 

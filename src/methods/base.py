@@ -50,7 +50,7 @@ class Needs:
     Attributes:
         statistics: fields of :class:`LinkStatistics` that :meth:`Method.round` reads, e.g. ``{"gram"}``.
         clips: a hook reads calibration clips otherwise than by statistics or block by block.
-        transforms: :meth:`Method.transform` changes the model.
+        transforms: :meth:`Method.transform` changes the model, or :meth:`fit_block` what its linears read.
         rewrites: it changes inputs of linears otherwise than by :attr:`Transformed.scales`.
         seed: another hook draws numbers, from :attr:`Workbench.seed`; a transform may always.
         fits_blocks: :meth:`Method.fit_block` does something.

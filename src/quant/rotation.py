@@ -12,7 +12,8 @@ class Rotation(nn.Module):
     A Kronecker product of two small factors costs ``n (l + r)`` instead of ``n^2`` multiplications a row. A factor that
     is the identity costs nothing: without ``L`` every slice of width ``r`` is rotated alike (each head of an attention
     output, say), without ``R`` the slices are mixed (the heads with each other). Factors are orthogonal but where the
-    rotation enters the residual stream: there ``R`` also subtracts the mean, see :mod:`src.methods.parts.rotate`.
+    rotation enters the residual stream, where ``R`` also subtracts the mean (:mod:`src.methods.parts.rotate`), and in
+    FlatQuant, whose factors are any invertible ones (:mod:`src.methods.parts.affine_link`).
 
     Args:
         right: ``R`` [r, r], or its size where it is the identity.
@@ -30,23 +31,13 @@ class Rotation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x Q`` for ``x`` [..., l r]."""
-        return self._apply_factors(x, self.left, self.right)
+        right = self.width if self.right is None else self.right
+        return times(x, right, self.slices if self.left is None else self.left)
 
     def undo(self, x: Tensor) -> Tensor:
         """``x Q^T`` for ``x`` [..., l r]: the inverse, where the factors are orthogonal."""
-        left = None if self.left is None else self.left.T
-        return self._apply_factors(x, left, None if self.right is None else self.right.T)
-
-    def _apply_factors(self, x: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
-        rotated = x.reshape(*x.shape[:-1], self.slices, self.width)
-        factor = left if right is None else right
-        if factor is not None:
-            rotated = rotated.to(factor.dtype)
-        if right is not None:
-            rotated = rotated @ right
-        if left is not None:
-            rotated = left.T @ rotated
-        return rotated.flatten(-2).to(x.dtype)
+        right = self.width if self.right is None else self.right.T
+        return times(x, right, self.slices if self.left is None else self.left.T)
 
     def matrix(self) -> Tensor:
         """``Q`` [l r, l r], in full."""
@@ -58,6 +49,16 @@ class Rotation(nn.Module):
     def extra_repr(self) -> str:
         """Sizes of the factors, shown by ``print(model)``."""
         return f"{self.slices} x {self.width}"
+
+
+def times(x: Tensor, right: Tensor | int, left: Tensor | int = 1) -> Tensor:
+    """``x (L (x) R)`` for ``x`` [..., l r], computed in the factors' type; a factor's size means the identity."""
+    product = x.reshape(*x.shape[:-1], _size(left), _size(right))
+    if isinstance(right, Tensor):
+        product = product.to(right.dtype) @ right
+    if isinstance(left, Tensor):
+        product = left.T @ product.to(left.dtype)
+    return product.flatten(-2).to(x.dtype)
 
 
 def _size(factor: Tensor | int) -> int:

@@ -36,15 +36,18 @@ class RMSNormEdit:
     kind: Literal["rms_norm"] = "rms_norm"
 
 
+RotationKind = Literal["rotate_linear", "rotate_module", "rotate_output", "rotate_keys"]
+
+
 @dataclass(frozen=True)
 class RotationEdit:
-    """A tensor is rotated on the fly (:class:`~src.quant.rotation.Rotation`).
+    """A tensor is rotated, or multiplied by any other matrix, on the fly (:class:`~src.quant.rotation.Rotation`).
 
     Attributes:
         kind: ``rotate_linear``: the linear at ``path`` rotates its input before anything else. ``rotate_module``: any
             other module (a block, a norm) does so with its first argument; this is where a rotation enters and leaves
-            the residual stream. ``rotate_keys``: a quantized key-value cache rounds the keys of every head in a rotated
-            basis.
+            the residual stream. ``rotate_output``: a norm does so with its output, once for all linears that read it.
+            ``rotate_keys``: a quantized key-value cache rounds the keys of every head in a rotated basis.
         path: module path; empty for ``rotate_keys``, which is about the whole model.
         right: side of the rotation's right factor.
         left: side of its left factor.
@@ -52,7 +55,7 @@ class RotationEdit:
         left_is_identity: whether the left factor is not stored.
     """
 
-    kind: Literal["rotate_linear", "rotate_module", "rotate_keys"]
+    kind: RotationKind
     path: str
     right: int
     left: int = 1
@@ -87,12 +90,7 @@ class RMSNorm(nn.Module):
         return normed if self.bias is None else normed + self.bias
 
 
-def rotation_edit(
-    kind: Literal["rotate_linear", "rotate_module", "rotate_keys"],
-    path: str,
-    right: Tensor | int,
-    left: Tensor | int = 1,
-) -> RotationEdit:
+def rotation_edit(kind: RotationKind, path: str, right: Tensor | int, left: Tensor | int = 1) -> RotationEdit:
     """The edit that :func:`apply_edit` needs for the rotation ``left (x) right``; a factor's size means identity."""
     size, slices = (factor if isinstance(factor, int) else factor.shape[0] for factor in (right, left))
     return RotationEdit(kind, path, size, slices, isinstance(right, int), isinstance(left, int))
@@ -125,6 +123,9 @@ def _rotate(module: nn.Module, target: nn.Module, edit: RotationEdit, rotation: 
         case "rotate_module":
             target.input_rotation = rotation
             target.register_forward_pre_hook(_rotate_first_argument)
+        case "rotate_output":
+            target.output_rotation = rotation
+            target.register_forward_hook(_rotate_result)
 
 
 def _add_bias(target: nn.Module) -> None:
@@ -150,8 +151,14 @@ def _rotation(edit: RotationEdit, like: Tensor, right: Tensor | None, left: Tens
 def _factor(size: int, identity: bool, like: Tensor, given: Tensor | None) -> Tensor | int:
     if identity:
         return size
-    return (torch.eye(size) if given is None else given).to(like).contiguous()  # as it comes from the disk
+    factor = torch.eye(size) if given is None else given
+    return factor.to(like, copy=True).contiguous()  # as it comes from the disk, and not shared with another edit
 
 
 def _rotate_first_argument(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (module.get_submodule("input_rotation")(arguments[0]), *arguments[1:])
+
+
+def _rotate_result(module: nn.Module, _: tuple[Tensor, ...], result: Tensor) -> Tensor:
+    rotated: Tensor = module.get_submodule("output_rotation")(result)
+    return rotated

@@ -19,6 +19,7 @@ from tests.export.exporting import opened
 
 WHISPER = "model=sandbox_whisper"
 REFUSED = {  # what is asked for, and what the sentence says: why, and what would do
+    "learned transforms": (["export=compressed_tensors", "method=flatquant"], ["rotations", "method=gptq"]),
     "online rotations": (["export=compressed_tensors", "method=quarot"], ["rotations", "method=gptq"]),
     "sparse outliers": (["export=onnx", "method=spqr", "group_size=16"], ["single weights", "export.weights=float32"]),
     "outlier columns": (["export=ggml", WHISPER, "method=quik"], ["input columns", "method=gptq"]),

@@ -178,6 +178,7 @@ LOOPS = {  # what is said of each method's work, beside the blocks
     "tesseraq": ["hardening: 1 / ", "steps: 1 / 2"],
     "autoround": ["steps: 1 / 2"],
     "distill": ["distill, passes: 1 / 2", "steps: 1 / 2"],
+    "flatquant": ["steps: 1 / 3"],
     "spinquant": ["learn rotations: 1 / 2", "loss: 1 / 5"],
     "myqasr": ["sensitivity: 1 / 3"],
 }
@@ -187,6 +188,7 @@ SHORT = {
     "tesseraq": ["method.steps=2", "method.thresholds=[0.5,0.1]"],
     "autoround": ["method.steps=2"],
     "distill": ["method.epochs=2"],
+    "flatquant": ["method.epochs=1"],
     "spinquant": ["method.iterations=2"],
 }
 

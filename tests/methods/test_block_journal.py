@@ -38,6 +38,7 @@ SHORT = {  # what takes long, made short
     "distill": ["method.epochs=2", "method.copies=1"],
     "edge": ["method.epochs=2", "method.copies=1"],
     "autoround": ["method.steps=2"],
+    "flatquant": ["method.epochs=1"],
     "omniquant": ["method.epochs=1"],
     "osplus": ["method.steps=2"],
     "osplus_gptq": ["method.steps=2"],
@@ -62,7 +63,7 @@ def calibrated() -> dict[str, tuple[str, list[str]]]:
     methods = {name: build_method(composed(f"method={name}").method) for name in names}
     chosen = [name for name, method in methods.items() if method.needs.calibration or method.needs.transforms]
     bits = {name: "w4a4" if number % 2 else "w4a16" for number, name in enumerate(chosen)}
-    bits |= dict.fromkeys(("omniquant", "osplus", "spinquant", "quarot"), "w4a4")
+    bits |= dict.fromkeys(("flatquant", "omniquant", "osplus", "spinquant", "quarot"), "w4a4")
     return {
         name: ((WHISPER, MOONSHINE)[number // 2 % 2], [f"method={name}", f"bits={bits[name]}", *SHORT.get(name, [])])
         for number, name in enumerate(chosen)

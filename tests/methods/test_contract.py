@@ -30,6 +30,7 @@ QUICKER = {  # what a method learns does not matter here
     "distill": ["method.epochs=1", "method.copies=1"],
     "edge": ["method.epochs=1", "method.copies=1"],
     "autoround": ["method.steps=2"],
+    "flatquant": ["method.epochs=1"],
     "omniquant": ["method.epochs=1"],
     "tesseraq": ["method.steps=1"],
     "tesseraq_omniquant": ["method.steps=1", "method.start.epochs=1"],

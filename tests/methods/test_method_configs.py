@@ -117,6 +117,7 @@ MISTAKES = {
     "autoround": ["lr=0", "lr=fast", "range=mmse", "keep=best", "steps=0"],
     "distill": ["epochs=0", "lr=0", "encoder_weight=-1", "by_clip=1", "batch_size=1.5"],
     "sinq": ["iterations=0", "passes=1.5", "links=[]"],
+    "flatquant": ["scale=1", "alpha=0", "clip=maybe", "lr=0", "clip_lr=2", "weight_decay=1", "epochs=0"],
     "tesseraq": ["thresholds=[]", "thresholds=[0.1,0.5]", "thresholds=[1.0,0.5]", "thresholds=all", "scale_decay=-1"],
     "myqasr": ["budget_mb=-1", "budget_bits=four", "extra_bits=null", "widths=[]", "widths=[2,16]", "first=last"],
 }

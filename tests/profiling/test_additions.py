@@ -149,6 +149,7 @@ def test_outliers_are_multiplied_at_16_bits_with_inputs_of_the_activations_width
         ("method=rtn", "wbits=3", "scope.encoder=false"),
         ("method=quarot_rtn", "bits=w4a8"),
         ("method=quarot", "wbits=16"),
+        ("method=flatquant", "method.epochs=1", "bits=w4a8"),
         ("method=quik", "bits=w4a8"),
         ("method=spqr", "wbits=3"),
         ("method=smoothquant", "bits=w4a8"),

@@ -104,6 +104,7 @@ def test_every_phase_counts_what_torch_counts(name: str) -> None:
         ("method=rtn", "bits=w4a8"),
         ("method=quik", "bits=w4a8"),
         ("method=spqr", "bits=w4a8"),
+        ("method=flatquant", "method.epochs=1", "bits=w4a8"),
         ("method=quarot_rtn", "bits=w4a16"),
         ("method=quarot_rtn", "bits=w4a8"),
         ("method=quarot_rtn", "bits=w4a8", "method.online=false", "method.keys=false"),

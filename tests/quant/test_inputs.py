@@ -141,7 +141,8 @@ def test_the_default_stores_no_grids() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["omniquant", "tesseraq", "tesseraq_omniquant", "autoround", "distill", "spinquant", "osplus"]
+    "method",
+    ["omniquant", "tesseraq", "tesseraq_omniquant", "autoround", "distill", "spinquant", "osplus", "flatquant"],
 )
 @pytest.mark.parametrize("option", ["activation.range=static", "activation.symmetric=true"])
 def test_methods_that_simulate_the_default_grids_refuse_others(method: str, option: str) -> None:

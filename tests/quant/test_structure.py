@@ -54,6 +54,7 @@ EDITS: list[tuple[Edit, Tensor | None, Tensor | None]] = [
     (rotation_edit("rotate_linear", "block.fc2", 2, orthogonal(3)), None, orthogonal(3)),
     (rotation_edit("rotate_module", "block", orthogonal(8)), orthogonal(8), None),
     (rotation_edit("rotate_keys", "", orthogonal(4)), orthogonal(4), None),
+    (rotation_edit("rotate_output", "block.norm", 4, 2 * orthogonal(2)), None, 2 * orthogonal(2)),
 ]
 
 
@@ -81,6 +82,13 @@ def test_a_linear_rotates_its_input(model: nn.Module) -> None:
     apply_edit(model, edit, right, left)
     assert isinstance(model["block"].fc1, QuantLinear)
     torch.testing.assert_close(model["block"].fc1(X), expected)
+
+
+def test_a_norm_rotates_its_output(model: nn.Module) -> None:
+    edit = rotation_edit("rotate_output", "block.norm", orthogonal(4), orthogonal(2))
+    expected = model["block"].norm(X) @ torch.kron(orthogonal(2), orthogonal(4))
+    apply_edit(model, edit, orthogonal(4), orthogonal(2))
+    torch.testing.assert_close(model["block"].norm(X), expected)
 
 
 def test_a_module_rotates_its_first_argument_only(model: nn.Module) -> None:

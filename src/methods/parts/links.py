@@ -25,7 +25,7 @@ def choose_links(bench: Workbench, feeds: Collection[str]) -> tuple[list[Link], 
     """
     chosen: list[Link] = []
     notes: dict[str, str] = {}
-    for link in _links_in_scope(bench):
+    for link in in_scope(bench):
         if link.feed.value in feeds:
             chosen.append(link)
         elif link.feed is Feed.ACTIVATION:
@@ -35,7 +35,8 @@ def choose_links(bench: Workbench, feeds: Collection[str]) -> tuple[list[Link], 
     return chosen, notes
 
 
-def _links_in_scope(bench: Workbench) -> Iterator[Link]:
+def in_scope(bench: Workbench) -> Iterator[Link]:
+    """Links with something to quantize."""
     for link in bench.graph.links:
         if any(bench.plan[path] is not None or bench.abits[path] != FULL_PRECISION for path in link.linears):
             yield link
