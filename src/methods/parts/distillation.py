@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 from src.calib.capture import Calibration
 from src.errors import UserError
 from src.lowbit.granularity import QuantizedWeight
+from src.machine.process import release_memory
 from src.machine.progress import progress
 from src.methods.parts.learned_codes import LearnedCodes
 from src.methods.parts.rotated_network import scored_tokens
@@ -217,6 +218,7 @@ def distill(
                 optimizer.zero_grad()
                 distillation.step(order[step * batch_size : (step + 1) * batch_size])
                 optimizer.step()
+                release_memory()  # steps differ in their clips' lengths, and so in the sizes of what they free
             tuning.keep({**_state(learned, optimizer), "epoch": torch.tensor(epoch + 1)})
 
 
