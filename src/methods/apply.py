@@ -206,13 +206,18 @@ class Quantizer:
         walker.walk(self._round_block)
 
     def _tune(self, teacher: SpeechModel) -> None:
-        """Lets the method learn about the whole model; the layer table's figures of weights follow."""
+        """Lets the method learn about the whole model; the layer table's figures of weights follow.
+
+        They are errors against the teacher's weights; where blocks were transformed before they were rounded, no weight
+        of the teacher is what was rounded, and there are none.
+        """
         kept, keep = (self._journal.tuned(), self._journal.keep_tuned) if self._journal else ({}, lambda _: None)
         self.weights = dict(self._method.tune(self._bench, Tuning(teacher, self.weights, kept, keep)))
         for row in self.rows:
             if row["linear"] in self.weights:
                 W = teacher.module.get_parameter(f"{row['linear']}.weight").detach().float()
-                row |= weight_figures(W, self.weights[row["linear"]].dequantize(), None)
+                figures = weight_figures(W, self.weights[row["linear"]].dequantize())
+                row |= dict.fromkeys(figures) if self._method.needs.rescales else figures
 
     def _kv_layer(self) -> Callable[[], DynamicLayer] | None:
         bits, rotation = self._settings.kvbits, key_rotation(self._speech.module)

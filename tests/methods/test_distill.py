@@ -26,7 +26,8 @@ FAMILIES = pytest.mark.parametrize("model", BUILDERS)
 
 
 def quantized(model: str, *overrides: str, journal: Path | None = None) -> tuple[SpeechModel, Quantizer]:
-    settings = composed(f"model={model}", *overrides)
+    fewer = ["method.copies=1"] if "method=distill" in overrides else []
+    settings = composed(f"model={model}", *fewer, *overrides)
     speech = BUILDERS[model]()
     kept = BlockJournal(journal) if journal else None
     quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2), journal=kept)
@@ -120,3 +121,13 @@ def test_codes_and_steps_stay_on_their_grids_wherever_they_learn_to(group_size: 
 def test_a_start_that_stores_more_than_codes_is_refused() -> None:
     with pytest.raises(UserError, match=r"method\.start: spqr does not store"):
         quantized("sandbox_whisper", "method=distill", "method@method.start=spqr", "wbits=3")
+
+
+@pytest.mark.parametrize("start", ["flatquant", "gptq"])
+def test_the_layer_table_tells_errors_where_the_teacher_has_the_weight_that_was_rounded(start: str) -> None:
+    """Not where blocks were transformed after the teacher was set aside: that difference is no error."""
+    quick = ["method.start.epochs=1"] if start == "flatquant" else []
+    chosen = ["method=distill", f"method@method.start={start}", "bits=w8a8", "method.epochs=1", *quick]
+    _, quantizer = quantized("sandbox_moonshine", *chosen)
+    errors = [row["weight_error"] for row in quantizer.rows if row["linear"] in quantizer.weights]
+    assert all(error is None if start == "flatquant" else error < 0.05 for error in errors)
