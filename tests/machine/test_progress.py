@@ -187,7 +187,7 @@ SHORT = {
     "osplus": ["method.steps=2", "bits=w4a8"],
     "tesseraq": ["method.steps=2", "method.thresholds=[0.5,0.1]"],
     "autoround": ["method.steps=2"],
-    "distill": ["method.epochs=2"],
+    "distill": ["method.epochs=2", "method.copies=0"],
     "flatquant": ["method.epochs=1"],
     "spinquant": ["method.iterations=2"],
 }

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,10 @@ def weights() -> list[Tensor]:
     columns = torch.exp(torch.randn(IN, generator=generator))
     rows = torch.exp(torch.randn(OUT + OUT // 2, 1, generator=generator))
     scaled = [part * row * columns for part, row in zip(parts, rows.split((OUT, OUT // 2)), strict=True)]
-    digest = hashlib.sha256(scaled[0].numpy().tobytes()).hexdigest()
-    assert digest == PROVENANCE["inputs"]["sha256_first"], "torch draws other numbers by this seed"
+    first = scaled[0][0, :4]  # processors differ in the last digit of exp
+    torch.testing.assert_close(
+        first, torch.tensor(PROVENANCE["inputs"]["first"]), msg="torch draws other numbers by this seed"
+    )
     return scaled
 
 
