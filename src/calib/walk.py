@@ -21,7 +21,7 @@ from src.calib.running_statistics import About, RunningStatistics
 from src.calib.task import BlockInput, BlockTask
 from src.machine.progress import progress
 from src.models.cache_argument import cached
-from src.models.graph import Block, Link, RowKind
+from src.models.graph import Block, Link
 from src.models.speech import Encoded, SpeechModel
 from src.quant.forced_cache import ForcedCache
 from src.quant.link_statistics import LinkStatistics
@@ -151,8 +151,7 @@ class Walker:
         return [BlockInput(*self._speech.encoder_inputs(features)) for features, _ in batches]
 
     def _encoded(self, stream: list[BlockInput]) -> list[Encoded]:
-        norm = self._speech.module.get_submodule(self._speech.graph.encoder_norm)
-        return [Encoded(norm(each.hidden), each.valid) for each in stream]
+        return [self._speech.encoded(each.hidden, each.valid) for each in stream]
 
     def _encoder_output_statistics(
         self, encoded: list[Encoded], unrounded: list[Encoded] | None
@@ -161,16 +160,13 @@ class Walker:
 
         ``unrounded`` is that output in the model that is not rounded, for the cross-Gram matrix.
         """
-        graph, gram = self._speech.graph, self._options.gram
-        decoder_linears = {linear.path for block in graph.decoder for linear in block.linears}
-        links = [link for link in graph.links if link.rows is RowKind.FRAME and link.linears[0] in decoder_linears]
         width, cross = encoded[0].states.shape[-1], unrounded is not None
-        running = RunningStatistics(width, gram=gram, device=self._speech.device, cross=cross)
+        running = RunningStatistics(width, gram=self._options.gram, device=self._speech.device, cross=cross)
         for number, each in enumerate(encoded):
             beside = None if unrounded is None else valid_rows(unrounded[number].states, each.mask)
             running.update(valid_rows(each.states, each.mask), About(unrounded=beside))
         statistics = running.finish()
-        return {link.name: statistics for link in links}
+        return {link.name: statistics for link in self._speech.graph.cross_links}
 
     def _decoder_inputs(self, encoded: list[Encoded], kv_layer: Callable[[], DynamicLayer] | None) -> list[BlockInput]:
         stream = []
