@@ -33,7 +33,8 @@ class StreamingSpeech(MoonshineSpeech):
     @property
     def window(self) -> int:
         """Moonshine's, or what the table of positions holds, a row of which is four pieces of audio."""
-        return min(super().window, 4 * self._shortest * self.module.config.max_position_embeddings)
+        positions: int = self.module.config.max_position_embeddings
+        return min(super().window, 4 * self._shortest * positions)
 
     def encoder_inputs(self, features: list[Tensor]) -> tuple[Tensor, dict[str, Any], Tensor]:
         """Front-end an utterance at a time, and a mask for each of the encoder's windows."""
