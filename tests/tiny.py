@@ -1,4 +1,4 @@
-"""Random Whisper and Moonshine models small enough that a test runs in milliseconds."""
+"""Random Whisper, Moonshine and Moonshine Streaming models small enough that a test runs in milliseconds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSpeechSeq2Seq, MoonshineConfig, WhisperConfig
+from transformers import AutoModelForSpeechSeq2Seq, MoonshineConfig, MoonshineStreamingConfig, WhisperConfig
 
 from src.models.moonshine.speech import MoonshineSpeech
+from src.models.moonshine_streaming.parts import prepare
+from src.models.moonshine_streaming.speech import StreamingSpeech
 from src.models.whisper.speech import WhisperSpeech
 from src.settings import ModelSettings
 
@@ -47,16 +49,56 @@ MOONSHINE: dict[str, Any] = {
     "pad_token_id": 2,
 }
 
+STREAMING: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "decoder_start_token_id": 1,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+STREAMING_ENCODER: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "sliding_windows": [[6, 3], [6, 0]],
+}
+
 
 def tiny_whisper(seed: int = 0, language: str | None = None, **changes: Any) -> WhisperSpeech:
     """A Whisper with random weights; ``changes`` are configuration fields."""
-    module = _build(WhisperConfig(**{**WHISPER, **changes}), seed)
+    module = build_random(WhisperConfig(**{**WHISPER, **changes}), seed)
     return WhisperSpeech(module, name="tiny_whisper", language=language)
 
 
 def tiny_moonshine(seed: int = 0, **changes: Any) -> MoonshineSpeech:
     """A Moonshine (with its gated decoder) with random weights; ``changes`` are configuration fields."""
-    return MoonshineSpeech(_build(MoonshineConfig(**{**MOONSHINE, **changes}), seed), name="tiny_moonshine")
+    return MoonshineSpeech(build_random(MoonshineConfig(**{**MOONSHINE, **changes}), seed), name="tiny_moonshine")
+
+
+def tiny_streaming(seed: int = 0, *, encoder: dict[str, Any] | None = None, **changes: Any) -> StreamingSpeech:
+    """A Moonshine Streaming; ``encoder`` are fields of its encoder's configuration."""
+    module = build_random(streaming_config(encoder=encoder, **changes), seed)
+    prepare(module)
+    return StreamingSpeech(module, name="tiny_streaming")
+
+
+def tiny_uneven_streaming(seed: int = 0) -> StreamingSpeech:
+    """As its small and medium size: an encoder wider than its attention and than the decoder, which a linear joins."""
+    return tiny_streaming(seed, encoder={"hidden_size": 96, "head_dim": 32})
+
+
+def streaming_config(*, encoder: dict[str, Any] | None = None, **changes: Any) -> MoonshineStreamingConfig:
+    return MoonshineStreamingConfig(
+        **{**STREAMING, **changes, "encoder_config": {**STREAMING_ENCODER, **(encoder or {})}}
+    )
 
 
 def model_settings(source: Path | str, family: str = "whisper", **changes: Any) -> ModelSettings:
@@ -65,7 +107,7 @@ def model_settings(source: Path | str, family: str = "whisper", **changes: Any) 
     return ModelSettings(**{**fields, "language": None, "architecture": {}, **changes})
 
 
-def _build(config: Any, seed: int) -> Any:
+def build_random(config: Any, seed: int) -> Any:
     """Weights and norms are made larger than an initialisation, so that layers matter and argmax is not a tie."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -23,7 +23,7 @@ from src.calib.running_statistics import About, RunningStatistics
 from src.calib.task import BlockInput, BlockTask
 from src.machine.progress import progress
 from src.models.cache_argument import cached
-from src.models.graph import Block, Link, RowKind
+from src.models.graph import Block, Link
 from src.models.speech import Encoded, SpeechModel
 from src.quant.forced_cache import ForcedCache
 from src.quant.link_statistics import LinkStatistics
@@ -189,17 +189,14 @@ class Walker:
         return [BlockInput(*self._speech.encoder_inputs(features)) for features, _ in batches]
 
     def _encoded(self, stream: list[BlockInput]) -> list[Encoded]:
-        norm = self._speech.module.get_submodule(self._speech.graph.encoder_norm)
-        return [Encoded(norm(each.hidden), each.valid) for each in stream]
+        return [self._speech.encoded(each.hidden, each.valid) for each in stream]
 
     def _encoder_output(self, encoded: list[Encoded], unrounded: list[Encoded] | None) -> _Shared:
         """The links that read the encoder's output: the cross-attention k and v of all blocks.
 
         ``unrounded`` is that output in the model that is not rounded, for the cross-Gram matrix.
         """
-        graph = self._speech.graph
-        decoder_linears = {linear.path for block in graph.decoder for linear in block.linears}
-        links = [link for link in graph.links if link.rows is RowKind.FRAME and link.linears[0] in decoder_linears]
+        links = list(self._speech.graph.cross_links)
         measure = partial(self._encoder_output_statistics, links, encoded, unrounded)
         return _Shared(tuple(links), measure, measure(None))
 

@@ -12,10 +12,11 @@ from src.errors import UserError
 from src.export.base import Runtime
 from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method
+from src.models.families import family_of
 from src.models.graph import ModelGraph
 from src.quant.checkpoint import StoredModel
 from src.quant.extras import Extra, extras_of_edits, extras_of_weight
-from src.settings import FULL_PRECISION, Settings
+from src.settings import FULL_PRECISION, ModelSettings, Settings
 
 NEAREST = {
     Extra.ROTATIONS: "Use a method whose transforms fold into the weights, e.g. method=gptq or method=awq_gptq",
@@ -37,6 +38,19 @@ def check_packages(runtime: Runtime) -> None:
     if missing:
         names = " and ".join(missing)
         raise UserError("export", f"{runtime.name} needs {names}", "Install them with `pip install -e '.[export]'`")
+
+
+def check_family(runtime: Runtime, model: ModelSettings) -> None:
+    """Whether the quantized model has the parameters that other programs know of such models.
+
+    Raises:
+        UserError: it has not.
+    """
+    if family_of(model.family).rewritten:
+        problem = (
+            f"has no form of {model.family} models, whose norms and positions methods are given in parts of their own"
+        )
+        raise runtime.refuse(problem, "Use export=none; no runtime holds such a model yet")
 
 
 def check_settings(runtime: Runtime, settings: Settings, method: Method) -> None:

@@ -87,5 +87,4 @@ def importance(received: Tensor, valid: Tensor, r_min: float) -> Tensor:
 
 def _shared_readers(bench: Workbench) -> list[str]:
     """Linears that read the encoder's output: k and v of the cross-attention."""
-    graph = bench.graph
-    return [path for link in graph.links if link.source == graph.encoder_norm for path in link.linears]
+    return [path for link in bench.graph.cross_links for path in link.linears]

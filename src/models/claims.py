@@ -62,7 +62,7 @@ def check_checkpoint(settings: ModelSettings, folder: Path) -> None:
 
 
 def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
-    """What config.json holds: of the right family, with possible sizes.
+    """What config.json holds, see :func:`_flat`: of the right family, with possible sizes.
 
     Raises:
         UserError: it is not there, or it does not.
@@ -72,7 +72,7 @@ def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
         foreign(folder)  # tells more of a quantized checkpoint without settings
         problem = f"{str(folder)!r} has no {CONFIG}, hence no readable config.json"
         raise wrong(problem, f"{COMPLETE}; {_formats(folder)}")
-    config = read_object(folder / CONFIG)
+    config = _flat(read_object(folder / CONFIG))
     found = config.get("model_type")
     if found != family.name:
         kind = f"a {found} model" if found else "of a family that its config.json does not name"
@@ -99,16 +99,22 @@ def check_config(settings: ModelSettings, folder: Path) -> dict[str, Any]:
     return config
 
 
-def own_head(folder: Path) -> bool:
-    """Whether the weights hold a head that is not the token embedding, whatever config.json says of it."""
+def shared_head(folder: Path) -> bool | None:
+    """Whether the head that the weights hold is the token embedding, whatever config.json says; None where none is."""
     tensors = _stored(folder)
     head, embedding = _named(tensors, _HEAD), _named(tensors, _EMBEDDING)
-    return head is not None and embedding is not None and (foreign(folder) is not None or not equal(head, embedding))
+    return None if head is None or embedding is None else foreign(folder) is None and equal(head, embedding)
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors by name; none where there are no weights. Raises UserError."""
     return {name: tensor.shape for name, tensor in _stored(folder).items()}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` and what its parts tell, a part's name and a point before the field's."""
+    parts = {name: part for name, part in config.items() if isinstance(part, Mapping)}
+    return {**config, **{f"{name}.{field}": value for name, part in parts.items() for field, value in part.items()}}
 
 
 def _stored(folder: Path) -> Mapping[str, Stored]:
@@ -213,7 +219,7 @@ def _check_declared(settings: ModelSettings, config: Mapping[str, Any]) -> None:
     family = family_of(settings.family)
     usual = family.usual if settings.architecture else {}
     sizes = {*family.sizes, *family.layers, *family.heads, *_MORE} - _FREE
-    expected = {**usual, **settings.architecture}
+    expected = {**usual, **_flat(settings.architecture)}
     for field in sorted((sizes | usual.keys()) & expected.keys() & config.keys()):
         said, declared = config[field], expected[field]
         if said not in (declared, None):

@@ -67,7 +67,7 @@ class Dimensions:
     """Sizes of one recogniser.
 
     Attributes:
-        width: the residual stream's width d.
+        width: the residual stream's width d; where the encoder has another, the decoder's.
         head_dim: width of one attention head, as projected and cached.
         attended_head_dim: width of one head inside the attention products. Released Moonshine checkpoints pad heads
             with zeros to a multiple of 8 there (36 becomes 40), after the cache.
@@ -85,6 +85,11 @@ class Dimensions:
         hop: samples per input position of the first convolution (1: it reads the waveform).
         window: encoder frames of the padded window that every utterance fills (Whisper); ``None``: frames follow the
             utterance's length.
+        encoder_width: width of the encoder's residual stream; ``None``: as the decoder's.
+        encoder_attended_head_dim: as ``attended_head_dim``, in the encoder; ``None``: the same.
+        adapter: weights of the linear from that width to the decoder's, which runs on every frame; 0 without one.
+        frame_positions: rows of the table of positions that are added to the encoder's output; 0 without one. An
+            utterance reads as many as it has frames.
     """
 
     width: int
@@ -102,6 +107,15 @@ class Dimensions:
     max_tokens: int
     hop: int
     window: int | None
+    encoder_width: int | None = None
+    encoder_attended_head_dim: int | None = None
+    adapter: int = 0
+    frame_positions: int = 0
+
+    @property
+    def frame_width(self) -> int:
+        """Width of the encoder's residual stream."""
+        return self.width if self.encoder_width is None else self.encoder_width
 
     def lengths(self, seconds: float) -> tuple[int, ...]:
         """Positions before the first convolution and after each: the last is the number of encoder frames.
@@ -109,13 +123,20 @@ class Dimensions:
         Whisper's window is always full: an utterance of 1 s costs as much as one that fills it.
 
         Raises:
-            UserError: the utterance is longer than Whisper's window or too short for one frame.
+            UserError: the utterance is longer than the window or the table of positions, or too short for a frame.
         """
         lengths = [self._inputs(round(seconds * SAMPLING_RATE))]
         for conv in self.frontend:
             lengths.append(conv.length(lengths[-1]))
         if lengths[-1] < 1:
             raise UserError("profile.seconds", f"{seconds:g} s makes no encoder frame", "Use a second or more")
+        if lengths[-1] > (self.frame_positions or lengths[-1]):
+            problem = (
+                f"{seconds:g} s make {lengths[-1]} encoder frames, and the model has {self.frame_positions} positions"
+            )
+            raise UserError(
+                "profile.seconds", problem, f"Use at most {seconds * self.frame_positions / lengths[-1]:.3g}"
+            )
         return tuple(lengths)
 
     def frames(self, seconds: float) -> int:
@@ -139,7 +160,7 @@ class Dimensions:
     def _inputs(self, samples: int) -> int:
         """Input positions of the first convolution for a clip of ``samples``."""
         if self.window is None:
-            return samples // self.hop
+            return -(-samples // self.hop)  # the last is padded
         inputs = self.window * prod(conv.stride for conv in self.frontend)
         if samples > inputs * self.hop:
             problem = f"{samples / SAMPLING_RATE:g} s exceed the model's window"

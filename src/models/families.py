@@ -8,12 +8,13 @@ from src.errors import UserError, did_you_mean
 from src.models.dimensions import Dimensions
 from src.models.family import Family
 from src.models.moonshine.family import Moonshine
+from src.models.moonshine_streaming.family import MoonshineStreaming
 from src.models.whisper.family import Whisper
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-FAMILIES: dict[str, Family] = {each.name: each for each in (Whisper(), Moonshine())}
+FAMILIES: dict[str, Family] = {each.name: each for each in (Whisper(), Moonshine(), MoonshineStreaming())}
 
 
 def family_of(name: str) -> Family:

@@ -31,6 +31,7 @@ class Family(ABC):
         tokens: token ids that config.json or generation_config.json has to tell.
         more_fields: what its configuration class accepts beside its fields.
         pads_clips: whether clips are padded with silence to a window, of which ``evaluate.window=clip`` can spare half.
+        rewritten: whether :meth:`prepare` leaves parameters that transformers' own module does not have.
         told_language: whether the prompt of a multilingual checkpoint tells language and task.
     """
 
@@ -43,6 +44,7 @@ class Family(ABC):
     tokens: ClassVar[tuple[str, ...]] = ("eos_token_id",)
     more_fields: ClassVar[frozenset[str]] = frozenset()
     pads_clips: ClassVar[bool] = False
+    rewritten: ClassVar[bool] = False
     told_language: ClassVar[bool] = False
 
     @property
@@ -80,6 +82,13 @@ class Family(ABC):
         """
         start = getattr(config, "decoder_start_token_id", None)
         return () if start is None else (start,)
+
+    def prepare(self, module: PreTrainedModel) -> None:  # noqa: B027 - a hook
+        """Rewrites parts of transformers' ``module``, in place, as parts that methods know and that compute the same.
+
+        It has all its weights, or none of any value (on torch's meta device). Afterwards it runs through
+        :class:`~src.models.speech.SpeechModel` alone.
+        """
 
     @abstractmethod
     def graph(self, config: PreTrainedConfig) -> ModelGraph:

@@ -1,7 +1,7 @@
 """The model graph as data: which linears share an input, what feeds them, and what may be folded into what.
 
-Declared once per family (:mod:`src.models.whisper.graph`, :mod:`src.models.moonshine.graph`) by exact module paths,
-checked against the loaded module, and used by every method. There is no pattern matching and no tracing.
+Declared once per family (``graph.py`` of its package) by exact module paths, checked against the loaded module, and
+used by every method. There is no pattern matching and no tracing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ class Feed(StrEnum):
     LINEAR = "linear"  # a linear with nothing but a permutation-free map between: v_proj -> o_proj
     GATED = "gated"  # rows [start, stop) of a linear, multiplied by a gate: Moonshine decoder fc1 -> fc2
     ACTIVATION = "activation"  # a non-linearity: nothing folds
+    ADAPTER = (
+        "adapter"  # what stands between encoder and decoder: scales fold into its parameters, it takes no rotation
+    )
+
+    @property
+    def listed_as(self) -> Feed:
+        """Under what methods list it: an adapter's output stands where that of the encoder's norm does without one."""
+        return Feed.NORM if self is Feed.ADAPTER else self
 
 
 class RowKind(StrEnum):
@@ -58,6 +66,11 @@ class Link:
     rows: RowKind
     source_rows: tuple[int, int] | None = None
 
+    @property
+    def writes_stream(self) -> bool:
+        """Whether the linears write into the residual stream: those that no norm of it and no adapter feeds."""
+        return self.feed.listed_as is not Feed.NORM
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -85,10 +98,10 @@ class ModelGraph:
         encoder: encoder blocks in order.
         decoder: decoder blocks in order; none where the head reads the encoder, as with CTC.
         links: every group of linears that share an input. The k and v projections of the cross-attention of all
-            decoder blocks read the encoder's final norm and form one link.
+            decoder blocks read the encoder's output (its final norm, or an adapter after it) and form one link.
         encoder_norm: path of the encoder's final norm.
         decoder_norm: path of the decoder's final norm, which feeds the head; without a decoder the encoder's.
-        frontend: paths of the convolutions.
+        frontend: paths of the convolutions; of a linear over what each position holds, where one stands before them.
         embedding: path of the token embedding; without one the head's.
         head: path of the output projection.
         head_dim: width of one attention head.
@@ -114,6 +127,21 @@ class ModelGraph:
         """Every quantizable linear, in execution order."""
         return tuple(linear for block in self.blocks for linear in block.linears)
 
+    @property
+    def cross_links(self) -> tuple[Link, ...]:
+        """The links that read the encoder's output: k and v of the cross-attention."""
+        own = {linear.path for block in self.decoder for linear in block.linears}
+        return tuple(link for link in self.links if link.rows is RowKind.FRAME and own.issuperset(link.linears))
+
+    def is_folded(self, norm: str) -> bool:
+        """Whether the norm at this path feeds linears alone, which its parameters may be folded into."""
+        return any(link.feed is Feed.NORM and link.source == norm for link in self.links)
+
+    def width(self, rows: RowKind) -> int:
+        """Width of the residual stream that has such rows."""
+        blocks = self.encoder if rows is RowKind.FRAME else self.decoder
+        return blocks[0].linears[0].in_features
+
     def link_of(self, path: str) -> Link:
         """The link whose tensor the linear at ``path`` reads.
 
@@ -129,7 +157,7 @@ class ModelGraph:
 def cross_kv_link(decoder: Sequence[str]) -> Link:
     """The one link across blocks: the encoder's final norm feeds k and v of the cross-attention of all of ``decoder``.
 
-    The names are those that transformers gives both families.
+    The names are those that transformers gives Whisper and Moonshine.
     """
     norm = "model.encoder.layer_norm"
     linears = tuple(f"{path}.encoder_attn.{name}" for path in decoder for name in ("k_proj", "v_proj"))

@@ -81,7 +81,10 @@ def _links(graph: ModelGraph, modules: dict[str, nn.Module]) -> Iterator[str]:
 
 def _source(link: Link, source: nn.Module, modules: dict[str, nn.Module]) -> Iterator[str]:
     """The source is a norm or a linear, as declared, and makes as many channels as the linears read."""
-    if link.feed is Feed.NORM:
+    if link.feed is Feed.ADAPTER:
+        weight = dict(source.named_parameters(recurse=False)).get("weight")
+        kind_fits, width = weight is not None, None if weight is None else len(weight)
+    elif link.feed is Feed.NORM:
         kind_fits = isinstance(source, nn.LayerNorm)
         width = source.normalized_shape[-1] if isinstance(source, nn.LayerNorm) else None
     else:
@@ -105,16 +108,17 @@ def _source(link: Link, source: nn.Module, modules: dict[str, nn.Module]) -> Ite
 
 def _single_modules(graph: ModelGraph, modules: dict[str, nn.Module]) -> Iterator[str]:
     """Norms, front-end, embedding and head are what they are called."""
-    expected: list[tuple[str, type[nn.Module]]] = [
+    expected: list[tuple[str, type[nn.Module] | tuple[type[nn.Module], ...]]] = [
         (graph.encoder_norm, nn.LayerNorm),
         *([(graph.decoder_norm, nn.LayerNorm), (graph.embedding, nn.Embedding)] if graph.decoder else ()),
         (graph.head, nn.Linear),
-        *((path, nn.Conv1d) for path in graph.frontend),
+        *((path, (nn.Conv1d, nn.Linear)) for path in graph.frontend),
     ]
     for path, kind in expected:
         found = modules.get(path)
         if not isinstance(found, kind):
-            yield f"{path} is {'missing' if found is None else type(found).__name__}, not a {kind.__name__}"
+            names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+            yield f"{path} is {'missing' if found is None else type(found).__name__}, not a {names}"
 
 
 def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.errors import UserError, did_you_mean
-from src.models.claims import check_checkpoint, check_config, own_head, tensor_shapes
+from src.models.claims import check_checkpoint, check_config, shared_head, tensor_shapes
 from src.models.families import family_of
 from src.models.files import GENERATION, checkpoint_files, only
 from src.models.formats import Foreign, foreign, settings_folder
@@ -56,7 +56,9 @@ def load(settings: ModelSettings, device: str, seed: int) -> SpeechModel:
             module = _pretrained_module(settings, config, shown, found)
         if found and found.rounded:
             _tell_rounded(settings.name, found.rounded)
-    speech = family_of(settings.family).speech(module.to(device), settings, extractor, tokenizer)
+    family = family_of(settings.family)
+    family.prepare(module)
+    speech = family.speech(module.to(device), settings, extractor, tokenizer)
     _check(settings, speech.graph, module)
     return speech
 
@@ -108,7 +110,9 @@ def load_graph(settings: ModelSettings) -> ModelGraph:
     module = _empty(config)
     if not settings.random_weights:
         check_shapes(settings.source, module, tensor_shapes(_folder(settings)))
-    graph = family_of(settings.family).graph(config)
+    family = family_of(settings.family)
+    family.prepare(module)
+    graph = family.graph(config)
     _check(settings, graph, module)
     return graph
 
@@ -125,8 +129,9 @@ def load_config(settings: ModelSettings) -> PreTrainedConfig:
         return _config_from_architecture(settings)
     folder = _folder(settings)
     config = _config_from_folder(settings, folder)
-    if not settings.random_weights and own_head(folder):
-        config.tie_word_embeddings = False
+    shared = None if settings.random_weights else shared_head(folder)
+    if shared is not None:
+        config.tie_word_embeddings = shared
     return config
 
 
@@ -197,7 +202,7 @@ def _build(config: PreTrainedConfig) -> PreTrainedModel:
     build = family_of(config.model_type).module.from_config
     try:
         module: PreTrainedModel = build(config, attn_implementation="sdpa", dtype=torch.float32)
-    except (AssertionError, LookupError, ValueError, TypeError, RuntimeError) as error:
+    except (AssertionError, AttributeError, LookupError, ValueError, TypeError, RuntimeError) as error:
         raise UserError(
             "model.architecture", f"no model can be built from it ({error})", "Compare it with a yaml in conf/model"
         ) from error

@@ -26,7 +26,7 @@ class Encoded:
     """What the decoder attends to.
 
     Attributes:
-        states: output of the encoder's final norm, ``[batch, frames, d]``.
+        states: output of the encoder's final norm, or of the adapter after it, ``[batch, frames, d]``.
         mask: ``[batch, frames]`` bool, True where a frame belongs to the utterance.
     """
 
@@ -176,6 +176,10 @@ class SpeechModel(ABC):
         hidden, arguments, mask = self.encoder_inputs(features)
         for block in self.graph.encoder:
             hidden = self.block(block)(hidden, **arguments)
+        return self.encoded(hidden, mask)
+
+    def encoded(self, hidden: Tensor, mask: Tensor) -> Encoded:
+        """What the decoder attends to, from the last encoder block's output ``[batch, frames, d]``."""
         return Encoded(self.module.get_submodule(self.graph.encoder_norm)(hidden), mask)
 
     def forward_tokens(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None = None) -> Tensor:

@@ -83,9 +83,10 @@ def added_biases(point: CostModel) -> Iterator[tuple[Place, int]]:
     """
     found = places(point.graph)
     outputs = {linear.path: linear.out_features for linear in point.graph.linears}
+    norms = {RowKind.FRAME: point.dimensions.frame_width, RowKind.TOKEN: point.dimensions.width}
     for edit in point.edits:
         if isinstance(edit, BiasEdit):
-            yield found[edit.path], outputs.get(edit.path, point.dimensions.width)
+            yield found[edit.path], outputs.get(edit.path, norms[found[edit.path].rows])
 
 
 def stored_factor_bytes(point: CostModel) -> int:

@@ -3,7 +3,8 @@
 The model: a machine whose fast memory holds one pass's activations but no weights and no cache from one pass to the
 next, which is what makes decoding on an edge device bound by memory.
 
-- Encoder and front-end weights are read once per utterance, as are the cross-attention's k and v projections.
+- Encoder and front-end weights are read once per utterance, as are the cross-attention's k and v projections, an
+  adapter between encoder and decoder, and of its table of positions a row a frame.
 - All other decoder weights and the head are read once per decoder pass (prefill and every step).
 - The token embedding is read one row per token (so is Whisper's table of decoder positions), the tied head in full.
   A row of a quantized embedding is its codes, scales and zero points, padded to a byte.
@@ -121,7 +122,8 @@ def _once_moves(point: CostModel) -> Iterator[Move]:
     dimensions = point.dimensions
     encoder, decoder = dimensions.encoder, dimensions.decoder
     frontend = sum(conv.biases for conv in dimensions.frontend) + dimensions.frontend_vectors
-    vectors = encoder.layers * encoder.vectors + encoder.final_norm
+    vectors = encoder.layers * encoder.vectors + encoder.final_norm + dimensions.adapter
+    vectors += min(dimensions.frame_positions, point.frames) * dimensions.frame_width
     stored = sum(point.of(conv).read_bytes for conv in point.convolutions)
     yield Move(Component.FRONTEND.value, Phase.ENCODER, stored + frontend * FULL_BYTES)
     yield Move(Component.ENCODER.value, Phase.ENCODER, vectors * FULL_BYTES)

@@ -132,5 +132,7 @@ def _other_parameters(dimensions: Dimensions) -> int:
         + encoder.final_norm
         + decoder.layers * (decoder.vectors + cross)
         + decoder.final_norm
+        + dimensions.adapter
+        + dimensions.frame_positions * dimensions.frame_width
         + (matrices * dimensions.vocab + dimensions.token_positions) * dimensions.width
     )

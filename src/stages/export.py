@@ -8,7 +8,7 @@ from typing import Any
 
 from src.export.base import Exportable
 from src.export.build import build_runtime
-from src.export.checks import check_packages, check_plan, check_settings, check_stored
+from src.export.checks import check_family, check_packages, check_plan, check_settings, check_stored
 from src.methods.apply import weight_plan
 from src.models.loading import load_graph
 from src.quant.checkpoint import load_weights
@@ -43,6 +43,7 @@ class Export(Stage):
         """Whether the runtime can hold what will be made, as far as settings and method tell. Raises UserError."""
         runtime, settings = build_runtime(point.settings.export), point.settings
         check_packages(runtime)
+        check_family(runtime, settings.model)
         runtime.check_model(settings.model)
         check_settings(runtime, settings, point.method)
         graph = load_graph(settings.model)

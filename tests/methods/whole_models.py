@@ -11,7 +11,7 @@ from src.lowbit.granularity import WeightSpec
 from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
 from tests.calib.clips import noise_calibration
-from tests.tiny import tiny_moonshine, tiny_whisper
+from tests.tiny import tiny_moonshine, tiny_streaming, tiny_uneven_streaming, tiny_whisper
 
 # (builder, configuration): head sizes 32, 36 and 52 as in the published models, 6 heads (no Hadamard matrix) and
 # heads of 18 (none either).
@@ -26,6 +26,8 @@ MODELS: dict[str, Callable[[], SpeechModel]] = {
         hidden_size=54, intermediate_size=108, encoder_num_attention_heads=3, decoder_num_attention_heads=3
     ),
     "moonshine-104": lambda: tiny_moonshine(hidden_size=104, intermediate_size=416),
+    "streaming-64": tiny_streaming,
+    "streaming-96-64": tiny_uneven_streaming,
 }
 
 

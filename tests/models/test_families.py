@@ -43,7 +43,8 @@ def _is_own(file: Path, family: str) -> bool:
     if path in map(Path, ("models/families.py", "models/formats/__init__.py")):
         return True
     format = path.stem.startswith("ggml") or path == Path("models/formats/ctranslate2.py")
-    return family in (*path.parts, *path.stem.split("_")) or (family == "whisper" and format)
+    words = (word for part in (*path.parent.parts, path.stem) for word in (part, *part.split("_")))
+    return family in words or (family == "whisper" and format)
 
 
 def _names(file: Path) -> Iterator[tuple[int, str]]:

@@ -22,6 +22,9 @@ PARAMETERS = {  # of the published safetensors files, in millions
     "distil_large_v3": 756.4,
     "distil_small_en": 166.1,
     "moonshine_base": 61.5,
+    "moonshine_streaming_medium": 244.9,
+    "moonshine_streaming_small": 123.4,
+    "moonshine_streaming_tiny": 33.6,
     "moonshine_tiny": 27.1,
     "whisper_base": 72.6,
     "whisper_base_en": 72.6,
@@ -72,7 +75,10 @@ def test_model_has_the_published_size_and_the_declared_structure(name: str) -> N
     assert round(millions, 1) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("whisper_tiny", 37_760_640), ("moonshine_tiny", 27_092_736)])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("whisper_tiny", 37_760_640), ("moonshine_tiny", 27_092_736), ("moonshine_streaming_tiny", 33_568_961)],
+)
 def test_true_shape_loads_with_random_weights(name: str, parameters: int) -> None:
     speech = load(_settings(name, random_weights=True), "cpu", seed=0)
     assert sum(parameter.numel() for parameter in speech.module.parameters()) == parameters

@@ -106,4 +106,4 @@ def test_the_weights_tell_whether_the_head_is_the_embedding(says_tied: bool, cop
     assert torch.equal(module.proj_out.weight, module.model.decoder.embed_tokens.weight.flip(0))
     assert not load_config(model_settings(copy)).tie_word_embeddings
     tensors(lambda held: held.update({HEAD: held[EMBEDDING]}))(copy)
-    assert load_config(model_settings(copy)).tie_word_embeddings == says_tied
+    assert load_config(model_settings(copy)).tie_word_embeddings

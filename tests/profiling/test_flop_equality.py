@@ -26,7 +26,7 @@ from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
 from tests.composed import composed
 from tests.profiling.profiling_points import point_of, point_of_quantized, quantized
-from tests.tiny import tiny_moonshine, tiny_whisper
+from tests.tiny import tiny_moonshine, tiny_streaming, tiny_uneven_streaming, tiny_whisper
 
 MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
     "small whisper": (tiny_whisper, 1.3, 209_664),
@@ -37,6 +37,8 @@ MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
         3.0,
         279_680,
     ),
+    "small streaming": (lambda: tiny_streaming(pad_head_dim_to_multiple_of=24, attention_bias=True), 1.3, 290_497),
+    "small streaming, projected": (tiny_uneven_streaming, 1.301, 438_017),
 }
 
 
@@ -57,6 +59,8 @@ QUANTIZED: dict[str, Callable[[], SpeechModel]] = {
         encoder_num_key_value_heads=4,
         pad_head_dim_to_multiple_of=16,
     ),
+    "streaming": tiny_streaming,
+    "streaming, projected": tiny_uneven_streaming,
 }
 
 
@@ -111,7 +115,7 @@ def test_every_phase_counts_what_torch_counts(name: str) -> None:
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("name", ["small whisper", "small moonshine", "whisper of 6 heads", "moonshine of odd sizes"])
+@pytest.mark.parametrize("name", QUANTIZED)
 def test_every_phase_of_a_quantized_model_counts_what_torch_counts(name: str, overrides: tuple[str, ...]) -> None:
     speech = QUANTIZED[name]()
     settings = composed(*overrides)

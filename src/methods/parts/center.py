@@ -38,13 +38,14 @@ def center_streams(bench: Workbench) -> None:
     """Folds every norm inside the model and centres what is written; afterwards the streams may be rotated.
 
     The final norm of the encoder is folded into the cross-attention's k and v of all decoder blocks. That of the
-    decoder stays: it feeds the head, whose weight is the embedding's. Only what enters a stream from outside, front-end
-    output and embeddings, is not centred yet: :func:`src.methods.parts.rotate.fold_rotations` sees to it.
+    decoder stays: it feeds the head, whose weight is the embedding's; so does the encoder's before an adapter.
+    Only what enters a stream from outside, front-end output and embeddings, is not centred yet:
+    :func:`src.methods.parts.rotate.fold_rotations` sees to it.
     """
     for link in bench.graph.links:
         if link.feed is Feed.NORM:
             _fold_norm(bench, link)
-        else:
+        elif link.writes_stream:
             for path in link.linears:
                 _center_output(linear_at(bench, path))
 

@@ -20,8 +20,9 @@ SHIFTABLE = (Feed.NORM, Feed.LINEAR)
 def fold_scale(model: nn.Module, link: Link, s: Tensor) -> None:
     """Divides the producer's output channels by ``s`` [in] and multiplies the linears' columns by it.
 
-    The producer is a norm (weight and bias), or a linear whose rows reach the link's linears unmixed: values through
-    an attention, or the linear half of a gated MLP.
+    The producer is a norm (weight and bias), an adapter (the first axis of each of its own parameters is the channel),
+    or a linear whose rows reach the link's linears unmixed: values through an attention, or the linear half of a gated
+    MLP.
 
     Raises:
         ValueError: a non-linearity feeds the link.
@@ -42,7 +43,7 @@ def fold_shift(bench: Workbench, link: Link, z: Tensor) -> None:
     A constant passes through an attention as it is, because the attention weights of a query sum to 1.
 
     Raises:
-        ValueError: a gate or a non-linearity stands between the producer and the linears.
+        ValueError: a gate, a non-linearity or an adapter stands between the producer and the linears.
     """
     if link.feed not in SHIFTABLE:
         raise ValueError(f"{link.name} is fed by a {link.feed.value}, which no shift passes")

@@ -26,12 +26,13 @@ def choose_links(bench: Workbench, feeds: Collection[str]) -> tuple[list[Link], 
     chosen: list[Link] = []
     notes: dict[str, str] = {}
     for link in in_scope(bench):
-        if link.feed.value in feeds:
+        if link.feed.listed_as.value in feeds:
             chosen.append(link)
         elif link.feed is Feed.ACTIVATION:
             notes |= dict.fromkeys(link.linears, "not equalised: its input comes out of a non-linearity")
         else:
-            notes |= dict.fromkeys(link.linears, f"not equalised: method.links leaves out {link.feed.value}-fed inputs")
+            left_out = f"not equalised: method.links leaves out {link.feed.listed_as.value}-fed inputs"
+            notes |= dict.fromkeys(link.linears, left_out)
     return chosen, notes
 
 

@@ -8,7 +8,8 @@ rotates the input of fc2 on the fly. Before o a Hadamard matrix across the heads
 Encoder and decoder have a stream and an ``R1`` each. What enters a stream, front-end output or embeddings, is centred
 and rotated explicitly at the door of the first block, by ``C R1``: the front-end ends in a non-linearity, and the
 embedding is tied to the head. The decoder's stream is rotated back before its final norm; the encoder's output stays
-rotated, for only the cross-attention's k and v read it.
+rotated, for only the cross-attention's k and v read it. Where an adapter stands between, which adds positions after the
+final norm, that stream is rotated back before it too, and the k and v rotate their inputs on the fly like fc2.
 """
 
 from __future__ import annotations
@@ -50,11 +51,6 @@ class OnlineRotations:
     notes: Mapping[str, str]
 
 
-def width(graph: ModelGraph) -> int:
-    """Width ``d`` of the residual streams."""
-    return graph.encoder[0].linears[0].in_features
-
-
 def value_links(graph: ModelGraph) -> list[Link]:
     """The links from v to o through which ``R2`` can be folded: one value head for every query head."""
     return [link for link in graph.links if link.feed is Feed.LINEAR]
@@ -65,7 +61,7 @@ def draw_rotations(graph: ModelGraph, generator: torch.Generator) -> Rotations:
     notes: dict[str, str] = {}
     streams: dict[RowKind, Tensor] = {}
     for rows in (RowKind.FRAME, RowKind.TOKEN):
-        streams[rows], note = random_rotation(width(graph), generator)
+        streams[rows], note = random_rotation(graph.width(rows), generator)
         if note:
             notes |= {path: note for link in graph.links if link.rows is rows for path in link.linears}
     heads: dict[str, Tensor] = {}
@@ -106,10 +102,10 @@ def rotated_sides(graph: ModelGraph, rotations: Rotations) -> dict[str, Sides]:
     for link in graph.links:
         stream = rotations.streams[link.rows]
         for path in link.linears:
-            if link.feed is Feed.NORM:
-                found[path] = Sides(stream, values.get(path))
-            else:
+            if link.writes_stream:
                 found[path] = Sides(rotations.heads.get(link.name), stream)
+            else:
+                found[path] = Sides(stream if link.feed is Feed.NORM else None, values.get(path))
     return found
 
 
@@ -126,18 +122,19 @@ def fold_rotations(bench: Workbench, rotations: Rotations) -> None:
         assign(linear.weight, sides.weight(linear.weight.detach().double()))
         if linear.bias is not None:
             assign(linear.bias, sides.bias(linear.bias.detach().double()))
-    back = rotations.streams[RowKind.TOKEN].T
     doors = {
         graph.encoder[0].path: door(rotations.streams[RowKind.FRAME]),
         graph.decoder[0].path: door(rotations.streams[RowKind.TOKEN]),
-        graph.decoder_norm: back,
     }
+    for norm, rows in ((graph.decoder_norm, RowKind.TOKEN), (graph.encoder_norm, RowKind.FRAME)):
+        if not graph.is_folded(norm):
+            doors[norm] = rotations.streams[rows].T
     for path, matrix in doors.items():
         bench.edit(rotation_edit("rotate_module", path, matrix), matrix)
 
 
 def online_rotations(graph: ModelGraph, generator: torch.Generator) -> OnlineRotations:
-    """A Hadamard matrix for the input of every fc2, and one across the heads for every o.
+    """A Hadamard matrix for the input of every fc2 and of what reads an adapter, and one across the heads for every o.
 
     Where the number of heads has no Hadamard matrix (6 in whisper-tiny), o's whole input is rotated.
     """

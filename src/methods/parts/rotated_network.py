@@ -20,7 +20,7 @@ from src.methods.parts.rotate import OnlineRotations, Rotations, Sides, door, ro
 from src.methods.workbench import Workbench
 from src.models.graph import RowKind
 from src.models.products import FastLinears
-from src.models.speech import Encoded, SpeechModel
+from src.models.speech import SpeechModel
 from src.quant.fake import fake_quantize_tokens, straight_through
 from src.quant.grid import round_to_nearest
 from src.quant.rotation import Rotation
@@ -136,7 +136,9 @@ def _states(speech: SpeechModel, streams: Mapping[RowKind, Tensor], features: li
     hidden = hidden @ door(streams[RowKind.FRAME]).to(hidden)
     for block in graph.encoder:
         hidden = speech.block(block)(hidden, **arguments)
-    encoded = Encoded(module.get_submodule(graph.encoder_norm)(hidden), mask)
+    if not graph.is_folded(graph.encoder_norm):
+        hidden = hidden @ streams[RowKind.FRAME].T.to(hidden)
+    encoded = speech.encoded(hidden, mask)
     hidden, arguments = speech.decoder_inputs(tokens, encoded)
     hidden = hidden @ door(streams[RowKind.TOKEN]).to(hidden)
     for block in graph.decoder:

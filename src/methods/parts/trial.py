@@ -51,7 +51,7 @@ def inner_probe(block: Block, link: Link) -> Probe:
     """The attention or MLP module around norm-fed linears in ``block``; a linear that is no part of one by itself."""
     first = next(linear.path for linear in block.linears if linear.path in link.linears)
     around = first.rpartition(".")[0]
-    return Probe(around if link.feed is Feed.NORM and around != block.path else first)
+    return Probe(around if link.feed.listed_as is Feed.NORM and around != block.path else first)
 
 
 class Observation:

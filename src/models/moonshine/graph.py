@@ -10,9 +10,14 @@ from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, R
 def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
     encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_num_hidden_layers)]
     decoder = [f"model.decoder.layers.{i}" for i in range(config.decoder_num_hidden_layers)]
-    links = [link for path in encoder for link in _encoder_links(config, path)]
+    one_to_one = {
+        side: getattr(config, f"{side}_num_attention_heads") == getattr(config, f"{side}_num_key_value_heads")
+        for side in ("encoder", "decoder")
+    }
+    links = [link for path in encoder for link in encoder_links(path, one_to_one=one_to_one["encoder"])]
     links.append(cross_kv_link(decoder))
-    links += [link for path in decoder for link in _decoder_links(config, path)]
+    ffn = config.intermediate_size
+    links += [link for path in decoder for link in decoder_links(path, ffn, one_to_one=one_to_one["decoder"])]
     return ModelGraph(
         encoder=tuple(_block(config, path, Component.ENCODER) for path in encoder),
         decoder=tuple(_block(config, path, Component.DECODER) for path in decoder),
@@ -26,19 +31,20 @@ def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
     )
 
 
-def _attention(path: str, component: Component, d: int, heads: int, kv_heads: int) -> list[Linear]:
-    kv = d // heads * kv_heads
-    widths = {"q_proj": d, "k_proj": kv, "v_proj": kv, "o_proj": d}
-    return [Linear(f"{path}.{name}", component, out, d) for name, out in widths.items()]
+def attention(path: str, component: Component, d: int, heads: int, kv_heads: int, head_dim: int) -> list[Linear]:
+    """The linears of an attention on a stream of width ``d``, in execution order."""
+    inner, kv = heads * head_dim, kv_heads * head_dim
+    widths = {"q_proj": (inner, d), "k_proj": (kv, d), "v_proj": (kv, d), "o_proj": (d, inner)}
+    return [Linear(f"{path}.{name}", component, *shape) for name, shape in widths.items()]
 
 
 def _block(config: MoonshineConfig, path: str, component: Component) -> Block:
     """Linears of one block, in execution order; the decoder's MLP is gated and its fc1 twice as tall."""
     d, fc1_rows = config.hidden_size, config.intermediate_size
     heads, kv_heads = (getattr(config, f"{component}_num_{kind}_heads") for kind in ("attention", "key_value"))
-    linears = _attention(f"{path}.self_attn", component, d, heads, kv_heads)
+    linears = attention(f"{path}.self_attn", component, d, heads, kv_heads, d // heads)
     if component is Component.DECODER:
-        linears += _attention(f"{path}.encoder_attn", Component.CROSS_ATTENTION, d, heads, kv_heads)
+        linears += attention(f"{path}.encoder_attn", Component.CROSS_ATTENTION, d, heads, kv_heads, d // heads)
         fc1_rows *= 2
     linears.append(Linear(f"{path}.mlp.fc1", component, fc1_rows, d))
     linears.append(Linear(f"{path}.mlp.fc2", component, d, config.intermediate_size))
@@ -72,8 +78,8 @@ def _value_feed(one_to_one: bool) -> Feed:
     return Feed.LINEAR if one_to_one else Feed.ACTIVATION
 
 
-def _encoder_links(config: MoonshineConfig, path: str) -> list[Link]:
-    one_to_one = config.encoder_num_attention_heads == config.encoder_num_key_value_heads
+def encoder_links(path: str, *, one_to_one: bool) -> list[Link]:
+    """Links of one encoder block; ``one_to_one``: every query head has keys and values of its own."""
     return [
         *_self_attention_links(path, RowKind.FRAME, one_to_one=one_to_one),
         _link(path, "mlp.in", ("mlp.fc1",), "post_attention_layernorm", Feed.NORM, RowKind.FRAME),
@@ -81,10 +87,9 @@ def _encoder_links(config: MoonshineConfig, path: str) -> list[Link]:
     ]
 
 
-def _decoder_links(config: MoonshineConfig, path: str) -> list[Link]:
-    """The k and v of the cross-attention belong to the link across blocks."""
-    one_to_one = config.decoder_num_attention_heads == config.decoder_num_key_value_heads
-    linear_half = (0, config.intermediate_size)
+def decoder_links(path: str, ffn: int, *, one_to_one: bool) -> list[Link]:
+    """Links of one decoder block. The k and v of the cross-attention belong to the link across blocks."""
+    linear_half = (0, ffn)
     out = ("encoder_attn.o_proj",)
     return [
         *_self_attention_links(path, RowKind.TOKEN, one_to_one=one_to_one),

@@ -37,13 +37,15 @@ class MoonshineSpeech(SpeechModel):
         """Without an extractor waveforms are taken as they are, which is what the published checkpoints do."""
         super().__init__(
             module,
-            moonshine_graph(module.config),
+            self._graph(module.config),
             name=name,
             prompt=(module.config.decoder_start_token_id,),
             extractor=extractor or Wav2Vec2FeatureExtractor(do_normalize=False),
             tokenizer=tokenizer,
         )
-        self._shortest = _receptive_field(module.model.encoder)
+        self._shortest = self._receptive_field(module.model.encoder)
+
+    _graph = staticmethod(moonshine_graph)
 
     @property
     def window(self) -> int:
@@ -73,11 +75,18 @@ class MoonshineSpeech(SpeechModel):
 
     def decoder_inputs(self, tokens: Tensor, encoded: Encoded) -> tuple[Tensor, dict[str, Any]]:
         """Embedding, masks and rotary positions; see :meth:`SpeechModel.decoder_inputs`."""
+        return self._decoder_inputs(tokens, encoded, None)
+
+    def _decoder_inputs(
+        self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache | None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """As :meth:`decoder_inputs`, of tokens that continue those in ``cache``."""
         config, decoder = self.module.config, self.module.model.decoder
         hidden = decoder.embed_tokens(tokens)
-        positions = torch.arange(tokens.shape[1], device=self.device).unsqueeze(0)
+        past = 0 if cache is None else cache.get_seq_length()
+        positions = past + torch.arange(tokens.shape[1], device=self.device).unsqueeze(0)
         causal = create_causal_mask(
-            config=config, inputs_embeds=hidden, attention_mask=None, **cached(create_causal_mask, None)
+            config=config, inputs_embeds=hidden, attention_mask=None, **cached(create_causal_mask, cache)
         )
         cross = create_bidirectional_mask(
             config=config,
@@ -91,7 +100,7 @@ class MoonshineSpeech(SpeechModel):
             "encoder_attention_mask": cross,
             "position_ids": positions,
             "position_embeddings": decoder.rotary_emb(hidden, position_ids=positions),
-            "use_cache": False,
+            "use_cache": cache is not None,
         }
 
     def max_new_tokens(self, samples: int) -> int:
@@ -143,11 +152,11 @@ class MoonshineSpeech(SpeechModel):
         hidden = torch.nn.functional.gelu(encoder.conv3(hidden))
         return hidden[0].T
 
-
-def _receptive_field(encoder: torch.nn.Module) -> int:
-    """Samples the front-end needs to make one frame."""
-    samples = 1
-    for name in ("conv3", "conv2", "conv1"):
-        conv: Any = encoder.get_submodule(name)
-        samples = (samples - 1) * conv.stride[0] + conv.kernel_size[0]
-    return samples
+    @staticmethod
+    def _receptive_field(encoder: torch.nn.Module) -> int:
+        """Samples the front-end needs to make one frame."""
+        samples = 1
+        for name in ("conv3", "conv2", "conv1"):
+            conv: Any = encoder.get_submodule(name)
+            samples = (samples - 1) * conv.stride[0] + conv.kernel_size[0]
+        return samples
