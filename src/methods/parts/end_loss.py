@@ -20,7 +20,7 @@ from src.methods.parts.head_loss import head_loss
 from src.methods.parts.rotated_network import scored_tokens
 from src.models.graph import RowKind
 from src.models.products import FastLinears
-from src.models.speech import Encoded, SpeechModel
+from src.models.speech import SpeechModel
 
 _NEGLIGIBLE = 1e-3
 
@@ -72,7 +72,7 @@ def end_loss(speech: SpeechModel, features: Tensor, tokens: Sequence[int]) -> Te
         hidden.requires_grad_()
         for block in graph.encoder:
             hidden = speech.block(block)(hidden, **arguments)
-        encoded = Encoded(module.get_submodule(graph.encoder_norm)(hidden), mask)
+        encoded = speech.encoded(hidden, mask)
         hidden, arguments = speech.decoder_inputs(torch.tensor([tokens], device=speech.device), encoded)
         hidden.requires_grad_()
         for block in graph.decoder:
