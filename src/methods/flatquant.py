@@ -90,21 +90,22 @@ class FlatQuant(Composed):
         if not links:
             return super().fit_block(bench, task)
         install(bench, task.block, links)
-        planned = {each.path: spec for each in task.block.linears if (spec := bench.plan[each.path]) is not None}
-        cuts = {path: ClampedWeight(_weight(bench, path), spec, learn=self.clip) for path, spec in planned.items()}
+        planned = [(each, spec) for each in task.block.linears if (spec := bench.plan[each.path]) is not None]
+        cuts = {each.path: ClampedWeight(_weight(bench, each.path), spec, learn=self.clip) for each, spec in planned}
         self._learn(bench, task, links, cuts)
         changed = fold(task, links)
-        for name in changed - {f"{path}.weight".removeprefix(f"{task.block.path}.") for path in planned}:
+        for name in changed - {f"{path}.weight".removeprefix(f"{task.block.path}.") for path in cuts}:
             parameter = task.module.get_parameter(name)
             parameter.copy_(parameter.half())  # the value it is stored with
         task.statistics = task.measure()
         if not self.clip:
             return super().fit_block(bench, task)
         rounded = {}
-        for path, spec in planned.items():
+        for linear, spec in planned:
             with torch.no_grad():
-                W = cuts[path].clamped(_weight(bench, path))
-            rounded[path] = self.round(W, spec, task.statistics.get(bench.graph.link_of(path).name))
+                W = cuts[linear.path].clamped(_weight(bench, linear.path))
+            stats = task.statistics.get(bench.graph.link_of(linear.path).name)
+            rounded[linear.path] = self.round(W, spec, stats.of(linear) if stats else None)
         return rounded
 
     def _learn(

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from src.errors import UserError
 from src.lowbit.granularity import PER_CHANNEL, WeightSpec
 from src.models.graph import Component, Linear, ModelGraph
 from src.settings import ScopeSettings
-
-if TYPE_CHECKING:
-    pass
 
 SMALLEST_GROUP_OFFERED = 8
 

@@ -140,7 +140,9 @@ def test_blocks_are_reconstructed_better_than_by_round_to_nearest(
     [
         ("method@method.rounder=rtn", "bits=w4a4"),
         ("method@method.rounder=gptaq", "bits=w4a8", "group_size=32"),
+        ("method@method.rounder=gptaq", "method.rounder.strength={default: 0.25, fc2: 0.1}", "bits=w4a8"),
         ("method@method.rounder=gptaq", "method.clip=false", "bits=w4a8"),
+        ("method@method.rounder=guided", "bits=w4a8"),
         ("method@method.rounder=autoround", "method.clip=false", "method.rounder.steps=2", "bits=w3a16"),
         ("method.scale=false", "bits=w4a4kv4", "symmetric=true"),
         ("bits=w4a8", "wbits=16"),

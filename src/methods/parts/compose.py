@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
@@ -10,9 +10,6 @@ from pydantic.dataclasses import dataclass
 from src.errors import UserError
 from src.methods.base import Method, Needs
 from src.methods.parts.delegating import Delegating
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
