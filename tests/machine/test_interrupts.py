@@ -114,7 +114,7 @@ def test_a_launcher_that_is_killed_takes_along_what_it_started() -> None:
         "    stubborn = 'trap \"\" TERM; sleep 300 & echo $$ $!; wait; sleep 300'\n"
         "    for command in (['sleep', '300'], ['sh', '-c', stubborn]):\n"
         "        one = subprocess.Popen(command, start_new_session=True, preexec_fn=watcher.begin)\n"
-        "        print(one.pid, flush=True)\n"
+        "        print(f'{one.pid}\\n', end='', flush=True)\n"  # one write: the shell's line may come between two
         "    time.sleep(300)"
     )
     assert process.stdout is not None
