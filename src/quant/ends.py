@@ -1,14 +1,14 @@
 """Weights at the two ends of a model: the convolutional front-end, and the token embedding, which is the head too.
 
-Whatever the method, they are rounded to nearest on min-max grids, after every transform. A convolution's weight
-[out, in, kernel] is taken as [out, in * kernel], the taps of one input channel side by side; the embedding's is
-[words, d]. A row (an output channel, a word) has one grid, or one for every ``group_size`` columns where that divides
-them. Only weights are rounded: what enters the front-end and the head stays at 16 bits, as do positions, norms, biases.
+They are rounded after every transform, by a rounder of their own (``ends``). A convolution's weight [out, in, kernel]
+is taken as [out, in * kernel], the taps of one input channel side by side; the embedding's is [words, d]. A row (an
+output channel, a word) has one grid, or one for every ``group_size`` columns where that divides them. Only weights are
+rounded: what enters the front-end and the head stays at 16 bits, as do positions, norms, biases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.models.graph import Component, ModelGraph
 from src.quant.figures import weight_figures
-from src.quant.grid import round_to_nearest
 from src.settings import FULL_PRECISION, Settings
 
-_ROUNDING = "rounded to nearest on min-max grids, as with every method; its input stays at 16 bits"
+_INPUT = "its input stays at 16 bits"
 _TIED = "embedding and head are one matrix"
 
 
@@ -54,7 +53,7 @@ def chosen_ends(graph: ModelGraph, module: nn.Module, settings: Settings) -> tup
 
 
 def _end(path: str, component: Component, bits: int, columns: int, settings: Settings, *, tied: bool) -> EndWeight:
-    notes: tuple[str, ...] = (_ROUNDING,)
+    notes: tuple[str, ...] = (_INPUT,)
     size = settings.group_size
     if tied and component is Component.HEAD:
         notes = (*notes, _TIED)
@@ -80,11 +79,22 @@ class RoundedEnds:
     """Rounds the ends of one model in place.
 
     After :meth:`round`, ``weights`` holds the codes by path and ``rows`` one row of the layer table each.
+
+    Args:
+        module: the model.
+        ends: which of its weights.
+        rounder: from one of them and its values [rows, columns] to codes, and what is to be said of these.
     """
 
-    def __init__(self, module: nn.Module, ends: tuple[EndWeight, ...]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        ends: tuple[EndWeight, ...],
+        rounder: Callable[[EndWeight, Tensor], tuple[QuantizedWeight, tuple[str, ...]]],
+    ) -> None:
         self._module = module
         self._ends = ends
+        self._rounder = rounder
         self._originals: dict[str, Tensor] = {}
         self.weights: dict[str, QuantizedWeight] = {}
         self.rows: list[dict[str, Any]] = []
@@ -97,11 +107,11 @@ class RoundedEnds:
         """Replaces every chosen weight by its dequantized self."""
         for end in self._ends:
             W = flat_weight(self._module, end.path).float().clone()
-            weight = round_to_nearest(W, end.spec)
+            weight, notes = self._rounder(end, W)
             self._originals[end.path] = self._module.get_parameter(f"{end.path}.weight").data.clone()
             write_weight(self._module, end.path, weight)
             self.weights[end.path] = weight
-            self.rows.append(_row(end, W, weight))
+            self.rows.append(_row(end, W, weight, notes))
 
     @contextmanager
     def unrounded(self) -> Iterator[None]:
@@ -122,7 +132,7 @@ def _exchanged(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
     return found
 
 
-def _row(end: EndWeight, W: Tensor, weight: QuantizedWeight) -> dict[str, Any]:
+def _row(end: EndWeight, W: Tensor, weight: QuantizedWeight, notes: tuple[str, ...]) -> dict[str, Any]:
     """A row of the layer table, with the columns of a linear's."""
     return {
         "linear": end.path,
@@ -136,5 +146,5 @@ def _row(end: EndWeight, W: Tensor, weight: QuantizedWeight) -> dict[str, Any]:
         "link": None,
         "input_distribution": None,
         **weight_figures(W, weight.dequantize()),
-        "notes": list(end.notes),
+        "notes": [*notes, *end.notes],
     }

@@ -89,6 +89,7 @@ class Settings(Frozen):
     kvbits: Bits
     head_bits: Bits
     frontend_bits: Bits
+    ends: Annotated[dict[str, Any], AfterValidator(_named)] | None
     group_size: Annotated[Integer, AfterValidator(_group_size)]
     symmetric: bool
     bias_correction: bool
@@ -135,8 +136,9 @@ class Settings(Frozen):
         """Bit-config in the field's shorthand, e.g. ``w4a16``, ``w4a8kv4``, with the group size where there is one.
 
         Told behind the bits: other grids than the default ones (``w4syma16``, ``w4a8symstatic``, ``w4a16kv4c32``), head
-        and front-end (``w4a16h8f8``, ``w16a16h8sym`` with symmetric grids where blocks have none) and, where not every
-        linear of the blocks is in scope, which are: ``w4a16-encoder``; last, ``bc`` where biases are corrected.
+        and front-end (``w4a16h8f8``, ``w4a16h4gptq`` by another rounder than rtn, ``w16a16h8sym`` with symmetric grids
+        where blocks have none) and, where not every linear of the blocks is in scope, which are: ``w4a16-encoder``;
+        last, ``bc`` where biases are corrected.
         """
         group = f"g{self.group_size}" if self.group_size > 0 else ""
         kv = f"kv{self.kvbits}" if self.kvbits != FULL_PRECISION else ""
@@ -145,6 +147,7 @@ class Settings(Frozen):
         inputs = f"a{self.abits}{grid if self.abits != FULL_PRECISION else ''}"
         ends = {"h": self.head_bits, "f": self.frontend_bits}
         ends_name = "".join(f"{end}{bits}" for end, bits in ends.items() if bits != FULL_PRECISION)
+        ends_name += "" if self.ends is None or self.ends["name"] == "rtn" else self.ends["name"]
         symmetric = "sym" if self.symmetric else ""
         weights = f"{self.wbits}{symmetric}" if self.wbits != FULL_PRECISION else f"{self.wbits}"
         ends_name += symmetric if ends_name and self.wbits == FULL_PRECISION else ""
@@ -163,6 +166,7 @@ _REMEDIES = {
     "profile": "Choose of torch, onnx_float32, onnx and whisper_cpp, e.g. profile.runtimes=[torch,onnx]",
     "output_dir": "Choose a folder, e.g. output_dir=outputs",
     "method": "Choose a yaml of conf/method, e.g. method=gptq",
+    "ends": "Choose a yaml of conf/method, e.g. method@ends=gptq",
     "group_size": "Use group_size=-1 or a size that divides every layer's input, e.g. group_size=32",
     **dict.fromkeys(BIT_WIDTHS, "Use one of 2, 3, 4, 5, 6, 7, 8, or 16 for 'not quantized'"),
 }
@@ -240,7 +244,9 @@ def _without_idle_bits(settings: Settings) -> Settings:
 
 
 def _without_idle_grids(settings: Settings) -> Settings:
-    """Where no weight is quantized, nothing has the grids that are set for weights."""
+    """Where no weight is quantized, nothing has the grids that are set for weights; so it is with rounders of ends."""
+    if settings.head_bits == settings.frontend_bits == FULL_PRECISION:
+        settings = settings.model_copy(update={"ends": None})
     if min(settings.wbits, settings.head_bits, settings.frontend_bits) < FULL_PRECISION:
         return settings
     return settings.model_copy(update={"symmetric": False, "group_size": -1, "bias_correction": False})

@@ -19,6 +19,7 @@ from src.errors import within
 from src.machine.provenance import machine
 from src.methods.base import Method
 from src.methods.build import build_method
+from src.methods.ends import end_rounder
 from src.methods.propagation import link_by_link, sees_quantized
 from src.metrics import RATES
 from src.models.loading import model_identity
@@ -117,8 +118,14 @@ class Point:
 
     @property
     def uses_calibration(self) -> bool:
-        """Whether quantizing reads calibration data: for the method, static ranges or corrected biases."""
-        return self.method.needs.calibration or self.settings.static_inputs or self.settings.corrects_biases
+        """Whether quantizing reads calibration data: for the method, the ends, static ranges or corrected biases."""
+        rounds = self.method.needs.calibration or (self.ends is not None and self.ends.needs.calibration)
+        return rounds or self.settings.static_inputs or self.settings.corrects_biases
+
+    @cached_property
+    def ends(self) -> Method | None:
+        """How embedding, head and front-end are rounded; None where they are not. Raises UserError."""
+        return end_rounder(self.settings)
 
     @cached_property
     def quantized(self) -> Entry:
@@ -139,6 +146,8 @@ class Point:
             weights["activation"] = settings.activation.model_dump()
         ends = {"head_bits": settings.head_bits, "frontend_bits": settings.frontend_bits}
         weights |= {name: bits for name, bits in ends.items() if bits != FULL_PRECISION}
+        if settings.ends is not None:
+            weights["ends"] = settings.ends
         if settings.corrects_biases:
             weights["bias_correction"] = True
         if settings.key_group is not None:
@@ -264,7 +273,7 @@ class Point:
 
 def _at_full_precision(settings: Settings) -> Settings:
     full = dict.fromkeys(BIT_WIDTHS, FULL_PRECISION)
-    plain = {"group_size": -1, "symmetric": False, "bias_correction": False, "scope": BLOCKS}
+    plain = {"group_size": -1, "symmetric": False, "bias_correction": False, "scope": BLOCKS, "ends": None}
     return settings.model_copy(update={"method": FP_METHOD, **plain, **full})
 
 
@@ -272,8 +281,9 @@ def open_point(settings: Settings) -> Point:
     """Checks the method and opens the store.
 
     Raises:
-        UserError: the method's parameters are wrong, or ``output_dir`` cannot be written.
+        UserError: parameters of the method or of the ends' are wrong, or ``output_dir`` cannot be written.
     """
     if settings.method["name"] == "fp":
         settings = _at_full_precision(settings)
+    end_rounder(settings)
     return Point(settings, build_method(settings.method), open_store(Path(settings.output_dir)))

@@ -11,13 +11,20 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from src.calib.end_inputs import end_statistics
 from src.calib.task import BlockTask
+from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
 from src.methods.apply import Quantizer, input_bits
 from src.methods.base import Method, Needs, Rounded
+from src.methods.build import build_method
+from src.methods.ends import end_rounder
+from src.methods.rtn import RTN
 from src.methods.workbench import Workbench
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.ends import RoundedEnds, chosen_ends, flat_weight
+from src.quant.grid import round_to_nearest
 from src.quant.restore import restore
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
@@ -34,7 +41,8 @@ def is_tied(speech: SpeechModel) -> bool:
 
 
 def rounded_ends(speech: SpeechModel, *overrides: str) -> RoundedEnds:
-    ends = RoundedEnds(speech.module, chosen_ends(speech.graph, speech.module, composed("method=rtn", *overrides)))
+    chosen = chosen_ends(speech.graph, speech.module, composed("method=rtn", *overrides))
+    ends = RoundedEnds(speech.module, chosen, lambda end, W: (round_to_nearest(W, end.spec), ()))
     ends.round()
     return ends
 
@@ -47,6 +55,8 @@ def rounded_ends(speech: SpeechModel, *overrides: str) -> RoundedEnds:
         ("method=gptq", "scope=head", "wbits=2", "group_size=32"),
         ("method=quarot", "bits=w4a8", "symmetric=true", *BOTH),
         ("method=smoothquant", "bits=w8a8", "calib.propagate=fp", *BOTH),
+        ("method=quarot", "bits=w4a16", "method@ends=gptq_mse", *BOTH),
+        ("method=rtn", "calib.propagate=fp", "method@ends=gptq", *BOTH),
     ],
     ids=" ".join,
 )
@@ -113,7 +123,7 @@ def test_the_layer_table_lists_them_after_the_linears(build: Callable[[], Speech
     for row in ends:
         assert row["abits"] == 16
         assert 0 < row["weight_error"] < 0.5
-        assert "rounded to nearest" in row["notes"][0]
+        assert row["notes"][:2] == ["rounded by rtn", "its input stays at 16 bits"]
         undivided = row["shape"][1] % 32 != 0
         assert any("group size 32 does not divide" in note for note in row["notes"]) == undivided
     assert any("one matrix" in note for note in ends[-1]["notes"])
@@ -124,6 +134,68 @@ def test_a_group_of_32_does_not_divide_the_127_taps_of_moonshines_first_convolut
     ends = rounded_ends(speech, "group_size=32", *BOTH)
     grids = {path: weight.scale.shape[1] for path, weight in ends.weights.items()}
     assert list(grids.values()) == [1, 64 * 7 // 32, 128 * 3 // 32, 64 // 32]
+
+
+def convolved(speech: SpeechModel, path: str, x: Tensor) -> Tensor:
+    """The convolution's output [frames, out], without its bias."""
+    conv = speech.module.get_submodule(path)
+    return torch.nn.functional.conv1d(x, conv.weight, None, conv.stride, conv.padding).flatten(0, 1).T
+
+
+@BUILDERS
+def test_gram_matrices_of_ends_tell_the_error_of_what_they_compute(build: Callable[[], SpeechModel]) -> None:
+    """``tr(E H E^T)`` is the squared change of a convolution's outputs and of the logits, summed over all clips."""
+    speech = build(tie_word_embeddings=False)
+    speech.cast(torch.float64)
+    paths = (*speech.graph.frontend, speech.graph.head)
+    calibration = noise_calibration(speech, 2)
+    read: dict[str, list[Tensor]] = {path: [] for path in paths}
+    handles = [
+        speech.module.get_submodule(path).register_forward_pre_hook(lambda _, args, into=into: into.append(args[0]))
+        for path, into in read.items()
+    ]
+    statistics = end_statistics(speech, calibration, paths)
+    for handle in handles:
+        handle.remove()
+    for path, inputs in read.items():
+        W = flat_weight(speech.module, path).clone()
+        E = torch.randn(W.shape, generator=torch.Generator().manual_seed(0), dtype=W.dtype)
+        flat_weight(speech.module, path).copy_(E)
+        if path == speech.graph.head:
+            outputs = [x @ E.T for x in inputs]
+            assert statistics[path].count == sum(map(len, calibration.tokens))
+        else:
+            outputs = [convolved(speech, path, x) for x in inputs]
+            assert statistics[path].count == sum(len(each) for each in outputs)
+        gram = statistics[path].gram
+        assert gram is not None
+        assert ((E @ gram.double()) * E).sum().item() == pytest.approx(
+            sum(y.square().sum().item() for y in outputs), 1e-4
+        )
+
+
+@BUILDERS
+def test_what_is_embedding_and_head_is_rounded_for_both(build: Callable[[], SpeechModel]) -> None:
+    tied, untied = (build(tie_word_embeddings=both) for both in (True, False))
+    statistics = end_statistics(tied, noise_calibration(tied, 2), [tied.graph.embedding])
+    gram = statistics[tied.graph.embedding].gram
+    assert gram is not None
+    alone = end_statistics(untied, noise_calibration(untied, 2), [untied.graph.embedding])
+    assert torch.equal(alone[untied.graph.embedding].gram, torch.eye(64))
+    rounder = build_method(composed("method=gptq").method)
+    W, spec = flat_weight(tied.module, tied.graph.embedding), WeightSpec(3, -1, symmetric=False)
+    errors = {
+        name: W - one.round(W.clone(), spec, statistics[tied.graph.embedding]).weight.dequantize()
+        for name, one in (("rtn", RTN("rtn", "minmax")), ("gptq", rounder))
+    }
+    costs = {name: ((E @ gram) * E).sum().item() for name, E in errors.items()}
+    assert costs["gptq"] < costs["rtn"]
+
+
+@pytest.mark.parametrize("ends", ["quarot", "spqr", "fp", "guided", "omniquant"])
+def test_only_rounders_of_single_weights_round_ends(ends: str) -> None:
+    with pytest.raises(UserError, match=f"ends: {ends} does more than to round single weights"):
+        end_rounder(composed(f"method@ends={ends}", "head_bits=4"))
 
 
 @BUILDERS
