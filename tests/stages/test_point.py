@@ -77,8 +77,16 @@ def test_full_precision_is_one_point_in_every_scope(tmp_path: Path) -> None:
 
 def test_ends_at_16_bits_leave_names_as_they_were_before_there_were_keys_for_them(tmp_path: Path) -> None:
     key = point(tmp_path).quantized.key
-    assert not {"head_bits", "frontend_bits"} & set(key)
+    assert not {"head_bits", "frontend_bits", "ends"} & set(key)
     assert key["scope"] == {"encoder": True, "decoder": True, "cross_attention": True}
+    assert point(tmp_path, "method@ends=gptq").fingerprint == point(tmp_path).fingerprint
+
+
+def test_a_rounder_of_ends_that_reads_calibration_data_has_it_read_whatever_the_method(tmp_path: Path) -> None:
+    plain, changed = (point(tmp_path, "method=rtn", "head_bits=4", f"method@ends={each}") for each in ("rtn", "gptq"))
+    assert (plain.uses_calibration, changed.uses_calibration) == (False, True)
+    assert plain.quantized.fingerprint != changed.quantized.fingerprint
+    assert (plain.settings.bits_name, changed.settings.bits_name) == ("w4a16h4", "w4a16h4gptq")
 
 
 def test_a_probe_names_scores_and_no_transcripts(tmp_path: Path) -> None:
