@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from src.calib.capture import Calibration
 from src.calib.gram import RunningGrams
 from src.machine.progress import progress
+from src.models.products import FastLinears
 from src.models.speech import SpeechModel
 from src.quant.ends import flat_weight
 from src.quant.link_statistics import LinkStatistics
@@ -39,7 +40,7 @@ def end_statistics(speech: SpeechModel, calibration: Calibration, paths: Iterabl
     decodes = any(path not in graph.frontend for path in hears.grams)
     if hears.grams:
         for features, tokens in zip(progress(calibration.features, "ends, clips"), calibration.tokens, strict=True):
-            with hears:
+            with FastLinears(), hears:
                 if decodes:
                     speech.forward_tokens(torch.tensor([tokens], device=speech.device), speech.encode([features]))
                 else:

@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from src.calib.capture import Calibration
-from src.calib.end_inputs import end_statistics
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
@@ -22,14 +21,14 @@ from src.machine.progress import progress
 from src.methods.base import Method, Rounded, Transformed
 from src.methods.begun import Begun
 from src.methods.block_journal import BlockJournal
-from src.methods.ends import end_rounder
+from src.methods.ends import planned_ends
 from src.methods.propagation import check_propagation, link_by_link, sees_quantized
 from src.methods.tuning import Tuning
 from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import round_to_storage
-from src.quant.ends import EndWeight, RoundedEnds, chosen_ends
+from src.quant.ends import RoundedEnds
 from src.quant.fake import check_key_rotation, kv_layer_factory
 from src.quant.figures import input_distribution, weight_figures
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
@@ -109,7 +108,6 @@ class Quantizer:
         check_inputs(method, settings)
         check_propagation(method, settings)
         self._settings = settings
-        self._end_rounder = end_rounder(settings)
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)
         self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics)
@@ -143,7 +141,7 @@ class Quantizer:
         teacher = copy.deepcopy(self._speech) if method.needs.tunes else None
         outputs = method.output_weights(bench)
         self._notes = transformed.notes
-        ends = self._ends()
+        ends = planned_ends(self._speech, self._settings, bench.calibration)
         round_to_storage(self._speech.module, [*(path for path, spec in bench.plan.items() if spec), *ends.paths])
         if self._sees_quantized:
             ends.round()
@@ -159,24 +157,6 @@ class Quantizer:
             self._tune(teacher)
         self.weights |= ends.weights
         self.rows += ends.rows
-
-    def _ends(self) -> RoundedEnds:
-        """The ends of the transformed model, and how they are to be rounded."""
-        speech, rounder = self._speech, self._end_rounder
-        chosen = chosen_ends(speech.graph, speech.module, self._settings)
-        statistics: Mapping[str, LinkStatistics] = {}
-        if chosen and rounder is not None and rounder.needs.statistics:
-            if self._bench.calibration is None:
-                raise ValueError(f"{rounder.name} needs calibration data")
-            statistics = end_statistics(speech, self._bench.calibration, [end.path for end in chosen])
-
-        def by_method(end: EndWeight, W: Tensor) -> tuple[QuantizedWeight, tuple[str, ...]]:
-            if rounder is None:
-                raise ValueError("ends: nothing says how they are rounded")
-            rounded = rounder.round(W, end.spec, statistics.get(end.path))
-            return rounded.weight, (f"rounded by {rounder.name}", *rounded.notes)
-
-        return RoundedEnds(speech.module, chosen, by_method)
 
     def _begin(self) -> Transformed:
         """Transforms the model and plans its grids, unless an earlier run did."""

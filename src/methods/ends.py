@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+
+from torch import Tensor
+
+from src.calib.capture import Calibration
+from src.calib.end_inputs import end_statistics
 from src.errors import UserError
+from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs
 from src.methods.build import build_method
+from src.models.speech import SpeechModel
+from src.quant.ends import RoundedEnds, chosen_ends
+from src.quant.link_statistics import LinkStatistics
 from src.settings import Settings
 
 
@@ -22,3 +33,25 @@ def end_rounder(settings: Settings) -> Method | None:
         problem = f"{method.name} does more than to round single weights, or leaves them at 16 bits"
         raise UserError("ends", problem, "Use method@ends=rtn, or gptq or gptq_mse")
     return method
+
+
+def planned_ends(speech: SpeechModel, settings: Settings, calibration: Calibration | None) -> RoundedEnds:
+    """The ends that ``settings`` choose, to be rounded by what ``speech`` multiplies with them now."""
+    rounder, chosen = end_rounder(settings), chosen_ends(speech.graph, speech.module, settings)
+    if rounder is None or not chosen:
+        return RoundedEnds(speech.module, {})
+    statistics: Mapping[str, LinkStatistics] = {}
+    if rounder.needs.statistics:
+        if calibration is None:
+            raise ValueError(f"{rounder.name} needs calibration data")
+        statistics = end_statistics(speech, calibration, [end.path for end in chosen])
+    return RoundedEnds(
+        speech.module, {end: partial(_rounded, rounder, end.spec, statistics.get(end.path)) for end in chosen}
+    )
+
+
+def _rounded(
+    rounder: Method, spec: WeightSpec, statistics: LinkStatistics | None, W: Tensor
+) -> tuple[QuantizedWeight, tuple[str, ...]]:
+    rounded = rounder.round(W, spec, statistics)
+    return rounded.weight, (f"rounded by {rounder.name}", *rounded.notes)

@@ -82,19 +82,15 @@ class RoundedEnds:
 
     Args:
         module: the model.
-        ends: which of its weights.
-        rounder: from one of them and its values [rows, columns] to codes, and what is to be said of these.
+        ends: which of its weights, in execution order, and what makes codes of each one's values [rows, columns], and
+            notes about them.
     """
 
     def __init__(
-        self,
-        module: nn.Module,
-        ends: tuple[EndWeight, ...],
-        rounder: Callable[[EndWeight, Tensor], tuple[QuantizedWeight, tuple[str, ...]]],
+        self, module: nn.Module, ends: Mapping[EndWeight, Callable[[Tensor], tuple[QuantizedWeight, tuple[str, ...]]]]
     ) -> None:
         self._module = module
         self._ends = ends
-        self._rounder = rounder
         self._originals: dict[str, Tensor] = {}
         self.weights: dict[str, QuantizedWeight] = {}
         self.rows: list[dict[str, Any]] = []
@@ -105,9 +101,9 @@ class RoundedEnds:
 
     def round(self) -> None:
         """Replaces every chosen weight by its dequantized self."""
-        for end in self._ends:
+        for end, rounded in self._ends.items():
             W = flat_weight(self._module, end.path).float().clone()
-            weight, notes = self._rounder(end, W)
+            weight, notes = rounded(W)
             self._originals[end.path] = self._module.get_parameter(f"{end.path}.weight").data.clone()
             write_weight(self._module, end.path, weight)
             self.weights[end.path] = weight

@@ -19,14 +19,13 @@ from src.lowbit.granularity import WeightSpec
 from src.methods.apply import Quantizer, input_bits
 from src.methods.base import Method, Needs, Rounded
 from src.methods.build import build_method
-from src.methods.ends import end_rounder
+from src.methods.ends import end_rounder, planned_ends
 from src.methods.rtn import RTN
 from src.methods.workbench import Workbench
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.ends import RoundedEnds, chosen_ends, flat_weight, write_weight
-from src.quant.grid import round_to_nearest
 from src.quant.restore import restore
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
@@ -44,8 +43,7 @@ def is_tied(speech: SpeechModel) -> bool:
 
 
 def rounded_ends(speech: SpeechModel, *overrides: str) -> RoundedEnds:
-    chosen = chosen_ends(speech.graph, speech.module, composed("method=rtn", *overrides))
-    ends = RoundedEnds(speech.module, chosen, lambda end, W: (round_to_nearest(W, end.spec), ()))
+    ends = planned_ends(speech, composed("method=rtn", *overrides), None)
     ends.round()
     return ends
 
