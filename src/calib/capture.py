@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ class Calibration:
         tokens: decoder input of each clip: the prompt, then the fp model's tokens or those of the reference, without
             the end token.
         batch_size: clips that go through a block together.
+        silence: what a frame of the encoder counts in Gram matrices and losses, beside one that hears speech, where it
+            hears the silence that a clip is padded with.
     """
 
     ids: list[str]
@@ -45,12 +48,26 @@ class Calibration:
     features: list[Tensor]
     tokens: list[list[int]]
     batch_size: int
+    silence: float = 1.0
 
     def batches(self) -> Iterator[tuple[list[Tensor], list[list[int]]]]:
         """Features and decoder inputs, batch by batch."""
         for start in range(0, len(self.ids), self.batch_size):
             chosen = slice(start, start + self.batch_size)
             yield self.features[chosen], self.tokens[chosen]
+
+    def frame_weights(self, speech: SpeechModel, frames: int) -> list[Tensor] | None:
+        """``R`` of ``H = X R^2 X^T``, [clips, frames] a batch, if the encoder makes so many frames of every clip.
+
+        None where all count alike, as they always do where clips are not padded to one length.
+        """
+        clips = zip(self.features, self.seconds, strict=True)
+        shares = [speech.heard_share(features, round(seconds * speech.sampling_rate)) for features, seconds in clips]
+        if self.silence == 1 or min(shares) == 1:
+            return None
+        heard = torch.tensor([[math.ceil(share * frames)] for share in shares], device=speech.device)
+        weights = torch.where(torch.arange(frames, device=speech.device) < heard, 1.0, math.sqrt(self.silence))
+        return [weights[start : start + self.batch_size] for start in range(0, len(weights), self.batch_size)]
 
     def part(self, clips: Iterable[int]) -> Calibration:
         """Those of the given numbers."""
@@ -140,7 +157,7 @@ def _references(speech: SpeechModel, clips: Sequence[Utterance]) -> list[list[in
     return [speech.tokens(clip.text)[:cap] for clip, cap in zip(clips, caps, strict=True)]
 
 
-def load_calibration(folder: Path, speech: SpeechModel, batch_size: int) -> Calibration:
+def load_calibration(folder: Path, speech: SpeechModel, batch_size: int, silence: float = 1.0) -> Calibration:
     """Reads what :meth:`Calibration.save` wrote, of clips for ``speech``."""
     clips = json.loads((folder / CLIPS).read_text(encoding="utf-8"))
     stored = load_file(folder / WAVEFORMS)
@@ -152,4 +169,5 @@ def load_calibration(folder: Path, speech: SpeechModel, batch_size: int) -> Cali
         features=speech.features(waveforms),
         tokens=[clip["tokens"] for clip in clips],
         batch_size=batch_size,
+        silence=silence,
     )

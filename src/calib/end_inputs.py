@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +40,10 @@ def end_statistics(speech: SpeechModel, calibration: Calibration, paths: Iterabl
     hears = _Listener({path: each for path, each in read.items() if each is not embedding or tied}, module)
     decodes = any(path not in graph.frontend for path in hears.grams)
     if hears.grams:
-        for features, tokens in zip(progress(calibration.features, "ends, clips"), calibration.tokens, strict=True):
+        for number in progress(range(len(calibration.ids)), "ends, clips"):
+            clip = calibration.part([number])
+            features, tokens = clip.features[0], clip.tokens[0]
+            hears.frame_weights = partial(clip.frame_weights, speech)
             with FastLinears(), hears:
                 if decodes:
                     speech.forward_tokens(torch.tensor([tokens], device=speech.device), speech.encode([features]))
@@ -68,6 +72,7 @@ class _Listener(TorchFunctionMode):
     def __init__(self, weights: Mapping[str, Tensor], module: torch.nn.Module) -> None:
         super().__init__()
         self._paths = {id(weight): path for path, weight in weights.items()}
+        self.frame_weights: Callable[[int], list[Tensor] | None] = lambda _: None  # of the clip that is heard
         self.counts = dict.fromkeys(weights, 0)
         self.grams = {
             path: RunningGrams(flat_weight(module, path).shape[1], cross=False, device=weight.device)
@@ -83,7 +88,8 @@ class _Listener(TorchFunctionMode):
     ) -> Any:
         if func in (linear, conv1d) and (path := self._paths.get(id(args[1]))) is not None:
             rows = args[0].flatten(0, -2) if func is linear else _unfolded(*args)
-            self.grams[path].add(rows.float(), None, None)
+            counts = self.frame_weights(len(rows)) if func is conv1d else None
+            self.grams[path].add(rows.float(), None, None if counts is None else counts[0].flatten())
             self.counts[path] += len(rows)
         return func(*args, **(kwargs or {}))
 

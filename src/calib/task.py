@@ -23,11 +23,14 @@ class BlockInput:
         hidden: input of the block, ``[batch, rows, d]``.
         kwargs: what else the block takes: masks, position embeddings, encoder states.
         valid: bool ``[batch, rows]``, False where a row is padding.
+        weights: what rows count in Gram matrices and losses, ``R`` of ``H = X R^2 X^T``, ``[batch, rows]``; None where
+            all count alike.
     """
 
     hidden: Tensor
     kwargs: dict[str, Any]
     valid: Tensor
+    weights: Tensor | None = None
 
     def part(self, chosen: slice) -> BlockInput:
         count = len(self.hidden)
@@ -41,7 +44,7 @@ class BlockInput:
             return value[chosen] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
 
         kwargs = {name: pick(value) for name, value in self.kwargs.items()}
-        return BlockInput(self.hidden[chosen], kwargs, self.valid[chosen])
+        return BlockInput(self.hidden[chosen], kwargs, self.valid[chosen], pick(self.weights))
 
     def parts(self) -> list[tuple[slice, BlockInput]]:
         """What goes through a block at once: on a CPU a clip, as the caches hold no more."""

@@ -155,7 +155,7 @@ class Walker:
         """Tells the task what its links carry; returns the block's outputs where it had to run for that."""
         links = [link for link in self._links(task.block) if link not in shared.links]
         by_link = self._options.link_by_link
-        weights, rare = self._weigh(task), self._rare(task)
+        weights, rare = _product([each.weights for each in task.inputs], self._weigh(task)), self._rare(task)
 
         def observer() -> Observer:
             unrounded = None
@@ -185,8 +185,11 @@ class Walker:
         return [link for link in self._speech.graph.links if paths.intersection(link.linears)]
 
     def _encoder_inputs(self) -> list[BlockInput]:
-        batches = self._calibration.batches()
-        return [BlockInput(*self._speech.encoder_inputs(features)) for features, _ in batches]
+        inputs = [BlockInput(*self._speech.encoder_inputs(features)) for features, _ in self._calibration.batches()]
+        weights = self._calibration.frame_weights(self._speech, inputs[0].hidden.shape[1])
+        for each, counts in zip(inputs, weights or [], strict=weights is not None):
+            each.weights = counts
+        return inputs
 
     def _encoded(self, stream: list[BlockInput]) -> list[Encoded]:
         return [self._speech.encoded(each.hidden, each.valid) for each in stream]
@@ -208,11 +211,13 @@ class Walker:
         def rows(states: Tensor, mask: Tensor) -> Tensor:
             return valid_rows(states if reader is None else read_by(reader, states), mask)
 
-        width, cross = encoded[0].states.shape[-1], unrounded is not None
+        frames, width = encoded[0].states.shape[1:]
+        weights, cross = self._calibration.frame_weights(self._speech, frames), unrounded is not None
         running = RunningStatistics(width, gram=self._options.gram, device=self._speech.device, cross=cross)
         for number, each in enumerate(encoded):
             beside = None if unrounded is None else rows(unrounded[number].states, each.mask)
-            about = About(unrounded=beside, outputs=self._outputs.of(links, number))
+            counts = None if weights is None else weights[number][each.mask]
+            about = About(counts, unrounded=beside, outputs=self._outputs.of(links, number))
             running.update(rows(each.states, each.mask), about)
         statistics = running.finish()
         return {link.name: statistics for link in links}
@@ -227,6 +232,14 @@ class Walker:
                 kwargs |= cached(first.forward, ForcedCache(kv_layer, each.mask))
             stream.append(BlockInput(hidden, kwargs, valid))
         return stream
+
+
+def _product(weights: Sequence[Tensor | None], others: list[Tensor] | None) -> list[Tensor] | None:
+    """What rows count where both say something about it, batch by batch."""
+    known = [each for each in weights if each is not None]  # all or none
+    if not known:
+        return others
+    return known if others is None else [own * other for own, other in zip(known, others, strict=True)]
 
 
 def _advance(stream: list[BlockInput], outputs: list[Tensor]) -> None:

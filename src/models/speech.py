@@ -112,6 +112,10 @@ class SpeechModel(ABC):
         """Whether the first half of a clip's features holds all of it; only of models that pad clips to a window."""
         return False
 
+    def heard_share(self, features: Tensor, samples: int) -> float:  # noqa: ARG002 - a hook
+        """Share of the encoder's frames that hear a clip of ``samples``, not only the silence it is padded with."""
+        return 1.0
+
     @property
     def time_tokens(self) -> TimeTokens | None:
         """What it writes times with; None where it knows none."""

@@ -129,6 +129,8 @@ class DatasetSettings(Frozen):
 class CalibSettings(Frozen):
     """Calibration clips, what the decoder is fed on them, and whether blocks see fp or quantized predecessors.
 
+    ``silence`` is what encoder frames behind a clip count, beside one that hears it.
+
     ``sequential`` says whether, inside a block too, a linear sees inputs from those rounded before it (``link``) or not
     (``block``).
     """
@@ -140,6 +142,7 @@ class CalibSettings(Frozen):
     batch_size: Count
     propagate: Literal["quantized", "fp"]
     sequential: Literal["auto", "block", "link"] = "auto"  # records of earlier versions do not tell
+    silence: Annotated[float, Field(ge=0, le=1)] = 1.0  # likewise
 
 
 class EvaluateSettings(Frozen):

@@ -22,6 +22,7 @@ from src.methods.build import build_method
 from src.methods.ends import end_rounder
 from src.methods.propagation import link_by_link, sees_quantized
 from src.metrics import RATES
+from src.models.families import family_of
 from src.models.loading import model_identity
 from src.scoring.wer import SCORER
 from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
@@ -114,7 +115,8 @@ class Point:
 
     def statistics(self, statistic: str) -> Entry:
         """One expensive statistic of the fp model's link inputs, shared by the methods that declare it."""
-        return self._entry("statistics", calibration=self.calibration.fingerprint, statistic=statistic)
+        key = {"calibration": self.calibration.fingerprint, **self._silence}
+        return self._entry("statistics", **key, statistic=statistic)
 
     @property
     def uses_calibration(self) -> bool:
@@ -156,6 +158,7 @@ class Point:
             weights["calibration"] = self.calibration.fingerprint
             weights["propagate"] = "quantized" if sees_quantized(self.method, settings) else "fp"
             weights["batch_size"] = settings.calib.batch_size  # of what is learned, and of the order of sums
+            weights |= self._silence
             if link_by_link(self.method, settings):
                 weights["sequential"] = "link"
         return self._entry("quantize", **weights)
@@ -257,6 +260,12 @@ class Point:
         if self.settings.evaluate.window != MODEL_WINDOW:
             key["window"] = self.settings.evaluate.window
         return self._entry(stage, **key, **inputs, **self._decoding)
+
+    @property
+    def _silence(self) -> dict[str, float]:
+        """What silence behind clips counts, where a family has it and it counts less than speech."""
+        silence = self.settings.calib.silence
+        return {"silence": silence} if silence != 1 and family_of(self.settings.model.family).pads_clips else {}
 
     @property
     def _decoding(self) -> dict[str, Any]:

@@ -70,7 +70,8 @@ class Quantize(Stage):
         speech = load(settings.model, settings.device, settings.seed)
         calibration = None
         if point.uses_calibration:
-            calibration = load_calibration(point.calibration.path, speech, settings.calib.batch_size)
+            calib = settings.calib
+            calibration = load_calibration(point.calibration.path, speech, calib.batch_size, calib.silence)
         at_full_precision = cache(partial(_fp_statistics, point, speech, calibration, folder))
         # Without calibration, blocks take no time.
         journal = BlockJournal(folder, _basis(point)) if calibration is not None else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -174,6 +176,36 @@ def test_targets_are_the_full_precision_outputs_whatever_happens_to_the_blocks(
     for path, batches in expected.items():
         for target, output in zip(targets[path], batches, strict=True):
             torch.testing.assert_close(target, output)
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.05])
+def test_silence_behind_clips_counts_as_told_in_gram_matrices_alone(silence: float) -> None:
+    """Of all links that carry frames: those of the encoder, and its output, which the cross-attention reads."""
+    speech = tiny_whisper()
+    calibration = noise_calibration(speech, 2)
+    plain = measure(speech, calibration, gram=True)
+    found = measure(speech, replace(calibration, silence=silence), gram=True)
+    inputs = inputs_of_whole_model(speech, 2)
+    frames, per_second = speech.module.config.max_source_positions, 50
+    counts = []
+    for seconds in calibration.seconds:
+        heard = min(frames, math.ceil((seconds + 0.5) * per_second))  # half a second behind it counts as speech
+        counts.append(torch.cat([torch.ones(heard), torch.full((frames - heard,), silence)]))
+    assert 0.2 < float((torch.cat(counts) == 1).float().mean()) < 0.9
+    read_frames = {linear.path for block in speech.graph.encoder for linear in block.linears}
+    read_frames |= {path for link in speech.graph.cross_links for path in link.linears}
+    for link in speech.graph.links:
+        for path in link.linears:
+            x, item = inputs[path], found[link.name]
+            weighted = x * torch.cat(counts)[:, None] if path in read_frames else x
+            torch.testing.assert_close(item.gram, x.T @ weighted, rtol=1e-3, atol=1e-3, msg=path)
+            assert torch.equal(item.abs_max, plain[link.name].abs_max)
+            assert torch.equal(item.powers, plain[link.name].powers)
+
+
+def test_no_frame_is_silence_where_clips_are_not_padded_to_one_length() -> None:
+    speech = tiny_moonshine()
+    assert replace(noise_calibration(speech, 2), silence=0.05).frame_weights(speech, 40) is None
 
 
 def test_row_weights_enter_the_gram_matrix_alone() -> None:

@@ -35,8 +35,13 @@ def test_the_first_candidate_is_no_scaling_and_all_are_balanced_around_one() -> 
 
 
 @torch.no_grad()
-def test_the_gram_matrix_gives_the_error_that_running_the_linear_gives() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gram_matrix_gives_the_error_that_running_the_linear_gives(weighted: bool) -> None:
     speech, task = outlier_block(2)
+    R = torch.ones(task.inputs[0].hidden.shape[:2])
+    if weighted:
+        R[:, 5:] = 0.2
+        task.inputs[0].weights = R
     path, spec = f"{task.block.path}.fc1", WeightSpec(3, 32, False)
     bench = bench_of(speech, bits=3)
     bench.plan[path] = spec
@@ -46,7 +51,9 @@ def test_the_gram_matrix_gives_the_error_that_running_the_linear_gives() -> None
     assert trial is not None
     observation = Observation(speech.module, task, Probe(path))
     W = speech.module.get_parameter(f"{path}.weight").detach()
-    assert gram_losses([(W, spec)], x.T @ x, len(x), [s])[0] == pytest.approx(observation.loss({path: trial}), rel=1e-4)
+    own = x * R.flatten()[:, None]
+    expected = gram_losses([(W, spec)], own.T @ own, R.square().sum().item(), [s])[0]
+    assert expected == pytest.approx(observation.loss({path: trial}), rel=1e-4)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])

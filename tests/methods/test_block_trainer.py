@@ -80,6 +80,22 @@ def test_learning_recovers_a_weight_and_leaves_the_block_alone() -> None:
     assert all(each.grad is None for each in block.parameters())
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_rows_enter_the_loss_with_their_weights(padded: bool) -> None:
+    """A row of weight 2 is as four rows, one of weight 0 as none."""
+    torch.manual_seed(0)
+    block, x = nn.Linear(4, 4).requires_grad_(False), torch.randn(2, 5, 4)
+    target = torch.randn(2, 5, 4)
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    if padded:
+        valid[1, 3:] = False
+    weights = torch.tensor([[1.0, 2.0, 0.0, 1.0, 1.0]]).expand(2, 5)
+    task = BlockTask(None, block, [BlockInput(x, {}, valid, weights)], [target])  # type: ignore[arg-type]
+    repeats = (weights.square() * valid).flatten().int()
+    error = (block(x) - target).square().flatten(0, 1).repeat_interleave(repeats, 0).mean()
+    torch.testing.assert_close(block_loss(block, {}, minibatches(task, 2)[0]), error)
+
+
 def test_divergence_is_an_error() -> None:
     block = nn.Linear(4, 4).requires_grad_(False)
     x = torch.randn(2, 3, 4)

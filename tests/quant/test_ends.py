@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -214,6 +214,20 @@ def test_real_front_ends_at_4_bits_cost_a_fraction_of_what_rounding_to_nearest_d
             write_weight(speech.module, path, rounded.weight)
         errors[name] = (speech.encode(heard[:1]).states - before).square().mean().item()
     assert errors["gptq_mse"] < errors["rtn"] / 4
+
+
+@torch.no_grad()
+def test_silence_counts_in_convolutions_as_in_the_encoder() -> None:
+    """The frames of the first convolution are half as long as those of the second."""
+    speech = tiny_whisper()
+    found = {}
+    for silence in (0.0, 0.5, 1.0):
+        calibration = replace(noise_calibration(speech, 2), silence=silence)
+        found[silence] = end_statistics(speech, calibration, speech.graph.frontend)
+    for path in speech.graph.frontend:
+        none, half, all_ = (found[silence][path].gram for silence in (0.0, 0.5, 1.0))
+        torch.testing.assert_close(half, (none + all_) / 2)
+        assert 0.1 < none.trace() / all_.trace() < 0.99
 
 
 @pytest.mark.parametrize("ends", ["quarot", "spqr", "fp", "guided", "omniquant"])

@@ -62,6 +62,14 @@ def test_what_linears_inside_a_block_see_is_up_to_the_method(tmp_path: Path, met
     assert points["link"].key["sequential"] == "link"
 
 
+@pytest.mark.parametrize(("model", "changes"), [("sandbox_whisper", True), ("sandbox_moonshine", False)])
+def test_what_silence_counts_names_the_models_that_hear_it(tmp_path: Path, model: str, changes: bool) -> None:
+    plain, other = (point(tmp_path, f"model={model}", "method=gptq", *each) for each in ([], ["calib.silence=1"]))
+    assert plain.calibration.fingerprint == other.calibration.fingerprint
+    assert (plain.quantized.fingerprint != other.quantized.fingerprint) is changes
+    assert (plain.statistics("gram").fingerprint != other.statistics("gram").fingerprint) is changes
+
+
 @pytest.mark.parametrize("method", ["quarot_rtn", "tesseraq_omniquant"])
 def test_the_seed_names_a_model_that_is_drawn(tmp_path: Path, method: str) -> None:
     """On the same clips: rotations, or the clips of each step."""

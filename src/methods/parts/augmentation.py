@@ -36,7 +36,7 @@ def augment(teacher: SpeechModel, calibration: Calibration, copies: int, seed: i
         said = greedy(teacher, features[batch], [len(each) for each in waveforms[batch]], suppress=True)
         tokens += [[*teacher.prompt, *ids] for ids in said]
     seconds = [len(each) / rate for each in waveforms]
-    return Calibration(names, seconds, waveforms, features, tokens, calibration.batch_size)
+    return Calibration(names, seconds, waveforms, features, tokens, calibration.batch_size, calibration.silence)
 
 
 def perturb(clips: list[np.ndarray], clip: int, random: np.random.Generator, rate: int) -> np.ndarray:

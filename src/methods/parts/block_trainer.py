@@ -2,7 +2,7 @@
 
 The block itself is never changed: :func:`torch.func.functional_call` runs it with the tensors that the parameters stand
 for at the moment. The objective is the mean squared error over rows that are not padding, eq. (1) of OmniQuant (arXiv
-2308.13137) and of BRECQ (arXiv 2102.05426).
+2308.13137) and of BRECQ (arXiv 2102.05426), weighted by what rows count.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ class Minibatch:
         kwargs: what else the block takes.
         valid: bool [clips, rows], False where a row is padding; None where no row is.
         target: full-precision outputs of the valid rows, [clips, rows, d], or [valid rows, d] if there is padding.
+        weights: what these rows count, of mean 1, [clips, rows, 1] or [valid rows, 1]; None where all count alike.
     """
 
     hidden: Tensor
     kwargs: dict[str, Any]
     valid: Tensor | None
     target: Tensor
+    weights: Tensor | None
 
 
 def minibatches(task: BlockTask, clips: int) -> list[Minibatch]:
@@ -51,17 +53,22 @@ def minibatches(task: BlockTask, clips: int) -> list[Minibatch]:
 
 
 def _slice(batch: BlockInput, target: Tensor, chosen: slice) -> Minibatch:
-    part = batch.part(chosen)
-    if part.valid.all():
-        return Minibatch(part.hidden, part.kwargs, None, target[chosen])
-    return Minibatch(part.hidden, part.kwargs, part.valid, target[chosen][part.valid])
+    part, expected = batch.part(chosen), target[chosen]
+    shares = None if part.weights is None else part.weights.square().unsqueeze(-1)
+    valid = None if part.valid.all() else part.valid
+    if valid is not None:
+        expected, shares = expected[valid], None if shares is None else shares[valid]
+    return Minibatch(part.hidden, part.kwargs, valid, expected, None if shares is None else shares / shares.mean())
 
 
 def block_loss(module: nn.Module, tensors: Mapping[str, Tensor], batch: Minibatch) -> Tensor:
     """Mean squared error of the block's valid output rows, with ``tensors`` in place of its parameters, by name."""
     with FastLinears():
         output = functional_call(module, dict(tensors), (batch.hidden,), batch.kwargs)
-    return nn.functional.mse_loss(output if batch.valid is None else output[batch.valid], batch.target)
+    found: Tensor = output if batch.valid is None else output[batch.valid]
+    if batch.weights is None:
+        return nn.functional.mse_loss(found, batch.target)
+    return ((found - batch.target).square() * batch.weights).mean()
 
 
 @torch.no_grad()

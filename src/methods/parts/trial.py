@@ -60,17 +60,23 @@ class Observation:
     def __init__(self, model: nn.Module, task: BlockTask, probe: Probe) -> None:
         self._model = model
         self._probe = probe
-        self._valid = [part.valid for batch in task.inputs for _, part in batch.parts()]
+        parts = [part for batch in task.inputs for _, part in batch.parts()]
+        self._valid = [part.valid for part in parts]
+        self._shares = [None if part.weights is None else part.weights[part.valid].square() for part in parts]
         self._calls = self._record(task)
         self._reference = list(self._outputs())
 
     def loss(self, trials: Mapping[str, Trial]) -> float:
-        """``||output - output at full precision||^2``, summed over channels, mean over rows that are not padding."""
-        total, rows = 0.0, 0
+        """``||output - output at full precision||^2``, summed over channels, mean over rows that are not padding.
+
+        The mean is weighted by what rows count.
+        """
+        total, rows = 0.0, 0.0
         with _installed(self._model, trials):
-            for output, reference in zip(self._outputs(), self._reference, strict=True):
-                total += float((output - reference).float().square().sum(dtype=torch.float64))
-                rows += len(output)
+            for output, reference, shares in zip(self._outputs(), self._reference, self._shares, strict=True):
+                error = (output - reference).float().square().sum(-1, dtype=torch.float64)
+                total += float(error.sum() if shares is None else error @ shares.double())
+                rows += len(output) if shares is None else float(shares.sum())
         return total / rows
 
     def _record(self, task: BlockTask) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:

@@ -69,6 +69,11 @@ class WhisperSpeech(SpeechModel):
         """With a second of silence behind it: what Whisper hears cut off, it repeats."""
         return samples + self.sampling_rate <= self.window // 2
 
+    def heard_share(self, features: Tensor, samples: int) -> float:
+        """With half a second of silence behind it: frames there tell that the clip has ended."""
+        padded: int = features.shape[-1] * self._extractor.hop_length
+        return min(1.0, (samples + self.sampling_rate // 2) / padded)
+
     @property
     def time_tokens(self) -> TimeTokens | None:
         """What the checkpoint writes times with; None where its vocabulary ends before they begin."""
