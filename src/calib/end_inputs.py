@@ -87,14 +87,14 @@ class _Listener(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func in (linear, conv1d) and (path := self._paths.get(id(args[1]))) is not None:
-            rows = args[0].flatten(0, -2) if func is linear else _unfolded(*args)
+            rows = args[0].flatten(0, -2) if func is linear else unfolded(*args)
             counts = self.frame_weights(len(rows)) if func is conv1d else None
             self.grams[path].add(rows.float(), None, None if counts is None else counts[0].flatten())
             self.counts[path] += len(rows)
         return func(*args, **(kwargs or {}))
 
 
-def _unfolded(
+def unfolded(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,  # noqa: ARG001  arguments of conv1d

@@ -28,7 +28,7 @@ from src.methods.workbench import Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import round_to_storage
-from src.quant.ends import RoundedEnds
+from src.quant.ends import RoundedEnds, chosen_ends
 from src.quant.fake import check_key_rotation, kv_layer_factory
 from src.quant.figures import input_distribution, weight_figures
 from src.quant.inputs import PER_TOKEN, InputGrid, static_grid
@@ -111,6 +111,7 @@ class Quantizer:
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)
         self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics)
+        self._bench.ends = {end.path: end.spec for end in chosen_ends(speech.graph, speech.module, settings)}
         self._sees_quantized = sees_quantized(method, settings)
         self._notes: Mapping[str, str] = {}
         self.weights: dict[str, QuantizedWeight] = {}
@@ -141,7 +142,7 @@ class Quantizer:
         teacher = copy.deepcopy(self._speech) if method.needs.tunes else None
         outputs = method.output_weights(bench)
         self._notes = transformed.notes
-        ends = planned_ends(self._speech, self._settings, bench.calibration)
+        ends = planned_ends(self._speech, self._settings, bench.calibration, bench.ends)
         round_to_storage(self._speech.module, [*(path for path, spec in bench.plan.items() if spec), *ends.paths])
         if self._sees_quantized:
             ends.round()
@@ -163,7 +164,8 @@ class Quantizer:
         method, bench = self._method, self._bench
         begun = self._journal.begun(bench.module) if self._journal else None
         if begun is not None:
-            bench.fp_statistics, bench.plan, bench.edits = None, dict(begun.plan), list(begun.edits)
+            bench.fp_statistics, bench.edits = None, list(begun.edits)
+            self._plan(begun.plan)
             return begun.transformed
         transformed = method.transform(bench)
         bench.fp_statistics = None
@@ -171,11 +173,17 @@ class Quantizer:
             problem = f"{method.name} found nothing in {self._speech.name} that it could transform"
             raise UserError("method", problem, "Widen scope, or use its rounder alone")
         check_key_rotation(key_rotation(bench.module), self._settings.key_group)
-        bench.plan = method.plan(bench)
+        plan = method.plan(bench)
+        self._plan(plan)
         if self._journal:
-            begun = Begun(transformed, bench.plan, tuple(bench.edits))
+            begun = Begun(transformed, plan, tuple(bench.edits))
             self._journal.begin(begun, bench.module, transforms=method.needs.transforms)
         return transformed
+
+    def _plan(self, plan: Mapping[str, WeightSpec | None]) -> None:
+        bench = self._bench
+        bench.ends |= {path: spec for path, spec in plan.items() if path in bench.ends and spec is not None}
+        bench.plan = {path: spec for path, spec in plan.items() if path not in bench.ends}
 
     def _walk(self, ends: RoundedEnds, outputs: Mapping[str, Sequence[Tensor]]) -> None:
         method, bench = self._method, self._bench

@@ -122,7 +122,10 @@ class Method:
         return Transformed(acted=0)
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
-        """Grid of every linear's weight, by path; ``None`` keeps 16 bits. Default: the bit-config, uniformly."""
+        """Grid of every linear's weight, by path; ``None`` keeps 16 bits. Default: the bit-config, uniformly.
+
+        May name those of ``bench.ends`` too, with other grids for them.
+        """
         return dict(bench.plan)
 
     def output_weights(self, bench: Workbench) -> Mapping[str, Sequence[Tensor]]:  # noqa: ARG002 - a hook

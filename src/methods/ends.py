@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
@@ -35,9 +36,12 @@ def end_rounder(settings: Settings) -> Method | None:
     return method
 
 
-def planned_ends(speech: SpeechModel, settings: Settings, calibration: Calibration | None) -> RoundedEnds:
-    """The ends that ``settings`` choose, to be rounded by what ``speech`` multiplies with them now."""
-    rounder, chosen = end_rounder(settings), chosen_ends(speech.graph, speech.module, settings)
+def planned_ends(
+    speech: SpeechModel, settings: Settings, calibration: Calibration | None, specs: Mapping[str, WeightSpec]
+) -> RoundedEnds:
+    """The ends that ``settings`` choose, to be rounded to ``specs`` by what ``speech`` multiplies with them."""
+    chosen = [replace(end, spec=specs[end.path]) for end in chosen_ends(speech.graph, speech.module, settings)]
+    rounder = end_rounder(settings)
     if rounder is None or not chosen:
         return RoundedEnds(speech.module, {})
     statistics: Mapping[str, LinkStatistics] = {}

@@ -19,12 +19,9 @@ from torch import Tensor
 from src.errors import UserError
 from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method, Needs, Rounded
-from src.methods.gptq import GPTQ
-from src.methods.hqq import HQQ
 from src.methods.parameters import CodeBits
-from src.methods.parts.bit_budget import allocate, smallest_size
+from src.methods.parts.bit_budget import allocate, require_known_size, smallest_size, stored_bytes
 from src.methods.parts.magnitudes import output_magnitudes
-from src.methods.rtn import RTN
 from src.methods.workbench import Workbench
 from src.quant.link_statistics import LinkStatistics
 
@@ -65,9 +62,7 @@ class MyQASR(Method):
 
     @model_validator(mode="after")
     def _sizes_are_known(self) -> Self:
-        if not isinstance(self.rounder, RTN | GPTQ | HQQ):
-            problem = f"{getattr(self.rounder, 'name', self.rounder)!r} does not say how large its weights will be"
-            raise UserError("method.rounder", problem, "Use method@method.rounder=rtn, gptq or hqq")
+        require_known_size(self.rounder)
         if self.budget_mb is not None and self.budget_bits is not None:
             raise UserError("method.budget_bits", "there is a budget_mb too", "Set one of the two to null")
         return self
@@ -112,9 +107,7 @@ class MyQASR(Method):
         return {bits: self._stored_bytes(bench, path, replace(spec, bits=bits)) for bits in self.widths}
 
     def _stored_bytes(self, bench: Workbench, path: str, spec: WeightSpec) -> int:
-        rows, columns = bench.module.get_parameter(f"{path}.weight").shape
-        order = 4 * columns if _stores_order(self.rounder, spec, columns) else 0
-        return spec.stored_bytes(rows, columns, real_zeros=isinstance(self.rounder, HQQ)) + order
+        return stored_bytes(self.rounder, spec, *bench.module.get_parameter(f"{path}.weight").shape)
 
     def _budget(self, bench: Workbench, specs: Mapping[str, WeightSpec]) -> float:
         """Bytes the packed linears may take together."""
@@ -141,9 +134,3 @@ _DECIMALS = 10**6  # of the smallest feasible budget: a byte, as megabytes
 
 def _weights(bench: Workbench, paths: Mapping[str, object]) -> int:
     return sum(bench.module.get_parameter(f"{path}.weight").numel() for path in paths)
-
-
-def _stores_order(rounder: Method, spec: WeightSpec, columns: int) -> bool:
-    """Whether ``rounder`` stores a column order with a weight of so many columns."""
-    grouped = spec.columns_per_group(columns) < columns
-    return isinstance(rounder, GPTQ) and rounder.act_order and not rounder.static_groups and grouped

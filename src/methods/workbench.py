@@ -30,6 +30,7 @@ class Workbench:
         fp_statistics: ``fp_statistics(gram)``, those of the model as it came, where they are at hand; None once it
             has been transformed.
         edits: structural changes made so far, in order; stored with the weights.
+        ends: grids of what is rounded of embedding, head and front-end, by path; :meth:`Method.plan` may change them.
     """
 
     speech: SpeechModel
@@ -40,6 +41,7 @@ class Workbench:
     seed: int
     fp_statistics: Callable[[bool], Mapping[str, LinkStatistics]] | None = None
     edits: list[Edit] = field(default_factory=list)
+    ends: dict[str, WeightSpec] = field(default_factory=dict)
 
     @property
     def graph(self) -> ModelGraph:

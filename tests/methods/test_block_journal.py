@@ -35,8 +35,8 @@ BUILDERS = {
 WHISPER, MOONSHINE = BUILDERS
 BLOCKS = 2
 SHORT = {  # what takes long, made short
+    "budget": ["method.widths=[2,8]"],
     "distill": ["method.epochs=2", "method.copies=1"],
-    "edge": ["method.epochs=2", "method.copies=1"],
     "autoround": ["method.steps=2"],
     "flatquant": ["method.epochs=1"],
     "omniquant": ["method.epochs=1"],
@@ -53,6 +53,8 @@ MORE = {  # other ways in which blocks depend on what precedes them
     "scales divided out of statistics": (WHISPER, ["method=smoothquant", "bits=w4a4", "activation.range=static"]),
     "static inputs and cache": (WHISPER, ["method=gptq", "bits=w4a4kv4", "activation.range=static"]),
     "no transform that acts": (WHISPER, ["method=omniquant", "method.epochs=1", "bits=w4a16"]),
+    "a rotated model learns": (MOONSHINE, ["method=distill", "method@method.start=quarot", *SHORT["distill"]]),
+    "planned ends": (WHISPER, ["method=budget", "scope=everything", "method@ends=gptq"]),
     "rotated cache": (WHISPER, ["method=quarot", "bits=w4a4kv4"]),
 }
 

@@ -28,8 +28,8 @@ METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
 BITS = sorted(path.stem for path in (ROOT / "conf/bits").glob("*.yaml"))
 BUILDERS = {"whisper": tiny_whisper, "moonshine": tiny_moonshine, "streaming": tiny_uneven_streaming}
 QUICKER = {  # what a method learns does not matter here
+    "budget": ["method.widths=[2,8]"],
     "distill": ["method.epochs=1", "method.copies=1"],
-    "edge": ["method.epochs=1", "method.copies=1"],
     "autoround": ["method.steps=2"],
     "flatquant": ["method.epochs=1"],
     "omniquant": ["method.epochs=1"],

@@ -1,8 +1,65 @@
-"""Bits layer by layer until a memory budget is met: Algorithm 1 of myQASR (arXiv 2307.12659)."""
+"""Bits of layers under a memory budget: by integer programming, or by Algorithm 1 of myQASR (arXiv 2307.12659)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from scipy.optimize import LinearConstraint, milp
+from scipy.sparse import block_diag, csr_array
+
+from src.errors import UserError
+from src.lowbit.granularity import WeightSpec
+from src.methods.base import Method
+from src.methods.gptq import GPTQ
+from src.methods.hqq import HQQ
+from src.methods.rtn import RTN
+
+
+def require_known_size(rounder: Method) -> None:
+    """Raises UserError unless the packed size of what ``rounder`` makes follows from the grid alone."""
+    if not isinstance(rounder, RTN | GPTQ | HQQ):
+        problem = f"{getattr(rounder, 'name', rounder)!r} does not say how large its weights will be"
+        raise UserError("method.rounder", problem, "Use method@method.rounder=rtn, gptq or hqq")
+
+
+def stored_bytes(rounder: Method, spec: WeightSpec, rows: int, columns: int) -> int:
+    """Bytes of a weight [rows, columns] that ``rounder`` rounds to ``spec``, packed."""
+    grouped = spec.columns_per_group(columns) < columns
+    ordered = isinstance(rounder, GPTQ) and rounder.act_order and not rounder.static_groups and grouped
+    return spec.stored_bytes(rows, columns, real_zeros=isinstance(rounder, HQQ)) + (4 * columns if ordered else 0)
+
+
+def cheapest(
+    costs: Mapping[str, Mapping[int, float]], sizes: Mapping[str, Mapping[int, int]], budget: float
+) -> dict[str, int]:
+    """Bits of every layer that cost least in sum and fit: a multiple-choice knapsack, solved exactly by HiGHS.
+
+    Args:
+        costs: by layer and width.
+        sizes: bytes, likewise.
+        budget: bytes all layers may take together; what the smallest widths take fits.
+
+    Returns:
+        Bits by layer.
+
+    Raises:
+        ValueError: the smallest widths do not fit.
+    """
+    choices = [(layer, width) for layer, by_width in costs.items() for width in by_width]
+    cost = np.array([costs[layer][width] for layer, width in choices])
+    size = np.array([[sizes[layer][width] for layer, width in choices]], float)
+    one_each = block_diag([np.ones((1, len(by_width))) for by_width in costs.values()])
+    found = milp(
+        cost / max(cost.max(), 1e-300),  # the solver's tolerances are absolute
+        integrality=np.ones(len(choices)),
+        bounds=(0, 1),
+        constraints=[LinearConstraint(csr_array(size), ub=budget), LinearConstraint(one_each, 1, 1)],
+        options={"mip_rel_gap": 0},
+    )
+    if found.x is None:
+        raise ValueError(f"no bits fit {budget} bytes: {found.message}")
+    return {layer: width for (layer, width), taken in zip(choices, found.x, strict=True) if taken > 0.5}
 
 
 def allocate(order: Sequence[str], sizes: Mapping[str, Mapping[int, int]], budget: float) -> dict[str, int]:

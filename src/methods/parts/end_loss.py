@@ -66,22 +66,38 @@ def output_saliencies(
 
 def end_loss(speech: SpeechModel, features: Tensor, tokens: Sequence[int]) -> Tensor:
     """Cross-entropy of a clip's tokens after the prompt and of the end token, summed; gradients start at the blocks."""
+    states = end_states(speech, features, tokens)
+    targets = torch.tensor([*tokens[1:], speech.eos], device=speech.device)
+    head = speech.module.get_submodule(speech.graph.head)
+    return head_loss(states, head.weight, targets[-len(states) :]) * len(states)
+
+
+def end_states(
+    speech: SpeechModel, features: Tensor, tokens: Sequence[int], embedded: Callable[[Tensor], None] = lambda _: None
+) -> Tensor:
+    """What the head is fed to predict a clip's tokens after the prompt and the end token, [predictions, d].
+
+    Args:
+        speech: the recogniser.
+        features: of the clip; gradients start at the blocks, or at ``features`` where these ask for them.
+        tokens: what the decoder is fed.
+        embedded: is told the gradients [tokens, d] of what the embedding gave.
+    """
     graph, module = speech.graph, speech.module
     with FastLinears():
         hidden, arguments, mask = speech.encoder_inputs([features])
-        hidden.requires_grad_()
+        if not hidden.requires_grad:
+            hidden.requires_grad_()
         for block in graph.encoder:
             hidden = speech.block(block)(hidden, **arguments)
         encoded = speech.encoded(hidden, mask)
         hidden, arguments = speech.decoder_inputs(torch.tensor([tokens], device=speech.device), encoded)
         hidden.requires_grad_()
+        hidden.register_hook(lambda gradients: embedded(gradients[0]))  # type: ignore[no-untyped-call]
         for block in graph.decoder:
             hidden = speech.block(block)(hidden, **arguments)
-        states = module.get_submodule(graph.decoder_norm)(hidden)[0]
-    scored = scored_tokens(speech, tokens)
-    targets = torch.tensor([*tokens[1:], speech.eos], device=speech.device)
-    head = module.get_submodule(graph.head)
-    return head_loss(states[-scored:], head.weight, targets[-scored:]) * scored
+        states: Tensor = module.get_submodule(graph.decoder_norm)(hidden)[0]
+    return states[-scored_tokens(speech, tokens) :]
 
 
 def mean_squares(gradients: Tensor, groups: int) -> Tensor:
