@@ -1,10 +1,9 @@
 """Bits where they matter: the plan of grids that costs least in the end and fits a budget of bytes.
 
 What every weight costs at every width follows from one backward pass (:mod:`src.methods.parts.sensitivity`) and from
-what the rounder, which takes each row for itself, makes of some of its rows; which widths cost least in sum is an
-integer program, solved exactly (:func:`~src.methods.parts.bit_budget.cheapest`), as in HAWQ-V3 (Yao et al., arXiv
-2011.10680). The budget is the whole file's: embedding, head and front-end take part wherever they are rounded
-(``scope=everything``).
+what the rounder makes of it; which widths cost least in sum is an integer program, solved exactly
+(:func:`~src.methods.parts.bit_budget.cheapest`), as in HAWQ-V3 (Yao et al., arXiv 2011.10680). The budget is the whole
+file's: embedding, head and front-end take part wherever they are rounded (``scope=everything``).
 """
 
 from __future__ import annotations

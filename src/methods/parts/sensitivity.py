@@ -3,8 +3,8 @@
 To second order, an error ``E`` of a weight makes the model's next-token distributions diverge by ``1/2 E[<G, E>^2]``,
 nats summed over the tokens of a clip; ``G`` is the gradient of the clip's cross-entropy with respect to the weight, for
 words that the model itself draws: the Fisher information, from one drawn word a token (Martens, arXiv 1412.1193, sec.
-9.2). Errors of different rows of ``E`` are taken to be independent, so that some rows stand for all. The outputs of the
-head are the distributions, so that its second order is known: half of the variance of ``E x`` under them.
+9.2). The outputs of the head are the distributions, so that its second order is known: half of the variance of ``E x``
+under them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from src.models.speech import SpeechModel
 
 _TOKENS = 64  # whose logits are in memory at once
 _HEAD_TOKENS = 512  # most that a head's errors are weighed on
-_LINEAR_ROWS = 128  # about so many of a linear's output channels stand for all
 _UNLIKELY = 1e-5  # probability of a word
 
 
@@ -41,8 +40,7 @@ class Sensitivities:
     """What errors of weights cost: nats, summed over the tokens of all clips.
 
     Attributes:
-        weights: ``G`` by path, of linears and convolutions, [clips, rows, in], in those rows of them that
-            :meth:`rows` names.
+        weights: ``G`` by path, of linears and convolutions, [clips, out, in].
         embedding: path of the embedding.
         words: tokens that were read, [rows].
         gradients: of what the embedding gave for them, [rows, d].
@@ -61,12 +59,12 @@ class Sensitivities:
 
     @torch.no_grad()
     def rows(self, path: str, count: int) -> Tensor:
-        """Which of the ``count`` rows of the weight at ``path`` errors are asked of, int64: those of others are alike.
+        """Which of the ``count`` rows of the weight at ``path`` errors cost anything in, int64.
 
-        Of a linear, some. Of embedding and head, words that were read or are likely somewhere: others cost nothing.
+        Of embedding and head, words that were read or are likely somewhere; of others, all.
         """
         if path in self.weights:
-            return _some(count, self.states.device)
+            return torch.arange(count, device=self.states.device)
         counts = torch.zeros(count, dtype=torch.bool, device=self.states.device)
         if path == self.embedding:
             counts[self.words] = True
@@ -86,8 +84,9 @@ class Sensitivities:
             count: how many rows it has.
         """
         if path in self.weights:
-            by_row = (self.weights[path].float() * E).sum(2)
-            return _sum(by_row.square()) / 2 * count / len(rows)
+            by_row = torch.stack([(G.float() * E).sum(1) for G in self.weights[path]])
+            # Errors of different rows cancel or add up; of so few clips, the sum of all is uncertain by a third.
+            return max(_sum(by_row.square()), _sum(by_row.sum(1).square())) / 2
         cost = 0.0
         if path == self.embedding:
             place = torch.zeros(count, dtype=torch.long, device=rows.device).scatter(
@@ -159,7 +158,7 @@ def _drawn(states: Tensor, W: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class _Listener(TorchFunctionMode):
-    """Context inside which ``G`` of linears and convolutions is kept, pass by pass, for some of their rows.
+    """Context inside which ``G`` of linears and convolutions is kept, pass by pass.
 
     Args:
         module: that holds them.
@@ -172,7 +171,6 @@ class _Listener(TorchFunctionMode):
         self._module = module
         self._paths = {id(weight): path for path, weight in weights.items()}
         self._handles: list[RemovableHandle] = []
-        self._rows = {path: _some(len(weight), weight.device) for path, weight in weights.items()}
         self.gradients: dict[str, list[Tensor]] = {path: [] for path in weights}
 
     def __enter__(self) -> Self:
@@ -205,13 +203,8 @@ class _Listener(TorchFunctionMode):
         output.register_hook(lambda g: self._add(path, x, g))  # type: ignore[no-untyped-call]
 
     def _add(self, path: str, x: Tensor, g: Tensor) -> None:
-        own = g.detach().flatten(0, -2)[:, self._rows[path]]
-        self.gradients[path].append((own.T @ x.detach().flatten(0, -2)).bfloat16())  # whose exponents are float32's
-
-
-def _some(count: int, device: torch.device) -> Tensor:
-    """Rows of a linear that stand for all of them."""
-    return torch.arange(0, count, -(-count // _LINEAR_ROWS), device=device)
+        G = g.detach().flatten(0, -2).T @ x.detach().flatten(0, -2)
+        self.gradients[path].append(G.bfloat16())  # whose exponents are float32's
 
 
 def _sum(x: Tensor) -> float:
