@@ -43,7 +43,9 @@ def is_tied(speech: SpeechModel) -> bool:
 
 
 def rounded_ends(speech: SpeechModel, *overrides: str) -> RoundedEnds:
-    ends = planned_ends(speech, composed("method=rtn", *overrides), None)
+    settings = composed("method=rtn", *overrides)
+    specs = {end.path: end.spec for end in chosen_ends(speech.graph, speech.module, settings)}
+    ends = planned_ends(speech, settings, None, specs)
     ends.round()
     return ends
 

@@ -121,7 +121,7 @@ def measure_sensitivities(
     graph, module = speech.graph, speech.module
     generator = torch.Generator(speech.device).manual_seed(seed)
     head, embedding = (module.get_parameter(f"{path}.weight") for path in (graph.head, graph.embedding))
-    listener = _Listener(module, paths)
+    listener = _GradientListener(module, paths)
     words: list[int] = []
     gradients: list[Tensor] = []
     fed: list[Tensor] = []
@@ -157,7 +157,7 @@ def _drawn(states: Tensor, W: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat(drawn)
 
 
-class _Listener(TorchFunctionMode):
+class _GradientListener(TorchFunctionMode):
     """Context inside which ``G`` of linears and convolutions is kept, pass by pass.
 
     Args:
