@@ -110,8 +110,10 @@ class Quantizer:
         self._settings = settings
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)
-        self._bench = Workbench(speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics)
-        self._bench.ends = {end.path: end.spec for end in chosen_ends(speech.graph, speech.module, settings)}
+        ends = {end.path: end.spec for end in chosen_ends(speech.graph, speech.module, settings)}
+        self._bench = Workbench(
+            speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics, ends=ends
+        )
         self._sees_quantized = sees_quantized(method, settings)
         self._notes: Mapping[str, str] = {}
         self.weights: dict[str, QuantizedWeight] = {}

@@ -87,9 +87,8 @@ class Budget(Delegating):
         specs = {path: spec for path, spec in plan.items() if spec is not None} | bench.ends
         if not specs:
             return plan
-        shapes = {path: flat_weight(bench.module, path).shape for path in specs}
         sizes = {
-            path: {bits: stored_bytes(self.rounder, replace(spec, bits=bits), *shapes[path]) for bits in self.widths}
+            path: {bits: self._bytes(bench, path, replace(spec, bits=bits)) for bits in self.widths}
             for path, spec in specs.items()
         }
         budget = self._budget(bench, specs, sizes)
@@ -105,14 +104,16 @@ class Budget(Delegating):
         )
         return plan | {path: replace(spec, bits=bits[path]) for path, spec in specs.items()}
 
+    def _bytes(self, bench: Workbench, path: str, spec: WeightSpec) -> int:
+        return stored_bytes(self.rounder, spec, *flat_weight(bench.module, path).shape)
+
     def _budget(
         self, bench: Workbench, specs: Mapping[str, WeightSpec], sizes: Mapping[str, Mapping[int, int]]
     ) -> float:
         """Bytes that the weights in ``specs`` may take together. Raises UserError."""
         least = smallest_size(sizes)
         if self.megabytes is None:
-            shapes = {path: flat_weight(bench.module, path).shape for path in specs}
-            budget: float = sum(stored_bytes(self.rounder, spec, *shapes[path]) for path, spec in specs.items())
+            budget: float = sum(self._bytes(bench, *each) for each in specs.items())
             if budget < least:
                 problem = f"{list(self.widths)} are all too large for a model of the bit-config's size"
                 raise UserError("method.widths", problem, "Add smaller ones, or set method.megabytes")
@@ -136,19 +137,17 @@ class Budget(Delegating):
         judged, rounded_by = (calibration.part(range(first, len(calibration.ids), 2)) for first in (0, 1))
         statistics = self._statistics(bench, specs, rounded_by if rounded_by.ids else judged)
         matrices = [path for path in specs if path not in (graph.embedding, graph.head)]
-        sensitivities = measure_sensitivities(bench.speech, judged, matrices, by_clip=self.by_clip, seed=bench.seed)
+        heard = judged.in_half(bench.speech) if self.by_clip else judged
+        sensitivities = measure_sensitivities(bench.speech, heard, matrices, seed=bench.seed)
         tokens = len(sensitivities.states)
         costs: dict[str, dict[int, float]] = {}
         with torch.no_grad():
             for path, spec in progress(list(specs.items()), "costs, weights"):
-                weight = flat_weight(bench.module, path)
-                count = len(weight)
-                rows = sensitivities.rows(path, count)
-                W = weight[rows].float()
+                W = flat_weight(bench.module, path)[sensitivities.rows(path)].float()
                 costs[path] = {}
                 for bits in self.widths:
                     rounded = self.rounder.round(W.clone(), replace(spec, bits=bits), statistics.get(path)).weight
-                    costs[path][bits] = sensitivities.cost(path, rows, W - rounded.dequantize(), count) / tokens
+                    costs[path][bits] = sensitivities.cost(path, W - rounded.dequantize()) / tokens
         return costs
 
     def _statistics(

@@ -88,14 +88,9 @@ class Distill(Delegating):
         if bench.calibration is None:
             raise ValueError("distillation needs calibration clips")
         clips = bench.calibration + augment(tuning.teacher, bench.calibration, self.copies, bench.seed)
+        heard = clips.in_half(bench.speech) if self.by_clip else clips
         with quantized_inputs(bench.module, bench.abits), learning(bench, tuning) as learned:
-            distillation = Distillation(
-                bench.speech,
-                tuning.teacher,
-                clips,
-                by_clip=self.by_clip,
-                encoder_weight=self.encoder_weight,
-            )
+            distillation = Distillation(bench.speech, tuning.teacher, heard, encoder_weight=self.encoder_weight)
             distill(
                 distillation,
                 learned,

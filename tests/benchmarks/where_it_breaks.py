@@ -14,7 +14,6 @@ import copy
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -47,9 +46,7 @@ def halved(speech: SpeechModel, calibration: Calibration) -> Calibration:
     fits = [i for i, each in enumerate(calibration.seconds) if speech.fits_half(round(each * speech.sampling_rate))]
     if not fits:
         return calibration
-    chosen = calibration.part(fits)
-    features = [each[..., : each.shape[-1] // 2].contiguous() for each in chosen.features]
-    return replace(chosen, features=features)
+    return calibration.part(fits).in_half(speech)
 
 
 @torch.no_grad()

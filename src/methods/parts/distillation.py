@@ -109,21 +109,14 @@ class Distillation:
         student: the quantized model, inside :func:`learning`.
         teacher: the same before it was rounded.
         calibration: clips, and the tokens the decoder is fed.
-        by_clip: hear half of the window where it holds a clip (:meth:`~src.models.speech.SpeechModel.fits_half`).
         encoder_weight: see the module.
     """
 
     def __init__(
-        self,
-        student: SpeechModel,
-        teacher: SpeechModel,
-        calibration: Calibration,
-        *,
-        by_clip: bool,
-        encoder_weight: float,
+        self, student: SpeechModel, teacher: SpeechModel, calibration: Calibration, *, encoder_weight: float
     ) -> None:
         self._student, self._teacher, self._calibration = student, teacher, calibration
-        self._by_clip, self._encoder_weight = by_clip, encoder_weight
+        self._encoder_weight = encoder_weight
         self._answers: dict[int, Answer] = {}
 
     def step(self, clips: Sequence[int]) -> float:
@@ -163,8 +156,6 @@ class Distillation:
     def _run(self, speech: SpeechModel, clip: int) -> tuple[Tensor, Tensor]:
         """Encoder and decoder output of one clip, [frames, d] and [scored tokens, d]."""
         features, tokens = self._calibration.features[clip], self._calibration.tokens[clip]
-        if self._by_clip and speech.fits_half(round(self._calibration.seconds[clip] * speech.sampling_rate)):
-            features = features[..., : features.shape[-1] // 2]
         with FastLinears():
             encoded = speech.encode([features])
             states = speech.decoder_states(torch.tensor([tokens], device=speech.device), encoded)

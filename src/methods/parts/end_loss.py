@@ -39,22 +39,20 @@ def output_saliencies(
         calibration: clips, which pass one by one.
         paths: linears of the blocks.
         groups: how many.
-        by_clip: hear half of the window where it holds a clip (:meth:`~src.models.speech.SpeechModel.fits_half`); what
-            lies behind has 0.
+        by_clip: hear half of the window where it holds a clip; what lies behind has 0.
     """
     found: dict[str, list[Tensor]] = {path: [] for path in paths}
     handles = [
         speech.module.get_submodule(path).register_forward_hook(listener(groups, kept)) for path, kept in found.items()
     ]
     frames = {path for path in found if speech.graph.link_of(path).rows is RowKind.FRAME}
+    heard = calibration.in_half(speech) if by_clip else calibration
     try:
         for clip, tokens in enumerate(progress(calibration.tokens, "gradients of the end loss, clips")):
-            features = calibration.features[clip]
-            halved = by_clip and speech.fits_half(round(calibration.seconds[clip] * speech.sampling_rate))
-            heard = features[..., : features.shape[-1] // 2] if halved else features
+            features = heard.features[clip]
             with torch.enable_grad():
-                end_loss(speech, heard, tokens).backward()  # type: ignore[no-untyped-call]
-            if halved:
+                end_loss(speech, features, tokens).backward()  # type: ignore[no-untyped-call]
+            if features.shape != calibration.features[clip].shape:
                 for path in frames:
                     found[path][clip] = pad(found[path][clip], (0, found[path][clip].shape[1]))
             release_memory()  # clips differ in length, and so in the sizes of what they free

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Self
 
 import torch
@@ -57,42 +57,27 @@ class Sensitivities:
     states: Tensor
     W: Tensor
 
-    @torch.no_grad()
-    def rows(self, path: str, count: int) -> Tensor:
-        """Which of the ``count`` rows of the weight at ``path`` errors cost anything in, int64.
-
-        Of embedding and head, words that were read or are likely somewhere; of others, all.
-        """
-        if path in self.weights:
-            return torch.arange(count, device=self.states.device)
-        counts = torch.zeros(count, dtype=torch.bool, device=self.states.device)
-        if path == self.embedding:
-            counts[self.words] = True
-        if path == self.head:
-            for states in torch.split(self._head_states, _TOKENS):
-                counts |= (product(states, self.W).softmax(-1) > _UNLIKELY).any(0)
-        return counts.nonzero().flatten()
+    def rows(self, path: str) -> Tensor | slice:
+        """Which rows of the weight at ``path`` errors cost anything in: int64 of embedding and head, else all."""
+        return slice(None) if path in self.weights else self._words[path]
 
     @torch.no_grad()
-    def cost(self, path: str, rows: Tensor, E: Tensor, count: int) -> float:
-        """What the errors ``E`` [rows, in] of the weight at ``path`` cost; of one that is read twice, in both places.
+    def cost(self, path: str, E: Tensor) -> float:
+        """What errors of the weight at ``path`` cost; of one that is read twice, in both places.
 
         Args:
             path: of the linear, convolution, embedding or head.
-            rows: what :meth:`rows` said of its ``count`` rows.
-            E: their errors.
-            count: how many rows it has.
+            E: errors of its :meth:`rows`, [rows, in].
         """
         if path in self.weights:
             by_row = torch.stack([(G.float() * E).sum(1) for G in self.weights[path]])
             # Errors of different rows cancel or add up; of so few clips, the sum of all is uncertain by a third.
             return max(_sum(by_row.square()), _sum(by_row.sum(1).square())) / 2
         cost = 0.0
+        rows = self._words[path]
         if path == self.embedding:
-            place = torch.zeros(count, dtype=torch.long, device=rows.device).scatter(
-                0, rows, torch.arange(len(rows), device=rows.device)
-            )
-            cost += _sum((E[place[self.words]] * self.gradients).sum(1).square()) / 2
+            place = torch.searchsorted(rows, self.words)
+            cost += _sum((E[place] * self.gradients).sum(1).square()) / 2
         if path == self.head:
             variances, chosen = 0.0, self._head_states
             for states in torch.split(chosen, _TOKENS):
@@ -101,13 +86,25 @@ class Sensitivities:
             cost += variances / 2 * len(self.states) / len(chosen)
         return cost
 
+    @cached_property
+    @torch.no_grad()
+    def _words(self) -> dict[str, Tensor]:
+        """Words that were read, of the embedding; that are likely somewhere, of the head. In order."""
+        read, likely = (torch.zeros(len(self.W), dtype=torch.bool, device=self.W.device) for _ in range(2))
+        read[self.words] = True
+        for states in torch.split(self._head_states, _TOKENS):
+            likely |= (product(states, self.W).softmax(-1) > _UNLIKELY).any(0)
+        tied = self.embedding == self.head
+        counts = {self.embedding: read | likely} if tied else {self.embedding: read, self.head: likely}
+        return {path: words.nonzero().flatten() for path, words in counts.items()}
+
     @property
     def _head_states(self) -> Tensor:
         return self.states[:: -(-len(self.states) // _HEAD_TOKENS)]
 
 
 def measure_sensitivities(
-    speech: SpeechModel, calibration: Calibration, paths: Iterable[str], *, by_clip: bool, seed: int
+    speech: SpeechModel, calibration: Calibration, paths: Iterable[str], *, seed: int
 ) -> Sensitivities:
     """One backward pass over every clip, as :func:`~src.methods.parts.end_loss.end_states` runs it.
 
@@ -115,7 +112,6 @@ def measure_sensitivities(
         speech: the recogniser at full precision; no parameter gets a gradient.
         calibration: clips, which pass one by one.
         paths: linears of the blocks and convolutions of the front-end; embedding and head are weighed in any case.
-        by_clip: hear half of the window where it holds a clip (:meth:`~src.models.speech.SpeechModel.fits_half`).
         seed: of the words that are drawn.
     """
     graph, module = speech.graph, speech.module
@@ -127,10 +123,8 @@ def measure_sensitivities(
     fed: list[Tensor] = []
     frontend = not listener.gradients.keys().isdisjoint(graph.frontend)
     with listener:
-        for clip, tokens in enumerate(progress(calibration.tokens, "sensitivities, clips")):
-            features = calibration.features[clip]
-            if by_clip and speech.fits_half(round(calibration.seconds[clip] * speech.sampling_rate)):
-                features = features[..., : features.shape[-1] // 2]
+        clips = zip(calibration.features, calibration.tokens, strict=True)
+        for features, tokens in progress(list(clips), "sensitivities, clips"):
             with torch.enable_grad():
                 states = end_states(speech, features.clone().requires_grad_(frontend), tokens, gradients.append)
                 drawn = _drawn(states.detach(), head.detach(), generator)
