@@ -24,7 +24,7 @@ from src.methods.block_journal import BlockJournal
 from src.methods.ends import planned_ends
 from src.methods.propagation import check_propagation, link_by_link, sees_quantized
 from src.methods.tuning import Tuning
-from src.methods.workbench import Workbench
+from src.methods.workbench import ReferenceCost, Workbench
 from src.models.graph import Block, Linear, ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import round_to_storage
@@ -101,6 +101,7 @@ class Quantizer:
         calibration: Calibration | None = None,
         fp_statistics: Callable[[bool], Mapping[str, LinkStatistics]] | None = None,
         journal: BlockJournal | None = None,
+        reference: ReferenceCost | None = None,
     ) -> None:
         self._speech = speech
         self._journal = journal
@@ -112,7 +113,15 @@ class Quantizer:
         plan = weight_plan(speech.graph, settings)
         ends = {end.path: end.spec for end in chosen_ends(speech.graph, speech.module, settings)}
         self._bench = Workbench(
-            speech, plan, self._abits, settings.kvbits, calibration, settings.seed, fp_statistics, ends=ends
+            speech,
+            plan,
+            self._abits,
+            settings.kvbits,
+            calibration,
+            settings.seed,
+            fp_statistics,
+            ends=ends,
+            reference=reference,
         )
         self._sees_quantized = sees_quantized(method, settings)
         self._notes: Mapping[str, str] = {}

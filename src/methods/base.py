@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar
 
 import pydantic
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.quant.extras import Extra
@@ -63,6 +63,7 @@ class Needs:
         sequential: the links of a block are measured one after the other, each on inputs from what was rounded before
             it, unless ``calib.sequential`` says otherwise.
         tunes: :meth:`Method.tune` does something.
+        reference: it reads :attr:`Workbench.reference`.
         simulates_inputs: it rounds inputs while it learns: per token, asymmetrically.
         stores: what its quantized model may hold beside codes on integer grids.
     """
@@ -80,6 +81,7 @@ class Needs:
     propagation: bool = True
     sequential: bool = False
     tunes: bool = False
+    reference: bool = False
     simulates_inputs: bool = False
     stores: frozenset[Extra] = frozenset()
 
@@ -116,6 +118,17 @@ class Method:
     def needs(self) -> Needs:
         """What the hooks read and leave behind; of a method made of others, ``other.needs | Needs(...)``."""
         return Needs()
+
+    def check(self, module: nn.Module, specs: Mapping[str, WeightSpec]) -> None:
+        """Finds, before anything heavy, what shapes alone tell would make a hook fail.
+
+        Args:
+            module: without weights, on torch's meta device.
+            specs: grids of all weights to round, those of the ends too.
+
+        Raises:
+            UserError: something would.
+        """
 
     def transform(self, bench: Workbench) -> Transformed:  # noqa: ARG002 - a hook
         """Changes the whole model in place without changing what it computes: smoothing, shifting, rotation."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -14,6 +14,18 @@ from src.models.graph import ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.link_statistics import LinkStatistics
 from src.quant.structure import Edit, apply_edit
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the reference utterance (``profile``) takes: bytes moved, and bit operations."""
+
+    memory_io_bytes: int
+    bops: int
+
+
+# With a model so changed, and weights by path on such grids, of so many bytes; all others have 16 bits.
+ReferenceCost = Callable[[Sequence[Edit], Mapping[str, tuple[WeightSpec, int]]], Taken]
 
 
 @dataclass
@@ -30,6 +42,7 @@ class Workbench:
         fp_statistics: ``fp_statistics(gram)``, those of the model as it came, where they are at hand; None once it
             has been transformed.
         edits: structural changes made so far, in order; stored with the weights.
+        reference: what the reference utterance takes; None where the method does not need it.
         ends: grids of what is rounded of embedding, head and front-end, by path; :meth:`Method.plan` may change them.
     """
 
@@ -42,6 +55,7 @@ class Workbench:
     fp_statistics: Callable[[bool], Mapping[str, LinkStatistics]] | None = None
     edits: list[Edit] = field(default_factory=list)
     ends: dict[str, WeightSpec] = field(default_factory=dict)
+    reference: ReferenceCost | None = None
 
     @property
     def graph(self) -> ModelGraph:

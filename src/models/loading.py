@@ -98,7 +98,14 @@ def check_processors(settings: ModelSettings) -> None:
 
 
 def load_graph(settings: ModelSettings) -> ModelGraph:
-    """The structure of a recogniser from its configuration alone; no weight is read or drawn.
+    """The structure of a recogniser. Raises UserError as :func:`load_empty`."""
+    return load_empty(settings)[0]
+
+
+def load_empty(settings: ModelSettings) -> tuple[ModelGraph, PreTrainedModel]:
+    """Structure and shapes of a recogniser from its configuration alone; no weight is read or drawn.
+
+    The module is on torch's meta device.
 
     Raises:
         UserError: the configuration is absent, of another family, or can not be fetched; or the headers of the weights,
@@ -114,7 +121,7 @@ def load_graph(settings: ModelSettings) -> ModelGraph:
     family.prepare(module)
     graph = family.graph(config)
     _check(settings, graph, module)
-    return graph
+    return graph, module
 
 
 def load_config(settings: ModelSettings) -> PreTrainedConfig:

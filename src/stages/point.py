@@ -144,6 +144,8 @@ class Point:
         }
         if self.method.needs.draws:
             weights["seed"] = settings.seed
+        if self.method.needs.reference:
+            weights["reference"] = self._reference
         if settings.abits != FULL_PRECISION:
             weights["activation"] = settings.activation.model_dump()
         ends = {"head_bits": settings.head_bits, "frontend_bits": settings.frontend_bits}
@@ -215,9 +217,13 @@ class Point:
     @cached_property
     def profile(self) -> Entry:
         """Size, memory I/O, bit operations and roofline of the quantized model: the same on every machine."""
-        cost = self.settings.profile.model_dump(include={"seconds", "tokens", "batch", "beams"})
         key = {"quantized": self.quantized.fingerprint, "prompt": self.prompt.fingerprint}
-        return self._entry("profile", **cost, edge_device=self.settings.edge_device.model_dump(), **key)
+        return self._entry("profile", **self._reference, edge_device=self.settings.edge_device.model_dump(), **key)
+
+    @property
+    def _reference(self) -> dict[str, Any]:
+        """The utterance whose costs are counted."""
+        return self.settings.profile.model_dump(include={"seconds", "tokens", "batch", "beams"})
 
     @cached_property
     def decoded_cost(self) -> Entry:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from src.data.transcripts import load_transcripts
-from src.methods.apply import input_bits
-from src.models.families import dimensions_of
-from src.models.loading import load, load_config, load_graph
-from src.profiling.cost_model import CostModel, LinearBits, Workload
+from src.models.loading import load
+from src.profiling.cost_model import CostModel
 from src.profiling.decoded import average
 from src.profiling.point_profile import profile_point
 from src.quant.structure import read_edits
-from src.settings import FULL_PRECISION
 from src.stages.base import RESULT, Stage, obtain, read_json
 from src.stages.decoding import TRANSCRIPTS
 from src.stages.point import Point
 from src.stages.quantize import Quantize
+from src.stages.reference import cost_model
 from src.storage.store import Entry
 from src.tracking import Tracker
 
@@ -82,17 +79,8 @@ def prompt_length(point: Point) -> int:
 
 def _cost(point: Point) -> CostModel:
     """The quantized model and the reference utterance."""
-    settings, quantized = point.settings, Quantize().result(point)
-    graph, chosen = load_graph(settings.model), settings.profile
-    return CostModel(
-        dimensions=dimensions_of(load_config(settings.model)),
-        graph=graph,
-        workload=Workload(chosen.seconds, chosen.tokens, prompt_length(point), chosen.batch, chosen.beams),
-        bits=linear_bits(quantized["layers"], input_bits(graph, settings), static=settings.static_inputs),
-        kv_bits=settings.kvbits,
-        edits=read_edits(quantized["edits"]),
-        key_group=settings.key_group,
-    )
+    quantized = Quantize().result(point)
+    return cost_model(point, prompt_length(point), quantized["layers"], read_edits(quantized["edits"]))
 
 
 def _decoded(point: Point) -> dict[str, Any]:
@@ -100,21 +88,3 @@ def _decoded(point: Point) -> dict[str, Any]:
     transcripts = load_transcripts(point.transcripts.path / TRANSCRIPTS)
     averaged = average(_cost(point), transcripts)
     return {"decoded": None if averaged is None else asdict(averaged)}
-
-
-def linear_bits(
-    layers: Sequence[Mapping[str, Any]], abits: Mapping[str, int], *, static: bool = False
-) -> dict[str, LinearBits]:
-    """Stored bytes and operand widths of every weight by path, from the layer table and the widths of the inputs.
-
-    ``static``: quantized inputs have one grid each, which is stored: a float32 scale and a zero point of a byte.
-    """
-    bits = {}
-    for row in layers:
-        out_features, in_features = row["shape"]
-        stored = row.get("stored_bytes", out_features * in_features * FULL_PRECISION // 8)
-        kept = row.get("exact_inputs", 0), row.get("outliers", 0)  # rows that are not rounded have neither
-        width = abits.get(row["linear"], FULL_PRECISION)
-        grid = _STATIC_GRID_BYTES if static and width != FULL_PRECISION else 0
-        bits[row["linear"]] = LinearBits(stored, row["wbits"], width, *kept, grid)
-    return bits

@@ -14,13 +14,15 @@ from src.machine.provenance import has_read, stamped
 from src.methods.apply import Quantizer, check_inputs, weight_plan
 from src.methods.block_journal import BlockJournal
 from src.methods.propagation import check_propagation
-from src.models.loading import check_processors, load, load_graph
+from src.models.loading import check_processors, load, load_empty
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
+from src.quant.ends import chosen_ends
 from src.quant.link_statistics import LinkStatistics
 from src.quant.structure import stored_edits
 from src.stages.base import Stage
 from src.stages.point import Point
+from src.stages.reference import reference_cost
 from src.storage.digest import sha256_file
 from src.storage.journal import digest
 from src.storage.store import Entry
@@ -57,11 +59,14 @@ class Quantize(Stage):
         return {"calibrate": point.calibration} if point.uses_calibration else {}
 
     def check(self, point: Point) -> None:
-        """The model; scope and group size against its layers, options against the method. Raises UserError."""
+        """The model; scope, group size and budgets against its layers, options against the method. Raises UserError."""
         check_inputs(point.method, point.settings)
         check_propagation(point.method, point.settings)
         check_processors(point.settings.model)
-        weight_plan(load_graph(point.settings.model), point.settings)
+        graph, module = load_empty(point.settings.model)
+        plan = {path: spec for path, spec in weight_plan(graph, point.settings).items() if spec is not None}
+        ends = {end.path: end.spec for end in chosen_ends(graph, module, point.settings)}
+        point.method.check(module, plan | ends)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Packed codes, scales and zeros, every other parameter at 16 bits, one table row per weight, and the edits."""
@@ -77,7 +82,8 @@ class Quantize(Stage):
         journal = BlockJournal(folder, _basis(point)) if calibration is not None else None
         if journal and journal.finished is not None:
             log.info("quantize: going on after %d of %d blocks", journal.finished, len(speech.graph.blocks))
-        quantizer = Quantizer(speech, point.method, settings, calibration, at_full_precision, journal)
+        priced = reference_cost(point, len(speech.prompt)) if point.method.needs.reference else None
+        quantizer = Quantizer(speech, point.method, settings, calibration, at_full_precision, journal, priced)
         quantizer.run()
         path = folder / CHECKPOINT
         leftovers = leftover_tensors(speech.module, quantizer.weights)

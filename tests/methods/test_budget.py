@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from torch import Tensor
 from src.errors import UserError
 from src.methods.apply import Quantizer
 from src.methods.build import build_method
-from src.methods.parts.bit_budget import cheapest, smallest_size
+from src.methods.parts.bit_budget import Bound, cheapest
 from src.methods.parts.sensitivity import measure_sensitivities
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.ends import flat_weight
+from src.records import read_record
 from tests.calib.clips import noise_calibration
+from tests.commands import run
 from tests.composed import composed
 from tests.tiny import tiny_moonshine, tiny_whisper
 
@@ -59,14 +62,17 @@ def test_no_bits_that_fit_cost_less(layers: list[tuple[int, list[float]]], slack
     widths = (2, 3, 8)
     costs = {str(layer): dict(zip(widths, cost, strict=True)) for layer, (_, cost) in enumerate(layers)}
     sizes = {str(layer): {bits: size * bits for bits in widths} for layer, (size, _) in enumerate(layers)}
-    budget = smallest_size(sizes) * (1 + slack)
-    bits = cheapest(costs, sizes, budget)
-    assert sum(sizes[layer][width] for layer, width in bits.items()) <= budget * (1 + 1e-9)
-    least = min(
-        sum(costs[layer][width] for layer, width in zip(costs, chosen, strict=True))
-        for chosen in product(widths, repeat=len(costs))
-        if sum(sizes[layer][width] for layer, width in zip(costs, chosen, strict=True)) <= budget
-    )
+    times = {layer: {bits: bits**2 for bits in widths} for layer in costs}
+    small, fast = (Bound("", 0, 1, 3, uses) for uses in (sizes, times))
+    small, fast = (replace(each, amount=each.least * (1 + slack)) for each in (small, fast))
+    bits = cheapest(costs, [small, fast])
+
+    def fits(chosen: dict[str, int]) -> bool:
+        return all(each.spent(chosen) <= each.amount * (1 + 1e-9) for each in (small, fast))
+
+    assert fits(bits)
+    possible = (dict(zip(costs, chosen, strict=True)) for chosen in product(widths, repeat=len(costs)))
+    least = min(sum(costs[layer][width] for layer, width in each.items()) for each in possible if fits(each))
     assert sum(costs[layer][width] for layer, width in bits.items()) == pytest.approx(least, rel=1e-5, abs=1e-6)
 
 
@@ -148,7 +154,7 @@ def test_without_embedding_and_head_they_stay_as_they_are() -> None:
 
 
 def test_a_budget_that_nothing_meets_names_the_smallest() -> None:
-    with pytest.raises(UserError, match=r"0\.05 is too small for 2 bits everywhere") as error:
+    with pytest.raises(UserError, match=r"0\.05 is too small for the fewest bits everywhere") as error:
         quantized(tiny_whisper(), "method=budget", "method.megabytes=0.05", ALL)
     smallest = float(str(error.value).split("method.megabytes=")[1].split()[0].rstrip("."))
     quantized(tiny_whisper(), "method=budget", f"method.megabytes={smallest}", ALL)
@@ -162,3 +168,15 @@ def test_widths_that_are_all_too_large_are_named() -> None:
 def test_what_stores_more_than_codes_has_no_size_to_plan_with() -> None:
     with pytest.raises(UserError, match="does not say how large"):
         build_method(composed("method=budget", "method@method.rounder=spqr").method)
+
+
+def test_the_reference_utterance_meets_the_budgets(tmp_path: Path) -> None:
+    """Bounds of the profile's figures, with bits and group sizes to choose from; both bind."""
+    chosen = ("method.io_megabytes=28", "method.gbops=52", "method.group_sizes=[32,-1]", "method.widths=[2,4,8]")
+    few = ("calib.n=2", "dataset.limit=1", f"output_dir={tmp_path}")
+    done = run("src.main", "model=sandbox_whisper", "method=budget", "abits=8", ALL, *chosen, *few)
+    assert done.returncode == 0, done.stderr
+    (record,) = (read_record(file) for file in (tmp_path / "records").glob("*.json"))
+    profile = record.plain["results"]["profile"]
+    assert 27.5e6 < profile["memory_io_bytes"] <= 28e6
+    assert 51e9 < profile["bops"] <= 52e9

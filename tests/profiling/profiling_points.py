@@ -15,7 +15,7 @@ from src.models.speech import SpeechModel
 from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.quant.structure import Edit
 from src.settings import Settings
-from src.stages.profile import linear_bits
+from src.stages.reference import linear_bits
 from tests.calib.clips import noise_calibration
 
 # 3 frames: conv3 makes 3 from 7, conv2 makes 7 from 25, conv1 makes 25 from 127 + 24 * 64 = 1663 samples.

@@ -23,7 +23,7 @@ from src.profiling.roofline import roofline
 from src.profiling.steps import steps
 from src.project import ROOT
 from src.quant.checkpoint import leftover_tensors, save_weights
-from src.stages.profile import linear_bits
+from src.stages.reference import linear_bits
 from tests.composed import composed
 
 PAGE = (ROOT / "src" / "profiling" / "README.md").read_text(encoding="utf-8")

@@ -43,6 +43,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["group_size=128"],
         ["group_size:", "128", "model.encoder.layers.0.self_attn.q_proj", "192", "-1", "96, 64, 48, 32"],
     ),
+    "budget that nothing meets": (
+        ["method=budget", "method.megabytes=0.1"],
+        ["method.megabytes:", "0.1", "The smallest feasible one is", "scope=everything"],
+    ),
     "absent folder": (["model.source=./nowhere"], ["model.source:", "'./nowhere'", "openai/whisper-tiny"]),
     "unknown stage": (["stages=[evalute]"], ["stages:", "'evalute'", "Did you mean 'evaluate'?", *STAGES]),
     "stage without its inputs": (["stages=[evaluate]", "tracking=none"], ["stages:", "'evaluate'", "Add quantize"]),

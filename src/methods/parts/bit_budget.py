@@ -1,8 +1,11 @@
-"""Bits of layers under a memory budget: by integer programming, or by Algorithm 1 of myQASR (arXiv 2307.12659)."""
+"""Bits of layers under a budget: by integer programming, or by Algorithm 1 of myQASR (arXiv 2307.12659)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 from scipy.optimize import LinearConstraint, milp
@@ -14,6 +17,9 @@ from src.methods.base import Method
 from src.methods.gptq import GPTQ
 from src.methods.hqq import HQQ
 from src.methods.rtn import RTN
+
+_DECIMALS: Final = 1000  # of the smallest feasible amount
+Choice = TypeVar("Choice")
 
 
 def require_known_size(rounder: Method) -> None:
@@ -30,36 +36,67 @@ def stored_bytes(rounder: Method, spec: WeightSpec, rows: int, columns: int) -> 
     return spec.stored_bytes(rows, columns, real_zeros=isinstance(rounder, HQQ)) + (4 * columns if ordered else 0)
 
 
-def cheapest(
-    costs: Mapping[str, Mapping[int, float]], sizes: Mapping[str, Mapping[int, int]], budget: float
-) -> dict[str, int]:
-    """Bits of every layer that cost least in sum and fit: a multiple-choice knapsack, solved exactly by HiGHS.
+@dataclass(frozen=True)
+class Bound(Generic[Choice]):
+    """No more than so much of something that every layer takes a part of.
+
+    Attributes:
+        field: the setting that says how much.
+        amount: how much, in units.
+        unit: of ``amount``, of which ``fixed`` and ``uses`` are in ones.
+        fixed: what is taken whatever is chosen.
+        uses: what a layer takes, by layer and choice.
+    """
+
+    field: str
+    amount: float
+    unit: int
+    fixed: float
+    uses: Mapping[str, Mapping[Choice, float]]
+
+    @property
+    def least(self) -> float:
+        """The smallest amount that can be met."""
+        return (self.fixed + sum(min(by_choice.values()) for by_choice in self.uses.values())) / self.unit
+
+    def spent(self, chosen: Mapping[str, Choice]) -> float:
+        """What the chosen take, in units."""
+        return (self.fixed + sum(self.uses[layer][choice] for layer, choice in chosen.items())) / self.unit
+
+    def require_room(self, hint: str = "") -> None:
+        """Raises UserError, with the ``hint``, unless the amount can be met."""
+        if self.amount < self.least:
+            smallest = math.ceil(self.least * _DECIMALS) / _DECIMALS
+            problem = f"{self.amount:g} is too small for the fewest bits everywhere"
+            feasible = f"The smallest feasible one is {self.field}={smallest}"
+            raise UserError(self.field, problem, f"{feasible}; {hint}" if hint else feasible)
+
+
+def cheapest(costs: Mapping[str, Mapping[Choice, float]], bounds: Sequence[Bound[Choice]]) -> dict[str, Choice]:
+    """What costs least in sum and fits, a choice a layer: a multiple-choice knapsack, solved exactly by HiGHS.
 
     Args:
-        costs: by layer and width.
-        sizes: bytes, likewise.
-        budget: bytes all layers may take together; what the smallest widths take fits.
-
-    Returns:
-        Bits by layer.
+        costs: by layer and choice.
+        bounds: all to be met.
 
     Raises:
-        ValueError: the smallest widths do not fit.
+        ValueError: nothing meets them.
     """
-    choices = [(layer, width) for layer, by_width in costs.items() for width in by_width]
-    cost = np.array([costs[layer][width] for layer, width in choices])
-    size = np.array([[sizes[layer][width] for layer, width in choices]], float)
-    one_each = block_diag([np.ones((1, len(by_width))) for by_width in costs.values()])
+    choices = [(layer, choice) for layer, by_choice in costs.items() for choice in by_choice]
+    cost = np.array([costs[layer][choice] for layer, choice in choices])
+    uses = np.array([[each.uses[layer][choice] / each.unit for layer, choice in choices] for each in bounds])
+    room = [each.amount - each.fixed / each.unit for each in bounds]
+    one_each = block_diag([np.ones((1, len(by_choice))) for by_choice in costs.values()])
     found = milp(
         cost / max(cost.max(), 1e-300),  # the solver's tolerances are absolute
         integrality=np.ones(len(choices)),
         bounds=(0, 1),
-        constraints=[LinearConstraint(csr_array(size), ub=budget), LinearConstraint(one_each, 1, 1)],
+        constraints=[LinearConstraint(csr_array(uses), ub=room), LinearConstraint(one_each, 1, 1)],
         options={"mip_rel_gap": 0},
     )
     if found.x is None:
-        raise ValueError(f"no bits fit {budget} bytes: {found.message}")
-    return {layer: width for (layer, width), taken in zip(choices, found.x, strict=True) if taken > 0.5}
+        raise ValueError(f"nothing meets {', '.join(each.field for each in bounds)}: {found.message}")
+    return {layer: choice for (layer, choice), taken in zip(choices, found.x, strict=True) if taken > 0.5}
 
 
 def allocate(order: Sequence[str], sizes: Mapping[str, Mapping[int, int]], budget: float) -> dict[str, int]:

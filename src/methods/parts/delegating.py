@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 from src.methods.base import Method, Needs, Rounded, Transformed
@@ -30,6 +30,9 @@ class Delegating(Method):
     @property
     def needs(self) -> Needs:
         return self.inner.needs
+
+    def check(self, module: nn.Module, specs: Mapping[str, WeightSpec]) -> None:
+        self.inner.check(module, specs)
 
     def transform(self, bench: Workbench) -> Transformed:
         return self.inner.transform(bench)
