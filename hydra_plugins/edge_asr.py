@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from src.launching import parallel, slurm
-from src.sweepers import combinations, search
+from src.sweepers import combinations, fit, search
 
 
 class GridSweeper(combinations.GridSweeper):
@@ -12,6 +12,10 @@ class GridSweeper(combinations.GridSweeper):
 
 class SearchSweeper(search.SearchSweeper):
     """See :mod:`src.sweepers.search`."""
+
+
+class FitSweeper(fit.FitSweeper):
+    """See :mod:`src.sweepers.fit`."""
 
 
 class SlurmArrayLauncher(slurm.SlurmArrayLauncher):

@@ -137,7 +137,7 @@ def _show_points(folder: Path, jobs: Sequence[Path]) -> tuple[int, list[dict[str
     found = [read_record(job / RECORD) for job in jobs if (job / RECORD).exists()]
     failed = {job: json.loads((job / FAILURE).read_text(encoding="utf-8")) for job in jobs if (job / FAILURE).exists()}
     if found:
-        console.show(found)
+        console.show(list({record.fingerprint: record for record in found}.values()))  # a later one says more
         console.show_measured(found)
     if failed:
         console.show_failures(

@@ -12,21 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError, did_you_mean
 from src.records import read_record
 from src.runs.memo import list_finished
-from src.runs.records import RECORD
-from src.storage.secret_references import without_secrets_in
 from src.storage.store import fingerprint
+from src.sweepers.rounds import RoundsSweeper, record_of
 from src.sweepers.space import Space, divided
 from src.sweepers.study import SAMPLERS, Figures, alone, known, open_study, point_of, tell_failure
 from src.terminal import console
@@ -40,7 +34,7 @@ PATIENCE = 100  # proposals in a row that bring nothing new: the search has conv
 LARGE = 1000  # figures beyond are shown without decimals
 
 
-class SearchSweeper(Sweeper):
+class SearchSweeper(RoundsSweeper):
     """``hydra/sweeper=optuna``; the arguments are the keys of its yaml, which says what they mean."""
 
     def __init__(
@@ -64,12 +58,8 @@ class SearchSweeper(Sweeper):
         if self._sampler not in SAMPLERS:
             remedy = did_you_mean(self._sampler, SAMPLERS)
             raise UserError("hydra.sweeper.sampler", f"there is no {self._sampler!r}", remedy)
-        self._loader, self._config = hydra_context.config_loader, config
         self._objectives = [str(name) for name in config.sweep.objectives]
-        self.hydra_context, self.config = hydra_context, config  # what Hydra's check of a batch reads
-        self._launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Runs the search and prints its best points.
@@ -78,11 +68,9 @@ class SearchSweeper(Sweeper):
             UserError: nothing to search, Optuna is not installed, or another process runs the same search.
             Exception: of the first point that failed, once the others are done.
         """
-        parser = OverridesParser.create(config_loader=self._loader)
-        own = without_secrets_in([f"{key}={value}" for key, value in self._params.items()])
-        given: list[Override] = parser.parse_overrides([*own, *arguments])
-        fixed, space = divided(given)
-        self._save_config()
+        fixed, space = divided(self.parsed([*(f"{key}={value}" for key, value in self._params.items()), *arguments]))
+        self.save_config()
+        self._folder.mkdir(parents=True, exist_ok=True)
         name = self._name(space)
         journal = self._folder / f"{name}.journal"
         with alone(journal):
@@ -98,14 +86,11 @@ class SearchSweeper(Sweeper):
         return returned
 
     def _rounds(self, study: Study, fixed: list[str], space: Space) -> Iterator[Sequence[JobReturn]]:
-        number = 0
         while proposed := self._proposals(study, space):
             batch = [[*fixed, *space.overrides(trials[0].params)] for trials in proposed.values()]
-            self.validate_batch_is_legal(batch)
-            results = self._launcher.launch(batch, initial_job_idx=number)
+            results = self.launch(batch)
             for (point, trials), result in zip(proposed.items(), results, strict=True):
                 self._tell(study, point, trials, result)
-            number += len(batch)
             yield results
             if all(point in self._failed for point in proposed):
                 log.error("no point of this batch came to an end; the search stops here")
@@ -135,7 +120,7 @@ class SearchSweeper(Sweeper):
             if figures is None:
                 tell_failure(study, trial)
             else:
-                trial.set_user_attr("record", _record(result))
+                trial.set_user_attr("record", record_of(result).fingerprint)
                 study.tell(trial, figures)
 
     def _name(self, space: Space) -> str:
@@ -149,13 +134,7 @@ class SearchSweeper(Sweeper):
         for trial in study.get_trials(deepcopy=False):
             record = Path(self._config.output_dir) / "records" / f"{trial.user_attrs.get('record')}.json"
             with suppress(ValueError):  # none is stored, or what is cannot be shown
-                list_finished(Path(self._config.hydra.sweep.dir), trial.number, read_record(record))
-
-    def _save_config(self) -> None:
-        folder = Path(self._config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self._config, folder / "multirun.yaml")
+                list_finished(self.folder, trial.number, read_record(record))
 
     def _front(self, study: Study) -> tuple[list[str], list[list[str]]]:
         """Header and rows of the points that no other point is better than in every objective."""
@@ -181,10 +160,3 @@ def _figures(result: JobReturn) -> Figures | None:
     returned = result.return_value
     figures = tuple(returned) if isinstance(returned, tuple) else (returned,)
     return None if None in figures else figures
-
-
-def _record(result: JobReturn) -> str:
-    """Fingerprint of the job's record."""
-    assert result.hydra_cfg is not None  # set by whatever ran the job
-    path = Path(str(result.hydra_cfg.hydra.runtime.output_dir)) / RECORD
-    return read_record(path).fingerprint

@@ -44,11 +44,11 @@ class Space:
         return [f"{key}={value}" for key, value in point.items()]
 
 
-def divided(overrides: Sequence[Override]) -> tuple[list[str], Space]:
+def divided(overrides: Sequence[Override], *, may_be_one: bool = False) -> tuple[list[str], Space]:
     """What stays fixed, as arguments, and what is searched. Of two with one key the later counts.
 
     Raises:
-        UserError: nothing is searched.
+        UserError: nothing is searched, unless that may be a single point.
     """
     last = {override.get_key_element(): override for override in overrides}
     fixed, choices, intervals = [], {}, {}
@@ -61,7 +61,7 @@ def divided(overrides: Sequence[Override]) -> tuple[list[str], Space]:
             value = override.value()
             assert isinstance(value, IntervalSweep)
             intervals[key] = value
-    if not (choices or intervals):
+    if not (choices or intervals or may_be_one):
         remedy = "Give several values of some keys, e.g. method=rtn,gptq wbits=2,3,4 'method.alpha=interval(0.1,0.9)'"
         raise UserError("hydra/sweeper", "there is nothing to search", remedy)
     if empty := [key for key, values in choices.items() if not values]:

@@ -99,6 +99,11 @@ def show_front(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     _print(header, rows, "Pareto front: no other point is as good in all objectives and better in one.")
 
 
+def show_race(header: Sequence[str], rows: Sequence[Sequence[str]], below: str) -> None:
+    """Prints how the candidates of a race fared, the chosen one first."""
+    _print(header, rows, below)
+
+
 def _print(header: Sequence[str], rows: Iterable[Sequence[str]], below: str) -> None:
     table = Table(*header, **_STYLE)
     for row in rows:
