@@ -124,7 +124,8 @@ class FitSweeper(RoundsSweeper):
         if space.intervals:
             key = next(iter(space.intervals))
             raise UserError(key, "an interval has no end of candidates", f"Name values: {key}=0.1,0.2")
-        own = [override.split() for override in self._candidates] or [[]]
+        budget = "null" if self._megabytes is None else str(self._megabytes)
+        own = [each.replace("{megabytes}", budget).split() for each in self._candidates] or [[]]
         varied = [zip(space.choices, values, strict=True) for values in product(*space.choices.values())]
         more = [[f"{key}={value}" for key, value in each] for each in varied]
         self._fixed = fixed

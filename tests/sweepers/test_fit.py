@@ -20,7 +20,7 @@ FIELD = (
 
 
 def fit(outputs: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    chosen = ("hydra/sweeper=fit", "hydra.sweeper.clips=[6]", "tracking=none", f"output_dir={outputs}")
+    chosen = ("hydra/sweeper=fit", "hydra.sweeper.clips=[6]", "hydra.sweeper.candidates=[]", "tracking=none", f"output_dir={outputs}")
     return run("src.main", "-m", *FIELD, *chosen, *more)
 
 
