@@ -20,8 +20,8 @@ FIELD = (
 
 
 def fit(outputs: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    chosen = ("hydra/sweeper=fit", "hydra.sweeper.clips=[6]", "hydra.sweeper.candidates=[]", "tracking=none", f"output_dir={outputs}")
-    return run("src.main", "-m", *FIELD, *chosen, *more)
+    chosen = ("hydra/sweeper=fit", "hydra.sweeper.clips=[6]", "hydra.sweeper.candidates=[]")
+    return run("src.main", "-m", *FIELD, *chosen, "tracking=none", f"output_dir={outputs}", *more)
 
 
 def race(outputs: Path) -> dict[str, dict[str, Any]]:
