@@ -18,6 +18,7 @@ from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
 from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import breakdowns
+from src.profiling.energy import energy
 from src.profiling.point_profile import parameter_count, stored_bytes
 from src.profiling.roofline import roofline
 from src.profiling.steps import steps
@@ -114,6 +115,23 @@ def test_the_pages_roofline_is_the_codes() -> None:
     assert decode.compute_ms == pytest.approx(2 * (20 * per_token["row"] / 614.4e6 + halves / 307.2e6))
     assert decode.bound == "memory"
     assert estimate.phases["encoder"].bound == "compute"
+
+
+@pytest.mark.parametrize(("name", "device"), [("whisper-tiny", "stm32n6"), ("moonshine-tiny", "raspberry_pi_5")])
+def test_the_pages_energy_is_the_codes(name: str, device: str) -> None:
+    found = _calculated(_section(name))["Energy"]
+    estimate = energy(_point(name), composed(f"edge_device={device}").edge_device)
+    assert estimate is not None
+    assert {tier: found[tier] for tier in estimate.tiers} == {
+        tier: use.moved_bytes for tier, use in estimate.tiers.items()
+    }
+    assert (found["int8"], found["halves"]) == (estimate.macs["int8"], estimate.macs["float16"])
+    assert found["activity"] == pytest.approx(1e9 * estimate.breakdown["activations"])
+    assert found["joules"] == pytest.approx(1e9 * estimate.joules)
+    assert estimate.joules_an_hour == pytest.approx(720 * estimate.joules)  # utterances of 5 seconds
+    share = re.search(rf"(\d+) % of them for reading (?:the )?{estimate.dominant}", _section(name), re.IGNORECASE)
+    assert share
+    assert round(100 * estimate.dominant_share) == int(share[1])
 
 
 def test_the_file_has_the_pages_bytes(tmp_path: Path) -> None:
