@@ -43,6 +43,7 @@ from src.profiling.kv_cache import cross_cache_bytes, self_cache_bytes, self_cac
 from src.profiling.passes import DecoderPass, Phase, decode_step, decode_steps, prefill
 
 KV_CACHE = "kv_cache"
+FRAME_POSITIONS = "positions of frames"
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _once_moves(point: CostModel) -> Iterator[Move]:
     yield _read_once(Component.ENCODER, dimensions.adapter * FULL_BYTES, "adapter")
     row = dimensions.frame_width * FULL_BYTES
     read = min(dimensions.frame_positions, point.frames) * row
-    yield Move(Component.ENCODER.value, Phase.ENCODER, read, "positions of frames", dimensions.frame_positions * row)
+    yield Move(Component.ENCODER.value, Phase.ENCODER, read, FRAME_POSITIONS, dimensions.frame_positions * row)
     cross = decoder.layers * dimensions.cross_frame_vectors
     yield _read_once(Component.CROSS_ATTENTION, cross * FULL_BYTES, "vectors of the cross-attention's k and v")
     for weight in _weights(point):

@@ -13,6 +13,7 @@ from src.profiling.energy import Energy, energy
 from src.profiling.memory_io import activation_bytes
 from src.profiling.roofline import Roofline, roofline
 from src.profiling.steps import Steps, steps
+from src.profiling.streaming import Streaming, streaming
 from src.settings import EdgeDeviceSettings
 
 
@@ -41,6 +42,7 @@ class PointProfile(Costs):
         roofline: what the edge device could do at best; None without one.
         energy_j: joules that one utterance takes there, estimated; None where the device's yaml tells no energies.
         energy: what that consists of.
+        streaming: what encoding costs while audio comes in; None where the encoder has no windows.
     """
 
     seconds: float
@@ -60,6 +62,7 @@ class PointProfile(Costs):
     roofline: Roofline | None
     energy_j: float | None
     energy: Energy | None
+    streaming: Streaming | None
 
 
 def profile_point(point: CostModel, *, disk_bytes: int, device: EdgeDeviceSettings | None = None) -> PointProfile:
@@ -88,6 +91,7 @@ def profile_point(point: CostModel, *, disk_bytes: int, device: EdgeDeviceSettin
         roofline=None if device is None else roofline(point, device),
         energy_j=None if estimate is None else estimate.joules,
         energy=estimate,
+        streaming=streaming(point, device),
     )
 
 

@@ -42,7 +42,7 @@ VERSIONS: Final = {
     "composite": 7,
     "prompt": 7,
     "profile": 8,
-    "decoded_cost": 7,
+    "decoded_cost": 8,
     "latency": 7,
     "measured": 7,
 }
