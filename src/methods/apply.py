@@ -25,7 +25,7 @@ from src.methods.ends import planned_ends
 from src.methods.propagation import check_propagation, link_by_link, sees_quantized
 from src.methods.tuning import Tuning
 from src.methods.workbench import ReferenceCost, Workbench
-from src.models.graph import Block, Linear, ModelGraph
+from src.models.graph import Block, Component, Linear, ModelGraph
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import round_to_storage
 from src.quant.ends import RoundedEnds, chosen_ends
@@ -168,7 +168,7 @@ class Quantizer:
         if teacher is not None:
             self._tune(teacher)
         self.weights |= ends.weights
-        self.rows += ends.rows
+        self.rows += [*ends.rows, *_adapter_rows(self._speech)]
 
     def _begin(self) -> Transformed:
         """Transforms the model and plans its grids, unless an earlier run did."""
@@ -334,6 +334,28 @@ class Quantizer:
             grid = static_grid(*ends, bits, symmetric=chosen.symmetric, exact=exact)
         self.inputs[linear.path] = grid
         return grid
+
+
+def _adapter_rows(speech: SpeechModel) -> list[dict[str, Any]]:
+    """A row of the layer table that says what is not done, where there is such a matrix."""
+    path = speech.graph.adapter
+    if path is None:
+        return []
+    return [
+        {
+            "linear": path,
+            "component": Component.ENCODER.value,
+            "shape": list(speech.module.get_parameter(f"{path}.weight").shape),
+            "wbits": FULL_PRECISION,
+            "abits": FULL_PRECISION,
+            "rows": 0,
+            "bits_per_weight": float(FULL_PRECISION),
+            "link": None,
+            "input_distribution": None,
+            "skipped": "an adapter between encoder and decoder: weight and input stay at 16 bits",
+            "notes": [],
+        }
+    ]
 
 
 def _divided(statistics: Mapping[str, LinkStatistics], scales: Mapping[str, Tensor]) -> dict[str, LinkStatistics]:

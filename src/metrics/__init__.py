@@ -30,7 +30,17 @@ _STORED: Final = Metric(
     heading="",
     digits=2,
 )
-METRICS: Final = {metric.name: metric for metric in (WER, RARE_WORDS, CER, _SIZE, _IO, _BOPS, _STORED)}
+_ENERGY: Final = Metric(
+    name="energy_j",
+    stage="profile",
+    unit="joules",
+    meaning="estimated for one reference utterance on the edge device",
+    label="energy (estimate), mJ",
+    heading="",
+    digits=1,
+    scale=1e-3,
+)
+METRICS: Final = {metric.name: metric for metric in (WER, RARE_WORDS, CER, _SIZE, _IO, _BOPS, _STORED, _ENERGY)}
 SCORES: Final = [metric for metric in METRICS.values() if metric.stage == "evaluate"]
 COSTS: Final = [metric for metric in METRICS.values() if metric.stage != "evaluate"]
 RATES: Final = [metric for metric in SCORES if metric.counts]

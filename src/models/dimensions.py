@@ -42,6 +42,29 @@ class Conv:
 
 
 @dataclass(frozen=True)
+class AttentionWindow:
+    """What a frame of one block attends to: itself, and so many frames before and after it."""
+
+    before: int
+    after: int
+
+    @property
+    def frames(self) -> int:
+        """That a frame sees, itself among them, where all of them are there."""
+        return self.before + 1 + self.after
+
+    def pairs(self, frames: int) -> int:
+        """(frame, frame that it sees) of an utterance of ``frames``."""
+        return frames + sum(_apart(frames, each) for each in (self.before, self.after))
+
+
+def _apart(frames: int, most: int) -> int:
+    """Pairs of frames, the one after the other, that are at most ``most`` apart."""
+    reach = min(most, max(frames - 1, 0))
+    return reach * frames - reach * (reach + 1) // 2
+
+
+@dataclass(frozen=True)
 class Stack:
     """One stack of transformer blocks.
 
@@ -87,6 +110,8 @@ class Dimensions:
             utterance's length.
         encoder_width: width of the encoder's residual stream; ``None``: as the decoder's.
         encoder_attended_head_dim: as ``attended_head_dim``, in the encoder; ``None``: the same.
+        encoder_windows: of the encoder's blocks in order, where they attend within sliding windows; none where every
+            frame sees all. With windows, the front-end looks back only.
         adapter: weights of the linear from that width to the decoder's, which runs on every frame; 0 without one.
         frame_positions: rows of the table of positions that are added to the encoder's output; 0 without one. An
             utterance reads as many as it has frames.
@@ -109,6 +134,7 @@ class Dimensions:
     window: int | None
     encoder_width: int | None = None
     encoder_attended_head_dim: int | None = None
+    encoder_windows: tuple[AttentionWindow, ...] = ()
     adapter: int = 0
     frame_positions: int = 0
 
@@ -116,6 +142,12 @@ class Dimensions:
     def frame_width(self) -> int:
         """Width of the encoder's residual stream."""
         return self.width if self.encoder_width is None else self.encoder_width
+
+    def encoder_pairs(self, frames: int) -> int:
+        """(frame, frame that it sees) in the encoder's self-attention of an utterance, all blocks together."""
+        if self.encoder_windows:
+            return sum(window.pairs(frames) for window in self.encoder_windows)
+        return self.encoder.layers * frames * frames
 
     def lengths(self, seconds: float) -> tuple[int, ...]:
         """Positions before the first convolution and after each: the last is the number of encoder frames.

@@ -105,6 +105,7 @@ class ModelGraph:
         embedding: path of the token embedding; without one the head's.
         head: path of the output projection.
         head_dim: width of one attention head.
+        adapter: path of a matrix from the encoder's width to the decoder's, which no method rounds; None without one.
     """
 
     encoder: tuple[Block, ...]
@@ -116,6 +117,7 @@ class ModelGraph:
     embedding: str
     head: str
     head_dim: int
+    adapter: str | None = None
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -29,12 +29,14 @@ class OnlineRotation:
     """Products with the stored factors of one rotation, in one place.
 
     Attributes:
+        name: kind and module of the edit.
         place: where.
         width: values of one frame or token that are rotated, those of all heads and layers together.
         sides: sides of the square factors that are stored; a factor that is the identity is not, and costs nothing.
         times: how often each value is rotated.
     """
 
+    name: str
     place: Place
     width: int
     sides: tuple[int, ...]
@@ -67,16 +69,26 @@ def online_rotations(point: CostModel) -> Iterator[OnlineRotation]:
     for edit in point.edits:
         if not isinstance(edit, RotationEdit):
             continue
+        name = f"{edit.kind} {edit.path}".strip()
         if edit.kind != "rotate_keys":
-            yield OnlineRotation(found[edit.path], edit.left * edit.right, factor_sides(edit))
+            yield OnlineRotation(name, found[edit.path], edit.left * edit.right, factor_sides(edit))
         elif point.kv_bits < FULL_BITS:
             width = stack.layers * stack.kv_heads * edit.left * edit.right
             for place in (Place(Component.DECODER, RowKind.TOKEN), Place(Component.CROSS_ATTENTION, RowKind.FRAME)):
-                yield OnlineRotation(place, width, factor_sides(edit), _THERE_AND_BACK)
+                yield OnlineRotation(name, place, width, factor_sides(edit), _THERE_AND_BACK)
 
 
-def added_biases(point: CostModel) -> Iterator[tuple[Place, int]]:
-    """Place and size of every bias that the model did not have.
+@dataclass(frozen=True)
+class AddedBias:
+    """A bias that the model did not have, and the module that it was added to."""
+
+    path: str
+    place: Place
+    size: int
+
+
+def added_biases(point: CostModel) -> Iterator[AddedBias]:
+    """Every bias that the model did not have.
 
     Raises:
         KeyError: a bias's path is no norm or linear of the graph.
@@ -86,7 +98,8 @@ def added_biases(point: CostModel) -> Iterator[tuple[Place, int]]:
     norms = {RowKind.FRAME: point.dimensions.frame_width, RowKind.TOKEN: point.dimensions.width}
     for edit in point.edits:
         if isinstance(edit, BiasEdit):
-            yield found[edit.path], outputs.get(edit.path, norms[found[edit.path].rows])
+            place = found[edit.path]
+            yield AddedBias(edit.path, place, outputs.get(edit.path, norms[place.rows]))
 
 
 def stored_factor_bytes(point: CostModel) -> int:

@@ -4,8 +4,9 @@ Counted: convolutions, linears, the two attention products, the head, and rotati
 torch's ``FlopCounterMode`` (2 FLOPs per MAC), which the tests compare with exactly: feature extraction, norms,
 soft-max, biases, rotary positions, other element-wise work, and the multiplications of (de)quantization itself.
 
-Three conventions. Causal attention in the prefill is counted in full (prompt x prompt), as eager attention runs it, and
-so is an encoder's attention within sliding windows (frames x frames).
+Four conventions. Causal attention in the prefill is counted in full (prompt x prompt), as eager attention runs it.
+An encoder's attention within sliding windows is counted within the windows, which is what a runtime that streams
+computes; transformers, and so torch's counter, multiplies frames x frames and masks what is outside.
 The head runs on the last position of a pass only, which is all that decoding needs. Cross-attention keys and values
 are computed once per utterance, also with several beams: see :mod:`src.profiling.passes`.
 
@@ -73,7 +74,7 @@ def encoder_products(point: CostModel) -> Iterator[Product]:
     yield from _rotations(point, _in_encoder, frames, Phase.ENCODER)
     stack = dimensions.encoder
     attended = dimensions.encoder_attended_head_dim or dimensions.attended_head_dim
-    macs = 2 * stack.layers * stack.heads * attended * frames * point.frames
+    macs = 2 * stack.heads * attended * batch * dimensions.encoder_pairs(point.frames)
     yield Product(Component.ENCODER, Phase.ENCODER, macs + frames * dimensions.adapter, FULL_BITS, FULL_BITS)
 
 

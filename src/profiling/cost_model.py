@@ -81,7 +81,7 @@ class CostModel:
         dimensions: sizes from the configuration.
         graph: the linears, and which run per frame and which per token.
         workload: the reference utterance.
-        bits: quantized linears and ends by module path; what is not listed has 16 bits.
+        bits: quantized linears and ends by module path; what is not listed has 16 bits, and so has an adapter.
         kv_bits: bits of the decoder's self- and cross-attention caches.
         edits: structural changes that the method made to the model.
         key_group: tokens that share a grid per channel of the keys; None where keys are rounded per token and head.
@@ -100,7 +100,8 @@ class CostModel:
     key_group: int | None = None
 
     def __post_init__(self) -> None:
-        unknown = self.bits.keys() - {weight.path for weight in (*self.graph.linears, *self.ends)}
+        known = {weight.path for weight in (*self.graph.linears, *self.ends)} | {self.graph.adapter}
+        unknown = self.bits.keys() - known
         if unknown:
             raise KeyError(f"not weights of this model: {', '.join(sorted(unknown))}")
         limit = self.dimensions.max_tokens

@@ -24,6 +24,14 @@ def self_cache_bytes(point: CostModel, before: int, after: int) -> int:
     return point.dimensions.decoder.layers * (keys + values)
 
 
+def self_cache_held(point: CostModel) -> int:
+    """What one sequence's cache takes at the end of the utterance."""
+    positions = point.workload.positions
+    values = row_bytes(point) * positions
+    keys = values if point.key_group is None else _stored_keys(point, point.key_group, positions)
+    return point.dimensions.decoder.layers * (keys + values)
+
+
 def row_bytes(point: CostModel) -> int:
     """Bytes of one layer's keys (or values) of one position, which share a grid per head."""
     quantized = point.kv_bits < FULL_BITS
@@ -37,19 +45,24 @@ def _channel_keys(point: CostModel, group: int, before: int, after: int) -> int:
 
     A prompt, which comes at once, is written packed as far as it fills groups.
     """
-    width = point.dimensions.decoder.kv_heads * point.dimensions.head_dim
-
-    def stored(positions: int) -> int:
-        left = point.residual(positions)
-        return (positions - left) // group * _packed(point, group) + left * width * FULL_BYTES
-
     if before == 0:
-        return 2 * stored(after)
+        return 2 * _stored_keys(point, group, after)
     completed = after // group - before // group
-    return (after - before) * width * FULL_BYTES + completed * _packed(point, group) + stored(after)
+    written = (after - before) * _width(point) * FULL_BYTES + completed * _packed(point, group)
+    return written + _stored_keys(point, group, after)
+
+
+def _stored_keys(point: CostModel, group: int, positions: int) -> int:
+    """One layer's keys of ``positions``: complete groups packed, the others at 16 bits."""
+    left = point.residual(positions)
+    return (positions - left) // group * _packed(point, group) + left * _width(point) * FULL_BYTES
 
 
 def _packed(point: CostModel, tokens: int) -> int:
     """One layer's keys of ``tokens`` positions that share a grid per channel: a scale and a minimum each."""
-    width = point.dimensions.decoder.kv_heads * point.dimensions.head_dim
-    return -(-width * (tokens * point.kv_bits + 2 * _SCALE_BITS) // 8)
+    return -(-_width(point) * (tokens * point.kv_bits + 2 * _SCALE_BITS) // 8)
+
+
+def _width(point: CostModel) -> int:
+    """Values of one layer's keys of one position."""
+    return point.dimensions.decoder.kv_heads * point.dimensions.head_dim

@@ -39,26 +39,37 @@ from dataclasses import dataclass
 from src.models.graph import Component, Linear, RowKind
 from src.profiling.additions import Place, added_biases, online_rotations
 from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
-from src.profiling.kv_cache import cross_cache_bytes, self_cache_bytes
+from src.profiling.kv_cache import cross_cache_bytes, self_cache_bytes, self_cache_held
 from src.profiling.passes import DecoderPass, Phase, decode_step, decode_steps, prefill
 
 KV_CACHE = "kv_cache"
+FRAME_POSITIONS = "positions of frames"
 
 
 @dataclass(frozen=True)
 class Move:
-    """Bytes of one part (a component's name, or :data:`KV_CACHE`) that a phase reads and writes."""
+    """Bytes of one stored thing that a phase reads and writes.
+
+    Attributes:
+        part: name of its component, or :data:`KV_CACHE`.
+        phase: which.
+        size: bytes moved.
+        what: names the thing, the same in every phase: a weight's path, or words.
+        held: bytes that it takes in memory; of the self-attention cache, at the end of the utterance.
+    """
 
     part: str
     phase: Phase
     size: int
+    what: str
+    held: int
 
 
 def moves(point: CostModel) -> tuple[Move, ...]:
     """Everything the utterance (or batch) moves, all four phases."""
     return (
         *_once_moves(point),
-        Move(KV_CACHE, Phase.CROSS_KV, cross_cache_bytes(point)),
+        *_cross_cache_moves(point, Phase.CROSS_KV, 1),
         *_decoder_moves(point, [prefill(point)]),
         *(_decoder_moves(point, decode_steps(point)) if point.workload.tokens else ()),
     )
@@ -122,55 +133,92 @@ def _once_moves(point: CostModel) -> Iterator[Move]:
     dimensions = point.dimensions
     encoder, decoder = dimensions.encoder, dimensions.decoder
     frontend = sum(conv.biases for conv in dimensions.frontend) + dimensions.frontend_vectors
-    vectors = encoder.layers * encoder.vectors + encoder.final_norm + dimensions.adapter
-    vectors += min(dimensions.frame_positions, point.frames) * dimensions.frame_width
-    stored = sum(point.of(conv).read_bytes for conv in point.convolutions)
-    yield Move(Component.FRONTEND.value, Phase.ENCODER, stored + frontend * FULL_BYTES)
-    yield Move(Component.ENCODER.value, Phase.ENCODER, vectors * FULL_BYTES)
+    for conv in point.convolutions:
+        yield _read_once(Component.FRONTEND, point.of(conv).read_bytes, conv.path)
+    yield _read_once(Component.FRONTEND, frontend * FULL_BYTES, "vectors of the front-end")
+    vectors = encoder.layers * encoder.vectors + encoder.final_norm
+    yield _read_once(Component.ENCODER, vectors * FULL_BYTES, "vectors of the encoder")
+    yield _read_once(Component.ENCODER, dimensions.adapter * FULL_BYTES, "adapter")
+    row = dimensions.frame_width * FULL_BYTES
+    read = min(dimensions.frame_positions, point.frames) * row
+    yield Move(Component.ENCODER.value, Phase.ENCODER, read, FRAME_POSITIONS, dimensions.frame_positions * row)
     cross = decoder.layers * dimensions.cross_frame_vectors
-    yield Move(Component.CROSS_ATTENTION.value, Phase.CROSS_KV, cross * FULL_BYTES)
-    for place, size in _weights(point):
-        if place.rows is RowKind.FRAME:
-            own = place.component is Component.ENCODER
-            yield Move(place.component.value, Phase.ENCODER if own else Phase.CROSS_KV, size)
+    yield _read_once(Component.CROSS_ATTENTION, cross * FULL_BYTES, "vectors of the cross-attention's k and v")
+    for weight in _weights(point):
+        if weight.place.rows is RowKind.FRAME:
+            yield _read_once(weight.place.component, weight.size, weight.what)
+
+
+def _read_once(component: Component, size: int, what: str) -> Move:
+    """Of the encoder's phase, but for the cross-attention's k and v."""
+    phase = Phase.CROSS_KV if component is Component.CROSS_ATTENTION else Phase.ENCODER
+    return Move(component.value, phase, size, what, size)
 
 
 def _decoder_moves(point: CostModel, passes: Sequence[DecoderPass]) -> Iterator[Move]:
     """Weights and caches that one or several passes of one phase read, and what they write to the cache."""
     dimensions, decoder, phase = point.dimensions, point.dimensions.decoder, passes[0].phase
 
-    def move(component: Component, a_pass: int) -> Move:
-        return Move(component.value, phase, len(passes) * a_pass)
+    def move(component: Component, a_pass: int, what: str) -> Move:
+        return Move(component.value, phase, len(passes) * a_pass, what, a_pass)
 
-    yield move(Component.CROSS_ATTENTION, decoder.layers * dimensions.cross_vectors * FULL_BYTES)
-    yield move(Component.DECODER, (decoder.layers * decoder.vectors + decoder.final_norm) * FULL_BYTES)
-    for place, size in _weights(point):
-        if place.rows is RowKind.TOKEN:
-            yield move(place.component, size)
-    yield move(Component.HEAD, point.of(point.head).read_bytes)
-    embedded = sum(each.rows for each in passes)
-    yield Move(Component.EMBEDDING.value, phase, embedded * _embedding_row_bytes(point))
-    cached = len(passes) * cross_cache_bytes(point)
-    cached += sum(each.sequences * self_cache_bytes(point, each.before, each.after) for each in passes)
-    yield Move(KV_CACHE, phase, cached)
+    cross = decoder.layers * dimensions.cross_vectors
+    yield move(Component.CROSS_ATTENTION, cross * FULL_BYTES, "vectors of the cross-attention")
+    vectors = decoder.layers * decoder.vectors + decoder.final_norm
+    yield move(Component.DECODER, vectors * FULL_BYTES, "vectors of the decoder")
+    for weight in _weights(point):
+        if weight.place.rows is RowKind.TOKEN:
+            yield move(weight.place.component, weight.size, weight.what)
+    yield move(Component.HEAD, point.of(point.head).read_bytes, point.head.path)
+    embedded, embedding = sum(each.rows for each in passes), point.embedding
+    rows = embedded * _embedding_row_bytes(point)
+    yield Move(Component.EMBEDDING.value, phase, rows, embedding.path, point.of(embedding).read_bytes)
+    if dimensions.token_positions:
+        row = dimensions.width * FULL_BYTES
+        table = dimensions.token_positions * row
+        yield Move(Component.EMBEDDING.value, phase, embedded * row, "positions of tokens", table)
+    yield from _cross_cache_moves(point, phase, len(passes))
+    held = point.workload.sequences * self_cache_held(point)
+    moved = sum(each.sequences * self_cache_bytes(point, each.before, each.after) for each in passes)
+    yield from _of_each_layer(point, phase, moved, "self-attention cache", held)
 
 
-def _weights(point: CostModel) -> Iterator[tuple[Place, int]]:
-    """Bytes of the blocks' matrices, and of what methods added to them."""
+def _cross_cache_moves(point: CostModel, phase: Phase, times: int) -> Iterator[Move]:
+    held = cross_cache_bytes(point)
+    yield from _of_each_layer(point, phase, times * held, "cross-attention cache", held)
+
+
+def _of_each_layer(point: CostModel, phase: Phase, moved: int, what: str, held: int) -> Iterator[Move]:
+    """Shares of the decoder's layers, whose caches are alike, in what all of them move and hold."""
+    layers = point.dimensions.decoder.layers
+    for layer in range(layers):
+        yield Move(KV_CACHE, phase, moved // layers, f"{what} of layer {layer}", held // layers)
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A matrix of the blocks, or what a method added to a module."""
+
+    place: Place
+    size: int
+    what: str
+
+
+def _weights(point: CostModel) -> Iterator[_Matrix]:
     for linear in point.graph.linears:
-        yield Place(linear.component, _kind_of_rows(point, linear)), point.of(linear).read_bytes
-    for place, size in added_biases(point):
-        yield place, size * FULL_BYTES
+        place = Place(linear.component, _kind_of_rows(point, linear))
+        yield _Matrix(place, point.of(linear).read_bytes, linear.path)
+    for bias in added_biases(point):
+        yield _Matrix(bias.place, bias.size * FULL_BYTES, f"added bias of {bias.path}")
     for rotation in online_rotations(point):
-        yield rotation.place, rotation.factor_bytes
+        yield _Matrix(rotation.place, rotation.factor_bytes, rotation.name)
 
 
 def _embedding_row_bytes(point: CostModel) -> int:
-    """Bytes of one token: its row of the embedding and, where there is such a table, of the positions."""
-    dimensions = point.dimensions
+    """Bytes of one token's row."""
     # Rows are alike but for the zero points' padding to a whole byte, which is less than a bit a row.
-    row_bits = 8 * point.of(point.embedding).stored_bytes // dimensions.vocab
-    return -(-row_bits // 8) + (dimensions.width * FULL_BYTES if dimensions.token_positions else 0)
+    row_bits = 8 * point.of(point.embedding).stored_bytes // point.dimensions.vocab
+    return -(-row_bits // 8)
 
 
 def _rows(point: CostModel, rows: RowKind) -> int:

@@ -9,9 +9,11 @@ from src.models.graph import Linear
 from src.profiling.additions import added_biases, stored_factor_bytes
 from src.profiling.cost_model import FULL_BITS, FULL_BYTES, CostModel
 from src.profiling.decoded import Costs, breakdowns, with_totals
+from src.profiling.energy import Energy, energy
 from src.profiling.memory_io import activation_bytes
 from src.profiling.roofline import Roofline, roofline
 from src.profiling.steps import Steps, steps
+from src.profiling.streaming import Streaming, streaming
 from src.settings import EdgeDeviceSettings
 
 
@@ -38,6 +40,9 @@ class PointProfile(Costs):
         activation_io_bytes: unfused upper bound for activations, not part of ``memory_io_bytes``.
         steps: bytes, multiply-accumulates and bit operations of every decode step.
         roofline: what the edge device could do at best; None without one.
+        energy_j: joules that one utterance takes there, estimated; None where the device's yaml tells no energies.
+        energy: what that consists of.
+        streaming: what encoding costs while audio comes in; None where the encoder has no windows.
     """
 
     seconds: float
@@ -55,6 +60,9 @@ class PointProfile(Costs):
     activation_io_bytes: int
     steps: Steps
     roofline: Roofline | None
+    energy_j: float | None
+    energy: Energy | None
+    streaming: Streaming | None
 
 
 def profile_point(point: CostModel, *, disk_bytes: int, device: EdgeDeviceSettings | None = None) -> PointProfile:
@@ -63,6 +71,7 @@ def profile_point(point: CostModel, *, disk_bytes: int, device: EdgeDeviceSettin
     quantized = _quantized(point)
     weights = sum(linear.out_features * linear.in_features for linear in quantized)
     packed = stored["codes"] + stored["grids_and_outliers"]
+    estimate = None if device is None else energy(point, device)
     return PointProfile(
         seconds=work.seconds,
         tokens=work.tokens,
@@ -80,6 +89,9 @@ def profile_point(point: CostModel, *, disk_bytes: int, device: EdgeDeviceSettin
         **with_totals(breakdowns(point)),
         steps=steps(point),
         roofline=None if device is None else roofline(point, device),
+        energy_j=None if estimate is None else estimate.joules,
+        energy=estimate,
+        streaming=streaming(point, device),
     )
 
 
@@ -100,7 +112,7 @@ def stored_bytes(point: CostModel) -> dict[str, int]:
 def parameter_count(point: CostModel) -> int:
     """Parameters of the whole model, as ``sum(p.numel() for p in module.parameters())`` counts them."""
     weights = sum(linear.out_features * linear.in_features for linear in point.graph.linears)
-    return weights + _other_parameters(point.dimensions) + sum(size for _, size in added_biases(point))
+    return weights + _other_parameters(point.dimensions) + sum(bias.size for bias in added_biases(point))
 
 
 def _quantized(point: CostModel) -> list[Linear]:

@@ -16,6 +16,7 @@ _LONGEST_NAME: Final = 100  # bytes; a file system takes 255, and names are join
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
 Count = Annotated[Integer, Field(ge=1, description="a positive integer", examples=["128"])]
 Arithmetic = Literal["int4", "int8", "float16", "float32"]
+Tier = Literal["on_chip", "dram", "flash"]  # of memory, the nearest first
 
 
 def checked_name(name: str) -> str:
@@ -158,15 +159,25 @@ class EvaluateSettings(Frozen):
     window: Literal["model", "clip"]
 
 
+class MemoryTier(Frozen):
+    """One memory of a device: what it holds in 1e6 bytes, and what moving a byte takes in picojoules."""
+
+    capacity_mb: Annotated[float, Field(gt=0)]
+    pj_per_byte: Annotated[float, Field(gt=0)]
+
+
 class EdgeDeviceSettings(Frozen):
     """The device whose roofline is drawn: bandwidth in 1e9 bytes/s, rates in 1e9 operations/s (2 a MAC) by arithmetic.
 
-    A null bandwidth means none. ``float32`` is required, as everything can run in it.
+    A null bandwidth means none. ``float32`` is required, as everything can run in it. ``memory`` and ``pj_per_mac``
+    (picojoules a multiply-accumulate by arithmetic) are for the estimate of energy; with neither there is none.
     """
 
     name: Name
     bandwidth_gb_s: Annotated[float, Field(gt=0)] | None
     gops: dict[Arithmetic, Annotated[float, Field(gt=0)]]
+    memory: dict[Tier, MemoryTier] = {}
+    pj_per_mac: dict[Arithmetic, Annotated[float, Field(gt=0)]] = Field(default={}, validate_default=True)
 
     @field_validator("gops")
     @classmethod
@@ -174,6 +185,25 @@ class EdgeDeviceSettings(Frozen):
         if info.data.get("bandwidth_gb_s") is not None and "float32" not in gops:
             raise ValueError("float32 has no rate, and what nothing narrower holds would run nowhere")
         return gops
+
+    @field_validator("memory")
+    @classmethod
+    def _caches_have_a_place(cls, memory: dict[Tier, MemoryTier]) -> dict[Tier, MemoryTier]:
+        if memory.keys() == {"flash"}:
+            raise ValueError("flash is not written to, and the key-value cache would be nowhere; add on_chip or dram")
+        return memory
+
+    @field_validator("pj_per_mac")
+    @classmethod
+    def _everything_has_its_energy(
+        cls, energies: dict[Arithmetic, float], info: ValidationInfo
+    ) -> dict[Arithmetic, float]:
+        rates, memory = info.data.get("gops", {}), info.data.get("memory", {})
+        if bool(energies) != bool(memory):
+            raise ValueError("an estimate of energy needs memory and pj_per_mac; give both or neither")
+        if energies and energies.keys() != rates.keys():
+            raise ValueError(f"gops has rates of {', '.join(rates)}; give the energy of these and of no others")
+        return energies
 
 
 def _absent(value: object) -> object:

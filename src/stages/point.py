@@ -41,8 +41,8 @@ VERSIONS: Final = {
     "evaluate": 7,
     "composite": 7,
     "prompt": 7,
-    "profile": 7,
-    "decoded_cost": 7,
+    "profile": 8,
+    "decoded_cost": 8,
     "latency": 7,
     "measured": 7,
 }
@@ -216,7 +216,7 @@ class Point:
 
     @cached_property
     def profile(self) -> Entry:
-        """Size, memory I/O, bit operations and roofline of the quantized model: the same on every machine."""
+        """Size, memory I/O, bit operations, roofline and energy of the quantized model: the same on every machine."""
         key = {"quantized": self.quantized.fingerprint, "prompt": self.prompt.fingerprint}
         return self._entry("profile", **self._reference, edge_device=self.settings.edge_device.model_dump(), **key)
 

@@ -56,8 +56,9 @@ class Profile(Stage):
     def log(self, point: Point, tracker: Tracker) -> None:
         """Totals, and tables with a row per component and per phase."""
         result = self.result(point)
-        estimate = result["roofline"] or {}
+        estimate, energy = result["roofline"] or {}, result["energy"] or {}
         figures = {f"roofline_{name}": estimate.get(name) for name in ("rtf", "tokens_per_second", "token_ms")}
+        figures["energy_j_an_hour"] = energy.get("joules_an_hour")
         tracker.log(
             self.name, {k: value for k, value in {**result, **figures}.items() if isinstance(value, int | float)}
         )

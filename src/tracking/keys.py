@@ -139,6 +139,7 @@ _PROFILE = {
     "roofline_rtf": "lower bound of the real-time factor on the edge device",
     "roofline_token_ms": "lower bound of the mean decode step there",
     "roofline_tokens_per_second": "upper bound there",
+    "energy_j_an_hour": "the same for an hour of such utterances, joules",
 }
 STAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "calibrate": _CALIBRATE,

@@ -22,8 +22,11 @@ from src.models.families import dimensions_of
 from src.models.graph import Feed
 from src.models.loading import load, load_config, load_graph
 from src.models.moonshine_streaming.graph import streaming_graph
+from src.models.moonshine_streaming.parts import ADAPTER
 from src.models.speech import SpeechModel
+from src.profiling.point_profile import profile_point
 from tests.composed import composed
+from tests.profiling.profiling_points import point_of_quantized, quantized
 from tests.tiny import (
     STREAMING,
     STREAMING_ENCODER,
@@ -103,6 +106,21 @@ def test_norms_are_plain_and_every_linear_but_the_adapters_is_declared(build: Ca
     assert linears - declared == {"proj_out", "model.encoder.embedder.linear"}
     [cross] = speech.graph.cross_links
     assert (cross.feed, len(cross.linears)) == (Feed.ADAPTER, 4)
+
+
+@pytest.mark.parametrize(("build", "said"), [(tiny_streaming, []), (tiny_uneven_streaming, [ADAPTER])])
+def test_the_layer_table_says_that_an_adapter_stays_at_16_bits(
+    build: Callable[[], SpeechModel], said: list[str]
+) -> None:
+    speech, settings = build(), composed("method=rtn", "bits=w4a16", "head_bits=8")
+    before = speech.module.get_submodule(ADAPTER).weight.clone()
+    quantizer = quantized(speech, settings)
+    skipped = [row for row in quantizer.rows if "skipped" in row]
+    assert [row["linear"] for row in skipped] == said
+    assert all((row["wbits"], row["shape"]) == (16, [64, 96]) for row in skipped)
+    assert torch.equal(speech.module.get_submodule(ADAPTER).weight, before.half().float())
+    profile = profile_point(point_of_quantized(speech, settings, quantizer), disk_bytes=0)
+    assert profile.parameters == sum(parameter.numel() for parameter in speech.module.parameters())
 
 
 def test_a_checkpoint_is_stored_and_loaded_as_transformers_has_it(tmp_path: Path) -> None:

@@ -72,6 +72,20 @@ def point_of(
     return CostModel(dimensions_of(speech.module.config), speech.graph, workload, bits or {}, kv_bits)
 
 
+def masked_macs(speech: SpeechModel, frames: int) -> int:
+    """What transformers multiplies and masks in an encoder's attention outside of its windows, found pair by pair."""
+    config = getattr(speech.module.config, "encoder_config", None)
+    if config is None:
+        return 0
+    masked = sum(
+        not (query - past < key <= query + max(ahead - 1, 0))
+        for past, ahead in config.sliding_windows
+        for query in range(frames)
+        for key in range(frames)
+    )
+    return 2 * config.num_attention_heads * config.head_dim * masked
+
+
 def quantized(speech: SpeechModel, settings: Settings) -> Quantizer:
     """What has quantized ``speech``, in place, with the method of ``settings``."""
     quantizer = Quantizer(speech, build_method(settings.method), settings, noise_calibration(speech, 2))

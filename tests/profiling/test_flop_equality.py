@@ -1,4 +1,7 @@
-"""The analytic MACs equal what torch counts while the model runs (eager attention, 2 FLOPs per MAC)."""
+"""The analytic MACs equal what torch counts while the model runs (eager attention, 2 FLOPs per MAC).
+
+But for what it multiplies and masks, outside of sliding windows.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ from src.profiling.point_profile import parameter_count
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
 from tests.composed import composed
-from tests.profiling.profiling_points import point_of, point_of_quantized, quantized
+from tests.profiling.profiling_points import masked_macs, point_of, point_of_quantized, quantized
 from tests.tiny import tiny_moonshine, tiny_streaming, tiny_uneven_streaming, tiny_whisper
 
 MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
@@ -77,7 +80,8 @@ def _check_every_phase(speech: SpeechModel, point: CostModel, kv_layer: Callable
     features = speech.features([noise(point.workload.seconds, speech.sampling_rate, seed=0)])
     encoded, encoder_macs = _counted_macs(lambda: speech.encode(features))
     assert encoded.states.shape[1] == point.frames
-    assert encoder_macs == total_macs(encoder_products(point))
+    masked = masked_macs(speech, point.frames)
+    assert encoder_macs == total_macs(encoder_products(point)) + masked
 
     cache = speech.new_cache(kv_layer)
     tokens = torch.tensor([speech.prompt])
@@ -89,7 +93,7 @@ def _check_every_phase(speech: SpeechModel, point: CostModel, kv_layer: Callable
         _, macs = _counted_macs(lambda: speech.decode_step(torch.tensor([[3]]), encoded, cache))
         assert macs == total_macs(decoder_products(point, [decode_step(point, step + 1)]))
         decode_macs += macs
-    assert encoder_macs + prefill_macs + decode_macs == total_macs(products(point))
+    assert encoder_macs + prefill_macs + decode_macs == total_macs(products(point)) + masked
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -89,8 +90,9 @@ def test_every_device_composes_cites_its_source_and_estimates(name: str) -> None
     assert device.gops["float32"] <= device.gops["int8"]
     text = (ROOT / "conf" / "edge_device" / f"{name}.yaml").read_text(encoding="utf-8")
     assert "https://" in text
-    figures = [line for line in text.splitlines() if line.startswith(("bandwidth", "  "))]
-    assert all("# " in line for line in figures)
+    figures = [line for line in text.splitlines() if re.match(r" *\w+: \d", line)]
+    assert all("  # " in line for line in figures)
+    assert {line.split(":")[0].strip() for line in figures} >= {"bandwidth_gb_s", *device.gops, "pj_per_byte"}
 
 
 def test_a_device_without_float32_is_refused() -> None:

@@ -18,16 +18,18 @@ from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph
 from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import breakdowns
+from src.profiling.energy import energy
 from src.profiling.point_profile import parameter_count, stored_bytes
 from src.profiling.roofline import roofline
 from src.profiling.steps import steps
+from src.profiling.streaming import streaming
 from src.project import ROOT
 from src.quant.checkpoint import leftover_tensors, save_weights
 from src.stages.reference import linear_bits
 from tests.composed import composed
 
 PAGE = (ROOT / "src" / "profiling" / "README.md").read_text(encoding="utf-8")
-PROMPTS = {"whisper-tiny": 4, "moonshine-tiny": 1}
+PROMPTS = {"whisper-tiny": 4, "moonshine-tiny": 1, "moonshine-streaming-tiny": 1}
 PARAMETERS = {"whisper-tiny": 37_760_640, "moonshine-tiny": 27_092_736}  # of the published checkpoints
 _LINE = re.compile(r"(\w+) += (.*?)(?: = ([\d,]+))?(?:    \(.*\))?")
 _OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
@@ -66,7 +68,7 @@ def _calculated(section: str) -> dict[str, dict[str, float]]:
 
 
 def _section(name: str) -> str:
-    return next(part for part in PAGE.split("\n## ") if part.startswith(name))
+    return next(part for part in PAGE.split("\n## ") if part.startswith((f"{name}\n", f"{name},", f"{name} ")))
 
 
 def _point(name: str) -> CostModel:
@@ -79,7 +81,7 @@ def _point(name: str) -> CostModel:
     return CostModel(dimensions_of(load_config(settings)), graph, Workload(5.0, 20, PROMPTS[name]), bits, kv_bits=8)
 
 
-@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_the_pages_results_are_the_codes(name: str) -> None:
     found, point = _calculated(_section(name)), _point(name)
     costs, each_step = breakdowns(point), steps(point)
@@ -114,6 +116,33 @@ def test_the_pages_roofline_is_the_codes() -> None:
     assert decode.compute_ms == pytest.approx(2 * (20 * per_token["row"] / 614.4e6 + halves / 307.2e6))
     assert decode.bound == "memory"
     assert estimate.phases["encoder"].bound == "compute"
+
+
+@pytest.mark.parametrize(("name", "device"), [("whisper-tiny", "stm32n6"), ("moonshine-tiny", "raspberry_pi_5")])
+def test_the_pages_energy_is_the_codes(name: str, device: str) -> None:
+    found = _calculated(_section(name))["Energy"]
+    estimate = energy(_point(name), composed(f"edge_device={device}").edge_device)
+    assert estimate is not None
+    assert {tier: found[tier] for tier in estimate.tiers} == {
+        tier: use.moved_bytes for tier, use in estimate.tiers.items()
+    }
+    assert (found["int8"], found["halves"]) == (estimate.macs["int8"], estimate.macs["float16"])
+    assert found["activity"] == pytest.approx(1e9 * estimate.breakdown["activations"])
+    assert found["joules"] == pytest.approx(1e9 * estimate.joules)
+    assert estimate.joules_an_hour == pytest.approx(720 * estimate.joules)  # utterances of 5 seconds
+    share = re.search(rf"(\d+) % of them for reading (?:the )?{estimate.dominant}", _section(name), re.IGNORECASE)
+    assert share
+    assert round(100 * estimate.dominant_share) == int(share[1])
+
+
+def test_the_pages_stream_is_the_codes() -> None:
+    found = _calculated(_section("moonshine-streaming-tiny"))
+    stream = streaming(_point("moonshine-streaming-tiny"), None)
+    assert stream is not None
+    assert found["MACs"]["second"] == stream.macs_a_second
+    [chunk] = [each for each in stream.chunks if each.ms == 320]
+    assert found["Bytes"]["chunk"] == chunk.memory_io_bytes
+    assert (found["Bytes"]["lookahead"], found["Bytes"]["latency"]) == (stream.lookahead_ms, chunk.latency_ms)
 
 
 def test_the_file_has_the_pages_bytes(tmp_path: Path) -> None:

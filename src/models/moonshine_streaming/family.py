@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from src.models.dimensions import Conv, Dimensions, Stack
+from src.models.dimensions import AttentionWindow, Conv, Dimensions, Stack
 from src.models.family import Family
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class MoonshineStreaming(Family):
 
     def dimensions(self, config: MoonshineStreamingConfig) -> Dimensions:
         """The front-end's linear is a convolution over pieces of 5 ms; convolutions that look back pad as much before
-        the clip as others pad on both sides. Only the decoder pads its heads."""
+        the clip as others pad on both sides. Only the decoder pads its heads. config.json counts a frame itself among
+        those before, and one more after it than it sees."""
         own, d = config.encoder_config, config.hidden_size
         frame = round(own.sample_rate * own.frame_ms / 1000)
         e, multiple = own.hidden_size, config.pad_head_dim_to_multiple_of or 1
@@ -88,6 +89,7 @@ class MoonshineStreaming(Family):
             window=None,
             encoder_width=e,
             encoder_attended_head_dim=own.head_dim,
+            encoder_windows=tuple(AttentionWindow(past - 1, max(ahead, 1) - 1) for past, ahead in own.sliding_windows),
             adapter=0 if e == d else e * d,
             frame_positions=config.max_position_embeddings,
         )

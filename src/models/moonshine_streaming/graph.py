@@ -39,6 +39,7 @@ def streaming_graph(config: MoonshineStreamingConfig) -> ModelGraph:
         embedding="model.decoder.embed_tokens",
         head="proj_out",
         head_dim=config.head_dim,
+        adapter=None if own.hidden_size == config.hidden_size else ADAPTER,
     )
 
 
