@@ -24,9 +24,8 @@ from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
 from src.storage.journal import Journal, digest, program, values
 
-Worked = tuple[
-    list[Transcript], dict[str, Any]
-]  # transcripts of one batch, and what its journal line tells beside them
+# Transcripts of one batch, and what its line of the journal tells beside them.
+Worked = tuple[list[Transcript], dict[str, Any]]
 
 
 def transcribe(
@@ -150,9 +149,8 @@ class _Batch:
     @classmethod
     def of(cls, speech: SpeechModel, utterances: Sequence[Utterance], truncate: bool) -> _Batch:
         """The batch of ``utterances``, longest first."""
-        return cls(
-            list(utterances), [form_of(speech, utterance.samples, truncate=truncate) for utterance in utterances]
-        )
+        forms = [form_of(speech, utterance.samples, truncate=truncate) for utterance in utterances]
+        return cls(list(utterances), forms)
 
     @property
     def windows(self) -> int:

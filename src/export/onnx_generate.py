@@ -31,7 +31,7 @@ import onnxruntime
 
 LongForm = Literal["sequential", "segments", "truncated"]
 _WIDTH, _HOP = 400, 160  # samples of a frame of Whisper's spectrogram, and from one to the next
-_FRAMES = 3000  # transformed at a time, so that an hour takes no more memory than a window
+_FRAMES = 3000  # transformed at a time, as each takes kilobytes on the way
 
 
 class Transcription(NamedTuple):

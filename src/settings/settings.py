@@ -137,10 +137,10 @@ class Settings(Frozen):
     @property
     def runtime_name(self) -> str:
         """What evaluate decodes in: ``torch``, or another runtime and the form of its files."""
-        runtime, export = self.evaluate.runtime, self.export
-        return (
-            f"{runtime} {export.form}" if isinstance(export, OnnxExport | GgmlExport) and runtime != TORCH else runtime
-        )
+        runtime, files = self.evaluate.runtime, self.export
+        if runtime == TORCH or not isinstance(files, OnnxExport | GgmlExport):
+            return runtime
+        return f"{runtime} {files.form}"
 
     @property
     def bits_name(self) -> str:

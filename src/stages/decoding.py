@@ -118,15 +118,13 @@ def decoded(point: Point) -> dict[str, Entry]:
 
 
 def read(point: Point) -> dict[str, Entry]:
-    """Entries that scoring reads by name: the point's own, its fp baseline's and, of another runtime, the simulation's.
-
-    Where the point is its own baseline or simulation, they are there once.
-    """
-    own, fp = decoded(point), {} if point.baseline is point else decoded(point.baseline)
-    simulated = (
-        {} if point.simulated in (point, point.baseline) else {"simulated_transcripts": point.simulated.transcripts}
-    )
-    return {**own, **{f"fp_{name}": entry for name, entry in fp.items()}, **simulated}
+    """Entries that scoring reads, each once: own ones, the fp baseline's and, of another runtime, the simulation's."""
+    entries = decoded(point)
+    if point.baseline is not point:
+        entries |= {f"fp_{name}": entry for name, entry in decoded(point.baseline).items()}
+    if point.simulated is not point and point.simulated is not point.baseline:
+        entries["simulated_transcripts"] = point.simulated.transcripts
+    return entries
 
 
 def require_decoded(point: Point) -> None:

@@ -26,14 +26,14 @@ EOS = 89
 
 
 def test_a_real_whisper_hears_long_audio_with_the_same_words(tmp_path: Path) -> None:
-    """44 s of LibriSpeech, five clips of it: more than one window, and another beginning than its first's end."""
+    """34 s of LibriSpeech, three clips of it: two windows, of which the second begins inside the first."""
     point = opened(tmp_path, "model=embedded_whisper", "method=rtn", "wbits=8", "group_size=32", "export=onnx")
     folder, speech = export(point), quantized(point)
-    waveform = np.concatenate([clip.waveform() for clip in sample("clean")[1:3]])
+    waveform = np.concatenate([clip.waveform() for clip in sample("clean")[1:4]])
     [expected] = written(speech, waveform, tmp_path)
     found = Recogniser(folder, threads=1).transcribe(waveform)
     assert (found.text, found.tokens, found.long_form) == (expected.hypothesis, expected.tokens, "sequential")
-    assert found.tokens > 100
+    assert found.tokens > 90
 
 
 @pytest.mark.parametrize("model", ["sandbox_whisper", "sandbox_moonshine"])
