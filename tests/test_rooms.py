@@ -27,13 +27,14 @@ FLOORS = (
     ("calib",),
     ("methods",),
     ("export",),
+    ("runtimes",),
     ("profiling",),
     ("terminal", "reporting"),
     ("tracking",),
     ("stages",),
     ("runs",),
     ("launching", "sweepers"),
-    ("main", "report", "compare", "dashboard", "distributions"),
+    ("main", "report", "compare", "dashboard", "distributions", "transcribe"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,6 +23,9 @@ from src.models.speech import SpeechModel
 from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
 from src.storage.journal import Journal, digest, program, values
+
+# Transcripts of one batch, and what its line of the journal tells beside them.
+Worked = tuple[list[Transcript], dict[str, Any]]
 
 
 def transcribe(
@@ -66,43 +69,65 @@ def transcribe_corpus(
         return by_clip and speech.fits_half(utterance.samples)
 
     plan = batches(utterances, batch_size, half)
-    kept = Journal(
-        journal,
-        {
-            **program(),
-            **(basis or {}),
-            "utterances": digest([[item.id, item.samples, item.text] for item in utterances]),
-            "batch_size": batch_size,
-            "suppress": suppress,
-            "truncate": truncate,
-            "by_clip": by_clip,
-            "kv_bits": kv_bits,
-            "key_group": key_group,
-            "device": str(speech.device),
-        },
-    )
+    basis = {
+        **(basis or {}),
+        "batch_size": batch_size,
+        "suppress": suppress,
+        "truncate": truncate,
+        "by_clip": by_clip,
+        "kv_bits": kv_bits,
+        "key_group": key_group,
+        "device": str(speech.device),
+    }
+
+    def work(left: Sequence[Sequence[Utterance]]) -> Generator[Worked]:
+        announce(speech, utterances, truncate=truncate)
+        todo = [_Batch.of(speech, chosen, truncate) for chosen in left]
+        kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
+        warm_up(speech, batch_size)
+        with closing(ahead(speech, [batch.short for batch in todo], half)) as prepared:
+            for batch in todo:
+                clock = Clock(speech.device)
+                with clock.part("total"):
+                    with clock.part("wait"):
+                        ready = next(prepared)
+                    search = partial(greedy, speech, suppress=suppress, kv_layer=kv_layer, clock=clock)
+                    heard = decode_long(speech, batch.long, batch_size=batch_size, search=search)
+                    heard += _decode_short(speech, batch.short, [each.features for each in ready], search)
+                    transcripts = batch.transcripts(heard)
+                clock.seconds["audio"] = sum(each.audio_seconds for each in ready)
+                clock.seconds["features"] = sum(each.feature_seconds for each in ready)
+                yield transcripts, {"seconds": clock.seconds}
+
+    return resumably(utterances, plan, journal, basis, work, label)
+
+
+def resumably(
+    utterances: Sequence[Utterance],
+    plan: Sequence[Sequence[int]],
+    journal: Path,
+    basis: Mapping[str, Any],
+    work: Callable[[Sequence[Sequence[Utterance]]], Generator[Worked]],
+    label: str,
+) -> list[Transcript]:
+    """Transcripts of all utterances in their order, from batches of which each is in the journal once it is done.
+
+    Args:
+        utterances: the test set.
+        plan: positions of the utterances of each batch.
+        journal: its file.
+        basis: plain data that the transcripts depend on, beside the utterances and the code.
+        work: takes those batches that are left to do, unless there are none; yields for each what came out.
+        label: what the work is called where its progress is shown.
+    """
+    told = digest([[item.id, item.samples, item.text] for item in utterances])
+    kept = Journal(journal, {**program(), **basis, "utterances": told})
     done = {line["batch"]: [Transcript(**item) for item in line["transcripts"]] for line in kept.values}
     left = [number for number in range(len(plan)) if number not in done]
-    work = {number: _Batch.of(speech, [utterances[index] for index in plan[number]], truncate) for number in left}
-    prepared = ahead(speech, [work[number].short for number in left], half)
-    announce(speech, utterances, truncate=truncate)
-    kv_layer = kv_layer_factory(kv_bits, key_rotation(speech.module), key_group)
-    if left:
-        warm_up(speech, batch_size)
-    with closing(prepared):
+    with closing(work([[utterances[index] for index in plan[number]] for number in left])) as worked:
         for number in progress(left, f"{label}, batches", before=len(done)):
-            batch, clock = work[number], Clock(speech.device)
-            with clock.part("total"):
-                with clock.part("wait"):
-                    ready = next(prepared)
-                search = partial(greedy, speech, suppress=suppress, kv_layer=kv_layer, clock=clock)
-                heard = decode_long(speech, batch.long, batch_size=batch_size, search=search)
-                heard += _decode_short(speech, batch.short, [each.features for each in ready], search)
-                done[number] = batch.transcripts(heard)
-            clock.seconds["audio"] = sum(each.audio_seconds for each in ready)
-            clock.seconds["features"] = sum(each.feature_seconds for each in ready)
-            transcripts = [asdict(item) for item in done[number]]
-            kept.append({"batch": number, "seconds": clock.seconds, "transcripts": transcripts})
+            done[number], beside = next(worked)
+            kept.append({"batch": number, **beside, "transcripts": [asdict(item) for item in done[number]]})
     by_index = {
         index: item for number, chosen in enumerate(plan) for index, item in zip(chosen, done[number], strict=True)
     }
@@ -122,9 +147,10 @@ class _Batch:
     forms: list[LongForm | None]
 
     @classmethod
-    def of(cls, speech: SpeechModel, utterances: list[Utterance], truncate: bool) -> _Batch:
+    def of(cls, speech: SpeechModel, utterances: Sequence[Utterance], truncate: bool) -> _Batch:
         """The batch of ``utterances``, longest first."""
-        return cls(utterances, [form_of(speech, utterance.samples, truncate=truncate) for utterance in utterances])
+        forms = [form_of(speech, utterance.samples, truncate=truncate) for utterance in utterances]
+        return cls(list(utterances), forms)
 
     @property
     def windows(self) -> int:
@@ -142,7 +168,7 @@ class _Batch:
         return self.utterances[self.windows :]
 
     def transcripts(self, heard: Sequence[Decoded]) -> list[Transcript]:
-        return [_transcript(*each) for each in zip(self.utterances, heard, self.forms, strict=True)]
+        return [transcript(*each) for each in zip(self.utterances, heard, self.forms, strict=True)]
 
 
 def _decode_short(
@@ -156,7 +182,7 @@ def _decode_short(
     ]
 
 
-def _transcript(utterance: Utterance, decoded: Decoded, form: LongForm | None) -> Transcript:
+def transcript(utterance: Utterance, decoded: Decoded, form: LongForm | None) -> Transcript:
     return Transcript(
         id=utterance.id,
         reference=utterance.text,

@@ -9,6 +9,7 @@ keys and values.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,6 @@ from src.storage.store import write_json
 
 _FLOAT = 1  # MatMulNBits's accuracy_level of float32 products
 _BLOCK = 16  # groups have to be made of blocks of so many columns
-_WINDOW = "generate.py hears the first {:g} s of a clip, where evaluate decodes longer ones whole"
 _FOLDED = frozenset({Extra.BIASES, Extra.ORDER, Extra.REAL_ZEROS, Extra.SPARSE, Extra.DENSE})
 
 
@@ -105,7 +105,7 @@ class Onnx(Runtime):
         (folder / "generate.py").write_bytes(Path(onnx_generate.__file__).read_bytes())
         write_json(folder / "generate.json", _told(model))
         model.copy_processors(folder)
-        return [] if model.truncate else [_WINDOW.format(model.speech.window / model.speech.sampling_rate)]
+        return []
 
 
 def _graphs(family: str) -> ModuleType | None:
@@ -123,5 +123,7 @@ def _told(model: Exportable) -> dict[str, Any]:
         "suppress": model.suppressed(first_step=False),
         "suppress_first": model.suppressed(first_step=True),
         "sampling_rate": speech.sampling_rate,
+        "truncate": model.truncate,
+        "times": None if speech.time_tokens is None else asdict(speech.time_tokens),
     }
     return {**told, **speech.limits()}

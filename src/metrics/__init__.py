@@ -40,7 +40,19 @@ _ENERGY: Final = Metric(
     digits=1,
     scale=1e-3,
 )
-METRICS: Final = {metric.name: metric for metric in (WER, RARE_WORDS, CER, _SIZE, _IO, _BOPS, _STORED, _ENERGY)}
+_EXPORTED: Final = Metric(
+    name="exported_bytes",
+    stage="evaluate",
+    unit="bytes",
+    meaning="size of the files that another runtime than torch decoded with",
+    label="exported file, MB",
+    heading="export MB",
+    digits=2,
+    scale=1e6,
+)
+METRICS: Final = {
+    metric.name: metric for metric in (WER, RARE_WORDS, CER, _SIZE, _IO, _BOPS, _STORED, _ENERGY, _EXPORTED)
+}
 SCORES: Final = [metric for metric in METRICS.values() if metric.stage == "evaluate"]
 COSTS: Final = [metric for metric in METRICS.values() if metric.stage != "evaluate"]
 RATES: Final = [metric for metric in SCORES if metric.counts]

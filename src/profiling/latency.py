@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.machine.memory_peak import measure_peak
 from src.machine.processor import cpu_model
-from src.profiling.memory_peak import measure_peak
 from src.profiling.reference import Engine, noise, run_reference
 
 if TYPE_CHECKING:

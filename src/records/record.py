@@ -134,6 +134,7 @@ class Member(_Part):
     bits: str
     dataset: str
     dtype: str = "float32"  # a composite does not tell its members' own
+    runtime: str = "torch"  # likewise, nor do records of earlier versions
     results: Results
 
 

@@ -32,8 +32,9 @@ def collect(records: Sequence[Record]) -> pd.DataFrame:
     Columns are the point's names and bits, the figures of :mod:`src.metrics` (where ``metric`` is CER, what is called
     WER is over characters), ``diff`` of the WER and its interval against full precision in points, how it fails,
     versions, and its settings with dots (``calib.n``). ``data`` and ``weights`` tell test sets and
-    models of the same name apart. Where the score was made tell ``code`` (a digest of the source), ``commit``,
-    ``packages.torch`` and so on, ``machine``, and ``packages``: those that are not the same for all points.
+    models of the same name apart, ``runtime`` what decoded. Where the score was made tell ``code`` (a digest of the
+    source), ``commit``, ``packages.torch`` and so on, ``machine``, and ``packages``: those that are not the same for
+    all points.
 
     Raises:
         UserError: none was evaluated.
@@ -92,6 +93,7 @@ def _row(record: Record, scores: Evaluated) -> dict[str, Any]:
     return {
         **record.flat_settings,
         **{name: getattr(record, name) for name in IDENTITY},
+        "runtime": record.runtime,
         **{name: str(versions[name]) for name in VERSIONS},
         "data": _data(record, scores),
         "weights": str(identity.get("sha256") or identity.get("revision") or "unknown")[:_COMMIT],

@@ -21,6 +21,7 @@ from src.reporting.collect import PACKAGE, SOURCES, VERSIONS
 _FIRST: Final = ("fp", "rtn")  # what the others are read against
 _NOT_COMPARED: Final = (  # settings, and groups of them, that say where a point ran or what was done besides
     *("output_dir", "dataset.root", "device", "stages", "tracking", "export"),
+    "evaluate.runtime",  # which the column runtime tells
     *(f"profile.{name}" for name in ("repeats", "runtimes", "threads", "max_load", "onnx", "whisper_cpp")),
 )
 _PLAIN: Final = ("model", "dataset", "method", "bits")  # what names a point

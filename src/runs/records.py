@@ -57,6 +57,7 @@ def build_record(point: Point) -> Record:
         **{width: getattr(settings, width) for width in BIT_WIDTHS},
         "group_size": settings.group_size,
         "dtype": settings.dtype,
+        "runtime": settings.runtime_name,
         "dataset": settings.dataset.name,
         "subset": settings.dataset.limit,
         "seed": settings.seed,

@@ -2,6 +2,7 @@
 
 from src.settings.groups import (
     BLOCKS,
+    TORCH,
     DatasetSettings,
     EdgeDeviceSettings,
     ExportSettings,
@@ -26,6 +27,7 @@ __all__ = [
     "BLOCKS",
     "FULL_PRECISION",
     "STAGES",
+    "TORCH",
     "DatasetSettings",
     "EdgeDeviceSettings",
     "ExportSettings",

@@ -11,6 +11,7 @@ from src.metrics import METRICS
 from src.text import languages
 
 _FULL: Final = 16
+TORCH: Final = "torch"  # the runtime that simulates
 _LONGEST_NAME: Final = 100  # bytes; a file system takes 255, and names are joined
 
 Integer = Annotated[int, Field(strict=True)]  # neither true nor "4" nor 4.0
@@ -147,7 +148,10 @@ class CalibSettings(Frozen):
 
 
 class EvaluateSettings(Frozen):
-    """Greedy decoding, the bootstrap, the hallucination probe, and how texts are scored, or only stored ones."""
+    """Greedy decoding, the bootstrap, the hallucination probe, and how texts are scored, or only stored ones.
+
+    ``runtime`` decodes: torch, which simulates what is quantized, or another, which runs the files of ``export``.
+    """
 
     batch_size: Count
     suppress_tokens: bool
@@ -157,6 +161,7 @@ class EvaluateSettings(Frozen):
     clean_text: Annotated[bool, Field(strict=True)]
     long_form: Literal["sequential", "truncate"]
     window: Literal["model", "clip"]
+    runtime: Literal["torch", "onnx", "whisper_cpp"] = TORCH  # records of earlier versions do not tell
 
 
 class MemoryTier(Frozen):
@@ -239,6 +244,11 @@ class GgmlExport(Frozen):
     accuracy_level: OnnxOnly
     cross_cache: OnnxOnly
 
+    @property
+    def form(self) -> str:
+        """Of the weights, in words."""
+        return self.weights
+
 
 class OnnxExport(Frozen):
     """Graphs for onnxruntime: in what form they hold the weights, and how they multiply."""
@@ -247,6 +257,13 @@ class OnnxExport(Frozen):
     weights: Literal["auto", "codes", "int8_dynamic", "float32"]
     accuracy_level: Literal[1, 4] | None
     cross_cache: Literal["float32", "int8"] | None
+
+    @property
+    def form(self) -> str:
+        """Of the weights, and how they are multiplied, in words."""
+        level = "" if self.accuracy_level is None else f", level {self.accuracy_level}"
+        cross = ", int8 cross-attention" if self.cross_cache == "int8" else ""
+        return f"{self.weights}{level}{cross}"
 
     def resolved(self, abits: int, *, quantized: bool) -> OnnxExport:
         """With what ``auto`` stands for, and without an accuracy level where nothing reads it."""

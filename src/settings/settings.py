@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 from src.errors import UserError, of_choices
 from src.settings.groups import (
     BLOCKS,
+    TORCH,
     ActivationSettings,
     CacheSettings,
     CalibSettings,
@@ -22,8 +23,10 @@ from src.settings.groups import (
     EvaluateSettings,
     ExportSettings,
     Frozen,
+    GgmlExport,
     Integer,
     ModelSettings,
+    NoExport,
     OnnxExport,
     ProfileSettings,
     ScopeSettings,
@@ -132,6 +135,14 @@ class Settings(Frozen):
         return self.cache.group if self.kvbits != FULL_PRECISION and self.cache.keys == "channel" else None
 
     @property
+    def runtime_name(self) -> str:
+        """What evaluate decodes in: ``torch``, or another runtime and the form of its files."""
+        runtime, files = self.evaluate.runtime, self.export
+        if runtime == TORCH or not isinstance(files, OnnxExport | GgmlExport):
+            return runtime
+        return f"{runtime} {files.form}"
+
+    @property
     def bits_name(self) -> str:
         """Bit-config in the field's shorthand, e.g. ``w4a16``, ``w4a8kv4``, with the group size where there is one.
 
@@ -199,7 +210,7 @@ def _to_user_error(error: ValidationError) -> UserError:
 def _canonical(settings: Settings) -> Settings:
     """Points that are the same have one name and one key: what is told in two ways is told in one."""
     told = settings.model_copy(update={"tracking": obeyed(settings.tracking)})
-    return _with_exports(_without_idle_grids(_without_idle_bits(_with_languages(told))))
+    return _with_exports(_with_runtime(_without_idle_grids(_without_idle_bits(_with_languages(told)))))
 
 
 def _with_languages(settings: Settings) -> Settings:
@@ -221,6 +232,24 @@ def _with_languages(settings: Settings) -> Settings:
             "calib": calib.model_copy(update={"dataset": of_calib}),
         }
     )
+
+
+def _with_runtime(settings: Settings) -> Settings:
+    """The export that evaluate decodes with, where none is chosen: what ``profile.runtimes`` times of that runtime.
+
+    Raises:
+        UserError: another one is chosen.
+    """
+    runtime = settings.evaluate.runtime
+    if runtime == TORCH:
+        return settings
+    files: OnnxExport | GgmlExport = getattr(settings.profile, runtime)
+    if isinstance(settings.export, NoExport):
+        return settings.model_copy(update={"export": files})
+    if not isinstance(settings.export, type(files)):
+        problem = f"{runtime} runs what export={files.runtime} writes, not export={settings.export.runtime}"
+        raise UserError("evaluate.runtime", problem, f"Use export={files.runtime}, or evaluate.runtime={TORCH}")
+    return settings
 
 
 def _with_exports(settings: Settings) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -16,15 +17,19 @@ from src.data.transcripts import Transcript, load_transcripts
 from src.errors import UserError
 from src.models.families import family_of
 from src.models.loading import check_processors
+from src.runtimes.folder import file_bytes, require_installed
 from src.scoring import probe
-from src.scoring.comparison import WORST_COLUMNS, changes, difference, scored, worst
+from src.scoring.comparison import WORST_COLUMNS, Scored, changes, difference, scored, worst
 from src.scoring.failure_modes import Failures, failures
 from src.scoring.legibility import announce
 from src.stages.base import RESULT, TIMES, Stage, obtain, read_json
-from src.stages.decoding import TRANSCRIPTS, decode, decoded, require_decoded, speed
-from src.stages.point import MODEL_WINDOW, WORST_UTTERANCES, Point
+from src.stages.decoding import TRANSCRIPTS, decode, decoded, read, require_decoded, speed
+from src.stages.export import FOLDER
+from src.stages.point import FULL_DTYPE, MODEL_WINDOW, WORST_UTTERANCES, Point
 from src.storage.store import Entry, write_json
 from src.tracking import MAX_CLIP_SECONDS, MAX_CLIPS, Tracker
+
+log = logging.getLogger(__name__)
 
 WORST = "worst.json"
 
@@ -37,17 +42,18 @@ class Evaluate(Stage):
         return point.evaluation
 
     def parts(self, point: Point) -> dict[str, Entry]:
-        """With the transcripts, the clips they are of, and full precision's."""
-        read = {"corpus": point.test_set.entry(point.store), **decoded(point)}
-        if point.baseline is not point:
-            fp = {"quantize": point.baseline.quantized, **decoded(point.baseline)}
-            read |= {f"fp_{name}": entry for name, entry in fp.items()}
-        return {**read, **super().parts(point)}
+        """With the transcripts, the clips they are of, and those they are compared with."""
+        fp = {} if point.baseline is point else {"fp_quantize": point.baseline.quantized}
+        return {"corpus": point.test_set.entry(point.store), **fp, **read(point), **super().parts(point)}
 
     def needs(self, point: Point) -> dict[str, Entry]:
-        """The quantized model, unless only stored transcripts are read. The fp baseline is made here if need be."""
+        """The quantized model and what another runtime reads of it, unless only stored transcripts are read.
+
+        The fp baseline and the simulation are made here if need be.
+        """
         needless = point.baseline is point or point.settings.evaluate.rescore
-        return {} if needless else {"quantize": point.quantized}
+        exported = {} if point.simulated is point else {"export": point.exported}
+        return {} if needless else {"quantize": point.quantized, **exported}
 
     def check(self, point: Point) -> None:
         """The test set can be read, or the transcripts to score again are there. Raises UserError."""
@@ -55,6 +61,8 @@ class Evaluate(Stage):
         if window != MODEL_WINDOW and not family_of(model.family).pads_clips:
             problem = f"{window!r} spares silence that is padded to clips, and {model.family} pads none"
             raise UserError("evaluate.window", problem, f"Leave evaluate.window={MODEL_WINDOW} with {model.name}")
+        if point.simulated is not point:
+            _check_runtime(point)
         if point.settings.evaluate.rescore:
             require_decoded(point)
         else:
@@ -90,6 +98,7 @@ class Evaluate(Stage):
             decode(point)
         own, fp = (scored(each.transcripts.path / TRANSCRIPTS, point.rules) for each in (point, point.baseline))
         announce(own.texts, len(own.transcripts), own.rules)
+        beside = {} if point.simulated is point else _against_simulation(point, own)
         samples, seed = point.settings.evaluate.bootstrap_samples, point.settings.seed
         write_json(folder / WORST, {"rows": worst(own, fp, WORST_UTTERANCES)})
         return {
@@ -102,6 +111,7 @@ class Evaluate(Stage):
             "changed_from_fp": asdict(changes(own, fp)),
             "probe": _probed(point),
             "fp_probe": _probed(point.baseline),
+            **beside,
         }
 
     def log(self, point: Point, tracker: Tracker) -> None:
@@ -115,7 +125,8 @@ class Evaluate(Stage):
             rtfx = {"rtfx": spoken["rtfx"], **where}
         figures = _flat({**result, "data": _counts(result["data"])})
         beside = {"wbits": point.settings.wbits, "processing_seconds": times["seconds"]}
-        tracker.log(self.name, {**beside, **figures, **rtfx})
+        runtime = {f"runtime_{name}": figure for name, figure in spoken.get("runtime", {}).items()}
+        tracker.log(self.name, {**beside, **figures, **rtfx, **runtime})
         tracker.table(self.name, "failures_by_duration", *_by_duration(result["failures_by_duration"]))
         if result["probe"]:
             tracker.table(self.name, "probe", *_by_kind(result["probe"]["by_kind"], result["fp_probe"]["by_kind"]))
@@ -124,6 +135,38 @@ class Evaluate(Stage):
         files = {TRANSCRIPTS: point.transcripts.path / TRANSCRIPTS}
         name = f"transcripts-{point.transcripts.fingerprint}"
         tracker.artifact(self.name, name, "transcripts", files, dict(point.transcripts.key), uses)
+
+
+def _check_runtime(point: Point) -> None:
+    """Whether the runtime is installed, and evaluate's other settings mean something to it. Raises UserError."""
+    settings, runtime = point.settings, point.settings.evaluate.runtime
+    require_installed(runtime, "evaluate.runtime")
+    for field, found, only in (
+        ("dtype", settings.dtype, FULL_DTYPE),
+        ("evaluate.window", settings.evaluate.window, MODEL_WINDOW),
+    ):
+        if found != only:
+            raise UserError(field, f"{found!r} is unknown to files of {runtime}", f"Use {field}={only}")
+
+
+def _against_simulation(point: Point, own: Scored) -> dict[str, Any]:
+    """How what the runtime wrote differs from what the same point writes in torch, and the bytes of its files."""
+    settings = point.settings
+    simulated = scored(point.simulated.transcripts.path / TRANSCRIPTS, point.rules)
+    versus = difference(own, simulated, settings.evaluate.bootstrap_samples, settings.seed)
+    changed = changes(own, simulated)
+    told = f"{versus.difference:+.2f} ({versus.low:+.2f} to {versus.high:+.2f})"
+    equal = len(own.transcripts) - changed.transcripts
+    log.info(
+        "evaluate: %s writes %d of %d transcripts as the simulation does; WER %s points",
+        *(settings.runtime_name, equal, len(own.transcripts), told),
+    )
+    return {
+        "simulated_wer": simulated.scores.wer,
+        "versus_simulated": asdict(versus),
+        "changed_from_simulated": asdict(changed),
+        "exported_bytes": file_bytes(point.exported.path / FOLDER),
+    }
 
 
 def _probed(point: Point) -> dict[str, Any] | None:

@@ -6,13 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from src.errors import UserError
 from src.export.base import Exportable
 from src.export.build import build_runtime
 from src.export.checks import check_family, check_packages, check_plan, check_settings, check_stored
 from src.methods.apply import weight_plan
 from src.models.loading import load_graph
 from src.quant.checkpoint import load_weights
-from src.settings import NoExport
+from src.settings import TORCH, NoExport
 from src.stages.base import Stage
 from src.stages.point import Point
 from src.stages.quantize import CHECKPOINT
@@ -41,6 +42,16 @@ class Export(Stage):
 
     def check(self, point: Point) -> None:
         """Whether the runtime can hold what will be made, as far as settings and method tell. Raises UserError."""
+        try:
+            self._check(point)
+        except UserError as error:
+            if point.simulated is point:
+                raise
+            remedy = error.remedy.replace("export=none", f"evaluate.runtime={TORCH}")
+            remedy = remedy.replace("export=onnx", "evaluate.runtime=onnx export=onnx")
+            raise UserError("evaluate.runtime", error.problem, remedy) from None
+
+    def _check(self, point: Point) -> None:
         runtime, settings = build_runtime(point.settings.export), point.settings
         check_packages(runtime)
         check_family(runtime, settings.model)

@@ -16,10 +16,11 @@ from src.profiling.measured import MeasuredRow, build_row, step_bytes
 from src.profiling.measured_table import COLUMNS, cells
 from src.profiling.runtimes.job import Measurement
 from src.profiling.runtimes.launch import measure, measure_bandwidth
+from src.runtimes.folder import file_bytes
 from src.stages.base import RESULT, Stage, obtain, read_json
 from src.stages.point import Point
 from src.stages.profile import prompt_length
-from src.stages.timed import Timed, file_bytes, timed
+from src.stages.timed import Timed, timed
 from src.storage.store import Entry
 from src.tracking import Tracker
 
@@ -83,4 +84,5 @@ def _row(each: Timed, limit_gbs: float) -> MeasuredRow:
     moved = step_bytes(
         CostModel(dimensions, load_graph(settings.model), work, {}), each.engine, each.runtime, each.specs()
     )
-    return build_row(each.engine, each.precision, file_bytes(folder), moved, measured, limit_gbs)
+    size = None if folder is None else file_bytes(folder)
+    return build_row(each.engine, each.precision, size, moved, measured, limit_gbs)

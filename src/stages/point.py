@@ -25,7 +25,7 @@ from src.metrics import RATES
 from src.models.families import family_of
 from src.models.loading import model_identity
 from src.scoring.wer import SCORER
-from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, Settings
+from src.settings import BIT_WIDTHS, BLOCKS, FULL_PRECISION, TORCH, Settings
 from src.storage.store import Entry, Store, fingerprint, open_store
 from src.text.normalizers import Rules
 
@@ -35,7 +35,7 @@ VERSIONS: Final = {
     "calibrate": 8,
     "statistics": 7,
     "quantize": 8,
-    "export": 10,
+    "export": 11,
     "transcripts": 7,
     "probe": 7,
     "evaluate": 7,
@@ -182,9 +182,11 @@ class Point:
 
     @cached_property
     def evaluation(self) -> Entry:
-        """Scores of the transcripts, alone and against the fp baseline's."""
+        """Scores of the transcripts, alone, against the fp baseline's and, of another runtime, the simulation's."""
+        simulated = {} if self.simulated is self else {"simulated": self.simulated.transcripts.fingerprint}
         return self._entry(
             "evaluate",
+            **simulated,
             transcripts=self.transcripts.fingerprint,
             baseline=self.baseline.transcripts.fingerprint,
             probe=self.probe.fingerprint if self.probe else None,
@@ -234,8 +236,16 @@ class Point:
     def baseline(self) -> Point:
         """The same point at full precision in float32, so that the difference to it tells what ``dtype`` costs too."""
         if self.settings.method_name == "fp" and self.settings.dtype == FULL_DTYPE:
+            return self.simulated
+        return open_point(_at_full_precision(self.simulated.settings).model_copy(update={"dtype": FULL_DTYPE}))
+
+    @cached_property
+    def simulated(self) -> Point:
+        """The same point in torch, which tells what another runtime changes."""
+        if self.settings.evaluate.runtime == TORCH:
             return self
-        return open_point(_at_full_precision(self.settings).model_copy(update={"dtype": FULL_DTYPE}))
+        evaluate = self.settings.evaluate.model_copy(update={"runtime": TORCH})
+        return open_point(self.settings.model_copy(update={"evaluate": evaluate}))
 
     @cached_property
     def refused(self) -> dict[str, str]:
@@ -249,17 +259,22 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Readable name: ``sandbox_whisper-gptq-w3a16-sandbox_other``; a dtype but float32, and
-        another window than the model's, follow the bits.
+        """Readable name: ``sandbox_whisper-gptq-w3a16-sandbox_other``; a dtype but float32, another window than the
+        model's and another runtime than torch follow the bits.
         """
         settings = self.settings
         method = "fp" if settings.method_name == "fp" else f"{settings.method_name}-{settings.bits_name}"
         dtype = "" if settings.dtype == FULL_DTYPE else f"-{settings.dtype}"
         window = "" if settings.evaluate.window == MODEL_WINDOW else f"-{settings.evaluate.window}"
-        return f"{settings.model.name}-{method}{dtype}{window}-{settings.dataset.name}"
+        runtime = "" if settings.evaluate.runtime == TORCH else f"-{settings.evaluate.runtime}"
+        return f"{settings.model.name}-{method}{dtype}{window}{runtime}-{settings.dataset.name}"
 
     def _decoded(self, stage: str, **inputs: Any) -> Entry:
-        """What the quantized model wrote for some inputs."""
+        """What the quantized model, or what was exported of it, wrote for some inputs."""
+        if self.settings.evaluate.runtime != TORCH:
+            return self._entry(
+                stage, exported=self.exported.fingerprint, runtime=self.settings.evaluate.runtime, **inputs
+            )
         key = {"quantized": self.quantized.fingerprint, "batch_size": self.settings.evaluate.batch_size}
         if self.settings.dtype != FULL_DTYPE:
             key["dtype"] = self.settings.dtype

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,20 +16,15 @@ from src.lowbit.granularity import WeightSpec
 from src.machine.provenance import installed, machine
 from src.profiling.runtimes.job import TimingJob
 from src.quant.checkpoint import load_weights
-from src.settings import OnnxExport
+from src.runtimes.folder import require_installed
+from src.settings import GgmlExport, OnnxExport
 from src.stages.export import FOLDER, Export
 from src.stages.point import FP_METHOD, VERSIONS, Point, open_point
 from src.stages.quantize import CHECKPOINT, Quantize
 from src.storage.store import Entry
 
 FLOAT32: Final = OnnxExport(runtime="onnx", weights="float32", accuracy_level=None, cross_cache="float32")
-_PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
-    "torch": (),
-    "onnx": ("onnx", "onnxruntime"),
-    "whisper_cpp": ("pywhispercpp",),
-}
 _VERSIONS: Final = {"torch": "torch", "onnx": "onnxruntime", "whisper_cpp": "pywhispercpp"}
-_WEIGHT_FILES = (".onnx", ".bin")
 
 
 @dataclass(frozen=True)
@@ -78,10 +71,9 @@ class Timed:
         """Of the weights: ``float32``, or the point's bits and the form they are written in."""
         if self.exported is None or self.exported.settings.method == FP_METHOD:
             return "float32"
-        chosen = self.exported.settings.export
-        level = "" if chosen.accuracy_level is None else f", level {chosen.accuracy_level}"
-        cross = ", int8 cross-attention" if chosen.cross_cache == "int8" else ""
-        return f"{self.exported.settings.bits_name} {chosen.weights}{level}{cross}"
+        export = self.exported.settings.export
+        assert isinstance(export, OnnxExport | GgmlExport), "as in profile"
+        return f"{self.exported.settings.bits_name} {export.form}"
 
     @property
     def runtime(self) -> Runtime:
@@ -94,10 +86,7 @@ class Timed:
         Raises:
             UserError: it is not, or cannot.
         """
-        missing = [package for package in _PACKAGES[self.engine] if find_spec(package) is None]
-        if missing:
-            problem = f"{self.name} needs {' and '.join(missing)}"
-            raise UserError("profile.runtimes", problem, "Install them with `pip install -e '.[export]'`")
+        require_installed(self.engine, "profile.runtimes", self.name)
         if self.exported is None:
             return
         try:
@@ -142,10 +131,3 @@ def timed(point: Point) -> list[Timed]:
     """Those that are asked for; where two are the same model in the same runtime, one of them."""
     named = [Timed(point, name) for name in point.settings.profile.runtimes]
     return list({str(each.key): each for each in named}.values())
-
-
-def file_bytes(folder: Path | None) -> int | None:
-    """Size of the files that hold the model."""
-    if folder is None:
-        return None
-    return sum(file.stat().st_size for file in folder.iterdir() if file.suffix in _WEIGHT_FILES)

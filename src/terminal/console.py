@@ -224,8 +224,9 @@ def _row(record: Member, apart: Sequence[str], metrics: Sequence[str], beside: S
 
 
 def _precision(record: Member) -> str:
-    """Bits, and the type evaluate computed in where it is not float32."""
-    return record.bits if record.dtype == "float32" else f"{record.bits} {record.dtype}"
+    """Bits, and the type and the runtime that evaluate computed in where it is not float32 in torch."""
+    others = [each for each, usual in ((record.dtype, "float32"), (record.runtime, "torch")) if each != usual]
+    return " ".join([record.bits, *others])
 
 
 def _scores(results: Results) -> list[str]:

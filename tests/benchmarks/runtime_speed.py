@@ -33,10 +33,11 @@ from src.profiling.measured import step_bytes
 from src.profiling.runtimes.job import TimingJob
 from src.profiling.runtimes.launch import measure_bandwidth
 from src.profiling.runtimes.onnx_engine import OnnxEngine
+from src.runtimes.folder import file_bytes
 from src.stages.export import FOLDER, Export
 from src.stages.point import Point, open_point
 from src.stages.quantize import Quantize
-from src.stages.timed import Timed, file_bytes
+from src.stages.timed import Timed
 from tests.composed import composed
 
 RANDOM = ("model.random_weights=true", "tracking=none", "profile.runtimes=[onnx]")
@@ -184,7 +185,7 @@ def _show(
         cells = ["{:.1f} ({:.1f})".format(*both(part)) for part in ("encoder", "first token")]
         table.add_row(
             name,
-            f"{(file_bytes(point.exported.path / FOLDER) or 0) / 2**20:.0f}",
+            f"{file_bytes(point.exported.path / FOLDER) / 2**20:.0f}",
             cells[0],
             faster("encoder"),
             cells[1],

@@ -22,6 +22,7 @@ from src.profiling.reference import Times
 from src.profiling.runtimes.bandwidth import measure as measure_bandwidth
 from src.profiling.runtimes.job import Measurement, summarize
 from src.project import ROOT
+from src.runtimes.folder import PACKAGES
 from src.stages import timed
 from src.stages.measure import Measure
 from src.stages.point import open_point
@@ -124,7 +125,7 @@ def test_what_cannot_be_measured_is_refused_first(asked: list[str], told: list[s
 def test_a_runtime_that_is_not_installed_is_named_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timed, "_PACKAGES", {"onnx": ("no_such_runtime",)})
+    monkeypatch.setitem(PACKAGES, "onnx", ("no_such_runtime",))
     point = open_point(composed(f"output_dir={tmp_path}", "profile.runtimes=[onnx]"))
     with pytest.raises(UserError, match=r"onnx needs no_such_runtime.*pip install -e '\.\[export\]'"):
         Measure().check(point)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from src.machine.memory_peak import measure_peak
 from src.models.speech import SpeechModel
 from src.profiling.latency import measure, noise
-from src.profiling.memory_peak import measure_peak
 from tests.tiny import tiny_moonshine, tiny_whisper
 
 CPU = torch.device("cpu")

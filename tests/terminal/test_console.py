@@ -73,6 +73,17 @@ def test_another_dtype_than_float32_stands_beside_the_bits(capsys: pytest.Captur
     assert second[2:5] == [BITS, "bfloat16", "d"]
 
 
+def test_another_runtime_than_torch_stands_beside_the_bits_and_its_bytes_get_a_column(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain, onnx = record("a", 1.0), record("b", 2.0, runtime="onnx codes, level 4")
+    results = {**onnx.plain["results"], "evaluate": {**onnx.plain["results"]["evaluate"], "exported_bytes": 31_000_000}}
+    heading, _, first, second = shown(capsys, plain, Record.of(onnx.plain | {"results": results}))
+    assert " ".join(heading) == "model method bits dataset WER 95% CI vs fp export MB MB I/O MB GBOP"
+    assert (first[2:4], first[7]) == ([BITS, "d"], "-")
+    assert (" ".join(second[2:8]), second[11]) == (f"{BITS} onnx codes, level 4 d", "31.00")
+
+
 def test_a_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     *_, row = shown(capsys, record("gptq", dataset="a[bold]:b:[/x]"))
     assert row[3] == "a[bold]:b:[/x]"

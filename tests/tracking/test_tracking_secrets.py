@@ -25,7 +25,11 @@ SMALL = (
     *("dataset=sandbox_other", "dataset.limit=4", "calib.n=2", "evaluate.probe_clips=4"),
     *("profile.repeats=1", "profile.max_load=1000"),  # other tests may run beside
 )
-CONDITIONAL = ("evaluate/long_form_", "evaluate/versus_fp_relative", "export/")  # figures that not every point has
+CONDITIONAL = (  # figures that not every point has
+    *("evaluate/long_form_", "evaluate/versus_fp_relative", "export/"),
+    *("evaluate/runtime_", "evaluate/versus_simulated_", "evaluate/changed_from_simulated_", "evaluate/simulated_wer"),
+    *("evaluate/exported_bytes", "exported_bytes"),
+)
 
 
 @dataclass

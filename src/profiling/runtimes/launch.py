@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from src.profiling.runtimes.job import Measurement, TimingJob
 from src.project import ROOT
+from src.runtimes.process import command, environment, last_words
 
 
 def measure(job: TimingJob) -> Measurement:
@@ -32,13 +31,17 @@ def measure_bandwidth(threads: int) -> dict[str, Any]:
 def _answer(module: str, asked: str, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        command = [sys.executable, "-m", f"src.profiling.runtimes.{module}", str(answer)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         done = subprocess.run(
-            command, input=asked, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            command(f"src.profiling.runtimes.{module}", str(answer)),
+            input=asked,
+            cwd=ROOT,
+            env=environment(threads),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
-            last = "\n".join(done.stderr.strip().splitlines()[-5:])
-            raise RuntimeError(f"measuring {module} failed with exit code {done.returncode}: {last}")
+            told = f"measuring {module} failed with exit code {done.returncode}"
+            raise RuntimeError(f"{told}: {last_words(done.stderr)}")
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import _pywhispercpp as whisper_cpp
 
 from src.machine.processor import cpu_model
 from src.profiling.reference import Engine, noise
 from src.profiling.runtimes.job import TimingJob
+from src.runtimes.whisper_cpp_transcriber import open_context
 
 VERSION = version("pywhispercpp")
 _SAMPLING_RATE = 16_000
@@ -42,11 +42,8 @@ class WhisperCppEngine(Engine):
 
 def open_engine(job: TimingJob) -> tuple[WhisperCppEngine, float, str]:
     """The engine, milliseconds of loading, and the device's name."""
-    options = whisper_cpp.whisper_context_default_params()
-    options.use_gpu = options.flash_attn = False  # as the export asks for
-    [file] = Path(job.source).glob("*.bin")
     start = time.perf_counter()
-    context = whisper_cpp.whisper_init_from_file_with_params(str(file), options)
+    context = open_context(job.source)
     load_ms = (time.perf_counter() - start) * 1000.0
     return WhisperCppEngine(context, job), load_ms, cpu_model()
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from src.profiling.memory_peak import process_peak_mib
+from src.machine.memory_peak import process_peak_mib
 from src.profiling.reference import run_reference
 from src.profiling.runtimes.job import Measurement, TimingJob, summarize
 
