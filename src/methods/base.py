@@ -64,6 +64,8 @@ class Needs:
             it, unless ``calib.sequential`` says otherwise.
         tunes: :meth:`Method.tune` does something.
         simulates_inputs: it rounds inputs while it learns: per token, asymmetrically.
+        decoder: it reads what a decoder writes, or the loss of that.
+        rotates_streams: it rotates the residual streams.
         stores: what its quantized model may hold beside codes on integer grids.
     """
 
@@ -81,6 +83,8 @@ class Needs:
     sequential: bool = False
     tunes: bool = False
     simulates_inputs: bool = False
+    decoder: bool = False
+    rotates_streams: bool = False
     stores: frozenset[Extra] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:

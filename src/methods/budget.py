@@ -75,7 +75,7 @@ class Budget(Delegating):
     @property
     def needs(self) -> Needs:
         """Gradients are of the clips, and the words they are for are drawn."""
-        return super().needs | Needs(clips=True, seed=True)
+        return super().needs | Needs(clips=True, seed=True, decoder=True)
 
     def plan(self, bench: Workbench) -> dict[str, WeightSpec | None]:
         """The bit-config with the bits of every weight in scope replaced, those of the ends too.

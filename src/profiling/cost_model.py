@@ -104,7 +104,7 @@ class CostModel:
         if unknown:
             raise KeyError(f"not weights of this model: {', '.join(sorted(unknown))}")
         limit = self.dimensions.max_tokens
-        if self.workload.positions > limit:
+        if self.workload.positions > limit and self.graph.decoder:
             problem = f"{self.workload.tokens} tokens after a prompt of {self.workload.prompt} exceed {limit} positions"
             raise UserError("profile.tokens", problem, f"Use at most {limit - self.workload.prompt}")
         self.dimensions.lengths(self.workload.seconds)
@@ -116,7 +116,8 @@ class CostModel:
     @cached_property
     def convolutions(self) -> tuple[Linear, ...]:
         """The front-end's weights, each taken as [out_channels, in_channels * kernel]."""
-        found = zip(self.graph.frontend, self.dimensions.frontend, strict=True)
+        listed = [conv for conv in self.dimensions.frontend if conv.is_quantizable]
+        found = zip(self.graph.frontend, listed, strict=True)
         return tuple(Linear(path, Component.FRONTEND, conv.out_channels, conv.window) for path, conv in found)
 
     @property
@@ -140,7 +141,25 @@ class CostModel:
     @cached_property
     def frame_linears(self) -> frozenset[str]:
         """Paths of the linears that run once per utterance over all encoder frames."""
-        return frozenset(path for link in self.graph.links if link.rows is RowKind.FRAME for path in link.linears)
+        return frozenset(path for path, rows in self._row_kinds.items() if rows is RowKind.FRAME)
+
+    @cached_property
+    def _row_kinds(self) -> dict[str, RowKind]:
+        return {path: link.rows for link in self.graph.links for path in link.linears}
+
+    def row_kind(self, linear: Linear) -> RowKind:
+        """What a linear of the blocks runs on."""
+        return self._row_kinds[linear.path]
+
+    def rows(self, kind: RowKind) -> int:
+        """Rows of all utterances together. A decoder's tokens are counted pass by pass."""
+        work = self.workload
+        counts = {
+            RowKind.FRAME: work.batch * self.frames,
+            RowKind.POSITION: work.batch * (2 * self.frames - 1),
+            RowKind.TOKEN: work.embedded,
+        }
+        return counts[kind]
 
     def residual(self, positions: int) -> int:
         """Of ``positions`` in the self-attention cache, those whose keys wait at 16 bits for their group."""

@@ -55,7 +55,9 @@ class Move:
 
 
 def moves(point: CostModel) -> tuple[Move, ...]:
-    """Everything the utterance (or batch) moves, all four phases."""
+    """Everything the utterance (or batch) moves, all four phases; without a decoder there is one."""
+    if not point.graph.decoder:
+        return (*_once_moves(point), Move(Component.HEAD.value, Phase.ENCODER, _head_bytes(point)))
     return (
         *_once_moves(point),
         Move(KV_CACHE, Phase.CROSS_KV, cross_cache_bytes(point)),
@@ -107,12 +109,14 @@ def activation_bytes(point: CostModel) -> int:
     """
     bits = sum(_linear_activation_bits(point, linear) for linear in point.graph.linears)
     for rotation in online_rotations(point):
-        bits += rotation.moved_bits * _rows(point, rotation.place.rows)
+        bits += rotation.moved_bits * point.rows(rotation.place.rows)
     dimensions, work = point.dimensions, point.workload
     lengths = dimensions.lengths(work.seconds)
     for conv, inputs, outputs in zip(dimensions.frontend, lengths, lengths[1:], strict=False):
-        bits += FULL_BITS * work.batch * (inputs * conv.in_channels + outputs * conv.out_channels)
-    positions = work.batch + work.sequences * work.tokens  # the last one of every pass
+        read, written = conv.in_channels * conv.bands_before, conv.out_channels * conv.bands_after
+        bits += FULL_BITS * work.batch * (inputs * read + outputs * written)
+    # The last one of every pass, or every frame.
+    positions = work.batch + work.sequences * work.tokens if point.graph.decoder else point.rows(RowKind.FRAME)
     bits += FULL_BITS * positions * (dimensions.width + dimensions.vocab)
     return -(-bits // 8)
 
@@ -121,16 +125,18 @@ def _once_moves(point: CostModel) -> Iterator[Move]:
     """Weights that are read once: front-end, encoder, and the cross-attention's k and v."""
     dimensions = point.dimensions
     encoder, decoder = dimensions.encoder, dimensions.decoder
-    frontend = sum(conv.biases for conv in dimensions.frontend) + dimensions.frontend_vectors
+    fixed = (conv.biases if conv.is_quantizable else conv.parameters for conv in dimensions.frontend)
+    frontend = sum(fixed) + dimensions.frontend_vectors
     vectors = encoder.layers * encoder.vectors + encoder.final_norm + dimensions.adapter
     vectors += min(dimensions.frame_positions, point.frames) * dimensions.frame_width
     stored = sum(point.of(conv).read_bytes for conv in point.convolutions)
     yield Move(Component.FRONTEND.value, Phase.ENCODER, stored + frontend * FULL_BYTES)
     yield Move(Component.ENCODER.value, Phase.ENCODER, vectors * FULL_BYTES)
-    cross = decoder.layers * dimensions.cross_frame_vectors
-    yield Move(Component.CROSS_ATTENTION.value, Phase.CROSS_KV, cross * FULL_BYTES)
+    if point.graph.decoder:
+        cross = decoder.layers * dimensions.cross_frame_vectors
+        yield Move(Component.CROSS_ATTENTION.value, Phase.CROSS_KV, cross * FULL_BYTES)
     for place, size in _weights(point):
-        if place.rows is RowKind.FRAME:
+        if place.rows is not RowKind.TOKEN:
             own = place.component is Component.ENCODER
             yield Move(place.component.value, Phase.ENCODER if own else Phase.CROSS_KV, size)
 
@@ -147,7 +153,7 @@ def _decoder_moves(point: CostModel, passes: Sequence[DecoderPass]) -> Iterator[
     for place, size in _weights(point):
         if place.rows is RowKind.TOKEN:
             yield move(place.component, size)
-    yield move(Component.HEAD, point.of(point.head).read_bytes)
+    yield move(Component.HEAD, _head_bytes(point))
     embedded = sum(each.rows for each in passes)
     yield Move(Component.EMBEDDING.value, phase, embedded * _embedding_row_bytes(point))
     cached = len(passes) * cross_cache_bytes(point)
@@ -158,7 +164,7 @@ def _decoder_moves(point: CostModel, passes: Sequence[DecoderPass]) -> Iterator[
 def _weights(point: CostModel) -> Iterator[tuple[Place, int]]:
     """Bytes of the blocks' matrices, and of what methods added to them."""
     for linear in point.graph.linears:
-        yield Place(linear.component, _kind_of_rows(point, linear)), point.of(linear).read_bytes
+        yield Place(linear.component, point.row_kind(linear)), point.of(linear).read_bytes
     for place, size in added_biases(point):
         yield place, size * FULL_BYTES
     for rotation in online_rotations(point):
@@ -173,16 +179,12 @@ def _embedding_row_bytes(point: CostModel) -> int:
     return -(-row_bits // 8) + (dimensions.width * FULL_BYTES if dimensions.token_positions else 0)
 
 
-def _rows(point: CostModel, rows: RowKind) -> int:
-    return point.workload.batch * point.frames if rows is RowKind.FRAME else point.workload.embedded
-
-
-def _kind_of_rows(point: CostModel, linear: Linear) -> RowKind:
-    return RowKind.FRAME if linear.path in point.frame_linears else RowKind.TOKEN
+def _head_bytes(point: CostModel) -> int:
+    return point.of(point.head).read_bytes + point.dimensions.head_biases * FULL_BYTES
 
 
 def _linear_activation_bits(point: CostModel, linear: Linear) -> int:
     bits = point.of(linear)
     rounded = (linear.in_features - bits.exact_inputs) * bits.activation_bits
     at_full = (bits.exact_inputs + linear.out_features) * FULL_BITS
-    return _rows(point, _kind_of_rows(point, linear)) * (rounded + at_full)
+    return point.rows(point.row_kind(linear)) * (rounded + at_full)

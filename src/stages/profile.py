@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from src.data.transcripts import load_transcripts
+from src.errors import UserError
 from src.methods.apply import input_bits
-from src.models.families import dimensions_of
+from src.models.families import dimensions_of, family_of
 from src.models.loading import load, load_config, load_graph
 from src.profiling.cost_model import CostModel, LinearBits, Workload
 from src.profiling.decoded import average
@@ -44,6 +45,13 @@ class Profile(Stage):
     def needs(self, point: Point) -> dict[str, Entry]:
         """The quantized model: its layer table, its structural changes and its size on disk."""
         return {"quantize": point.quantized}
+
+    def check(self, point: Point) -> None:
+        """Whether there are hypotheses to count the costs of. Raises UserError."""
+        model, beams = point.settings.model, point.settings.profile.beams
+        if beams > 1 and not family_of(model.family).has_decoder:
+            problem = f"{model.name} has no decoder that could follow {beams} hypotheses"
+            raise UserError("profile.beams", problem, "Use profile.beams=1")
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
         log.info("profile: %s", point.label)
@@ -81,13 +89,14 @@ def prompt_length(point: Point) -> int:
 
 
 def _cost(point: Point) -> CostModel:
-    """The quantized model and the reference utterance."""
+    """The quantized model and the reference utterance, of which nothing is decoded token by token without a decoder."""
     settings, quantized = point.settings, Quantize().result(point)
     graph, chosen = load_graph(settings.model), settings.profile
+    tokens = chosen.tokens if graph.decoder else 0
     return CostModel(
         dimensions=dimensions_of(load_config(settings.model)),
         graph=graph,
-        workload=Workload(chosen.seconds, chosen.tokens, prompt_length(point), chosen.batch, chosen.beams),
+        workload=Workload(chosen.seconds, tokens, prompt_length(point), chosen.batch, chosen.beams),
         bits=linear_bits(quantized["layers"], input_bits(graph, settings), static=settings.static_inputs),
         kv_bits=settings.kvbits,
         edits=read_edits(quantized["edits"]),

@@ -11,7 +11,7 @@ from typing import Any
 from src.calib.capture import CLIPS, WAVEFORMS, Calibration, load_calibration
 from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.machine.provenance import has_read, stamped
-from src.methods.apply import Quantizer, check_inputs, weight_plan
+from src.methods.apply import Quantizer, check_inputs, check_structure, weight_plan
 from src.methods.block_journal import BlockJournal
 from src.methods.propagation import check_propagation
 from src.models.loading import check_processors, load, load_graph
@@ -61,7 +61,9 @@ class Quantize(Stage):
         check_inputs(point.method, point.settings)
         check_propagation(point.method, point.settings)
         check_processors(point.settings.model)
-        weight_plan(load_graph(point.settings.model), point.settings)
+        graph = load_graph(point.settings.model)
+        check_structure(point.method, graph, point.settings)
+        weight_plan(graph, point.settings)
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:
         """Packed codes, scales and zeros, every other parameter at 16 bits, one table row per weight, and the edits."""
