@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from src.errors import UserError
@@ -80,7 +80,7 @@ class CostModel:
     Attributes:
         dimensions: sizes from the configuration.
         graph: the linears, and which run per frame and which per token.
-        workload: the reference utterance.
+        workload: the reference utterance; without a decoder it has no tokens.
         bits: quantized linears and ends by module path; what is not listed has 16 bits.
         kv_bits: bits of the decoder's self- and cross-attention caches.
         edits: structural changes that the method made to the model.
@@ -103,8 +103,10 @@ class CostModel:
         unknown = self.bits.keys() - {weight.path for weight in (*self.graph.linears, *self.ends)}
         if unknown:
             raise KeyError(f"not weights of this model: {', '.join(sorted(unknown))}")
+        if not self.graph.decoder:  # nothing is read token by token, whatever is written
+            object.__setattr__(self, "workload", replace(self.workload, tokens=0, prompt=0))
         limit = self.dimensions.max_tokens
-        if self.workload.positions > limit and self.graph.decoder:
+        if self.workload.positions > limit:
             problem = f"{self.workload.tokens} tokens after a prompt of {self.workload.prompt} exceed {limit} positions"
             raise UserError("profile.tokens", problem, f"Use at most {limit - self.workload.prompt}")
         self.dimensions.lengths(self.workload.seconds)

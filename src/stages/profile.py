@@ -89,14 +89,13 @@ def prompt_length(point: Point) -> int:
 
 
 def _cost(point: Point) -> CostModel:
-    """The quantized model and the reference utterance, of which nothing is decoded token by token without a decoder."""
+    """The quantized model and the reference utterance."""
     settings, quantized = point.settings, Quantize().result(point)
     graph, chosen = load_graph(settings.model), settings.profile
-    tokens = chosen.tokens if graph.decoder else 0
     return CostModel(
         dimensions=dimensions_of(load_config(settings.model)),
         graph=graph,
-        workload=Workload(chosen.seconds, tokens, prompt_length(point), chosen.batch, chosen.beams),
+        workload=Workload(chosen.seconds, chosen.tokens, prompt_length(point), chosen.batch, chosen.beams),
         bits=linear_bits(quantized["layers"], input_bits(graph, settings), static=settings.static_inputs),
         kv_bits=settings.kvbits,
         edits=read_edits(quantized["edits"]),

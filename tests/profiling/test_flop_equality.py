@@ -110,7 +110,7 @@ def _check_every_phase(speech: SpeechModel, point: CostModel, kv_layer: Callable
 def test_every_phase_counts_what_torch_counts(name: str) -> None:
     build, seconds, parameters = MODELS[name]
     speech = build()
-    point = point_of(speech, seconds, tokens=2 if speech.graph.decoder else 0)
+    point = point_of(speech, seconds, tokens=2)
     _check_every_phase(speech, point, DynamicLayer)
     assert sum(p.numel() for p in speech.module.parameters()) == parameters
     assert parameter_count(point) == parameters
@@ -136,7 +136,6 @@ def test_every_phase_of_a_quantized_model_counts_what_torch_counts(name: str, ov
     if build_method(settings.method).needs.rotates_streams and not speech.graph.rotatable:
         pytest.skip("the method is refused")
     quantizer = quantized(speech, settings)
-    tokens = 2 if speech.graph.decoder else 0
-    point = point_of_quantized(speech, settings, quantizer, seconds=1.3, tokens=tokens)
+    point = point_of_quantized(speech, settings, quantizer, seconds=1.3, tokens=2)
     _check_every_phase(speech, point, kv_layer_factory(settings.kvbits, key_rotation(speech.module)))
     assert parameter_count(point) == sum(p.numel() for p in speech.module.parameters())

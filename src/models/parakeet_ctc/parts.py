@@ -72,7 +72,7 @@ def _normed(conv: nn.Module, norm: nn.Module) -> nn.Conv1d:
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size[0],
-        padding=conv.padding,
+        padding=conv.kernel_size[0] // 2,
         groups=conv.groups,
         device="meta",
     )
