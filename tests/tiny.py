@@ -1,4 +1,4 @@
-"""Random Whisper, Moonshine and Moonshine Streaming models small enough that a test runs in milliseconds."""
+"""Random models of every family, small enough that a test runs in milliseconds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSpeechSeq2Seq, MoonshineConfig, MoonshineStreamingConfig, WhisperConfig
+from torch import nn
+from transformers import MoonshineConfig, MoonshineStreamingConfig, ParakeetCTCConfig, WhisperConfig
 
+from src.models.families import family_of
 from src.models.moonshine.speech import MoonshineSpeech
-from src.models.moonshine_streaming.parts import prepare
 from src.models.moonshine_streaming.speech import StreamingSpeech
+from src.models.parakeet_ctc.speech import ParakeetSpeech
 from src.models.whisper.speech import WhisperSpeech
 from src.settings import ModelSettings
 
@@ -71,6 +73,16 @@ STREAMING_ENCODER: dict[str, Any] = {
     "sliding_windows": [[6, 3], [6, 0]],
 }
 
+PARAKEET: dict[str, Any] = {"vocab_size": 97, "pad_token_id": 96}
+PARAKEET_ENCODER: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "subsampling_conv_channels": 32,
+    "max_position_embeddings": 100,  # a window of 8 s
+}
+
 
 def tiny_whisper(seed: int = 0, language: str | None = None, **changes: Any) -> WhisperSpeech:
     """A Whisper with random weights; ``changes`` are configuration fields."""
@@ -86,13 +98,24 @@ def tiny_moonshine(seed: int = 0, **changes: Any) -> MoonshineSpeech:
 def tiny_streaming(seed: int = 0, *, encoder: dict[str, Any] | None = None, **changes: Any) -> StreamingSpeech:
     """A Moonshine Streaming; ``encoder`` are fields of its encoder's configuration."""
     module = build_random(streaming_config(encoder=encoder, **changes), seed)
-    prepare(module)
+    family_of(module.config.model_type).prepare(module)
     return StreamingSpeech(module, name="tiny_streaming")
 
 
 def tiny_uneven_streaming(seed: int = 0) -> StreamingSpeech:
     """As its small and medium size: an encoder wider than its attention and than the decoder, which a linear joins."""
     return tiny_streaming(seed, encoder={"hidden_size": 96, "head_dim": 32})
+
+
+def tiny_parakeet(seed: int = 0, **encoder: Any) -> ParakeetSpeech:
+    """A Parakeet CTC; ``encoder`` are fields of its encoder's configuration."""
+    module = build_random(parakeet_config(**encoder), seed)
+    family_of(module.config.model_type).prepare(module)
+    return ParakeetSpeech(module, name="tiny_parakeet")
+
+
+def parakeet_config(**encoder: Any) -> ParakeetCTCConfig:
+    return ParakeetCTCConfig(**PARAKEET, encoder_config={**PARAKEET_ENCODER, **encoder})
 
 
 def streaming_config(*, encoder: dict[str, Any] | None = None, **changes: Any) -> MoonshineStreamingConfig:
@@ -111,8 +134,13 @@ def build_random(config: Any, seed: int) -> Any:
     """Weights and norms are made larger than an initialisation, so that layers matter and argmax is not a tie."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = AutoModelForSpeechSeq2Seq.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        build = family_of(config.model_type).module.from_config
+        module = build(config, attn_implementation="sdpa", dtype=torch.float32)
         with torch.no_grad():
+            for norm in module.modules():
+                if isinstance(norm, nn.BatchNorm1d):
+                    norm.running_mean.normal_(0, 0.3)
+                    norm.running_var.uniform_(0.5, 2)
             for parameter in module.parameters():
                 if parameter.dim() > 1:
                     parameter.mul_(4)

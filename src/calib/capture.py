@@ -36,7 +36,7 @@ class Calibration:
         waveforms: what is heard of each clip, float32 [samples].
         features: model features of each clip, on the CPU.
         tokens: decoder input of each clip: the prompt, then the fp model's tokens or those of the reference, without
-            the end token.
+            the end token; empty without a decoder.
         batch_size: clips that go through a block together.
         silence: what a frame of the encoder counts in Gram matrices and losses, beside one that hears speech, where it
             hears the silence that a clip is padded with.
@@ -123,6 +123,8 @@ def capture(
 ) -> Calibration:
     """Keeps features and tokens of ``clips``: the fp model's transcripts, or the ``references`` of the corpus.
 
+    Nothing is transcribed for a model without a decoder to read it.
+
     Teacher forcing replays one window: of clips longer than the model's, the rest is left out, and the log says so. A
     reference is cut where a transcript of the window would be, at the model's cap on tokens. Every transcribed batch is
     appended to the :class:`~src.storage.journal.Journal` at ``journal``, so that a run that was killed goes on with the
@@ -134,8 +136,14 @@ def capture(
     features: list[Tensor] = []
     tokens: list[list[int]] = []
     batches = [clips[start : start + batch_size] for start in range(0, len(clips), batch_size)]
-    kept = None if references else _journal(journal, speech, clips, batch_size, suppress)
-    spoken = [_references(speech, batch) for batch in batches] if kept is None else list(kept.values)
+    kept = None
+    if not speech.graph.decoder:
+        spoken: list[list[list[int]]] = [[[] for _ in batch] for batch in batches]
+    elif references:
+        spoken = [_references(speech, batch) for batch in batches]
+    else:
+        kept = _journal(journal, speech, clips, batch_size, suppress)
+        spoken = list(kept.values)
     for number, batch in enumerate(progress(batches, "calibrate, batches")):
         if kept is None or number < len(spoken):
             start = number * batch_size

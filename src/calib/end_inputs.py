@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv1d, linear, pad
+from torch.nn.functional import conv1d, conv2d, linear, pad, unfold
 from torch.overrides import TorchFunctionMode
 
 from src.calib.capture import Calibration
@@ -35,7 +35,7 @@ def end_statistics(speech: SpeechModel, calibration: Calibration, paths: Iterabl
     """
     graph, module = speech.graph, speech.module
     embedding = module.get_parameter(f"{graph.embedding}.weight")
-    tied = embedding is module.get_parameter(f"{graph.head}.weight")
+    tied = embedding is module.get_parameter(f"{graph.head}.weight")  # or there is none
     read = {path: module.get_parameter(f"{path}.weight") for path in paths}
     hears = _Listener({path: each for path, each in read.items() if each is not embedding or tied}, module)
     decodes = any(path not in graph.frontend for path in hears.grams)
@@ -46,11 +46,11 @@ def end_statistics(speech: SpeechModel, calibration: Calibration, paths: Iterabl
             hears.frame_weights = partial(clip.frame_weights, speech)
             with FastLinears(), hears:
                 if decodes:
-                    speech.forward_tokens(torch.tensor([tokens], device=speech.device), speech.encode([features]))
+                    speech.logits([features], torch.tensor([tokens], device=speech.device))
                 else:
                     speech.encoder_inputs([features])
     found = {path: LinkStatistics(hears.counts[path], grams.finish().gram) for path, grams in hears.grams.items()}
-    if graph.embedding in read:
+    if graph.has_embedding and graph.embedding in read:
         eye = torch.eye(embedding.shape[1], device=speech.device)
         beside = found.get(graph.embedding)
         if beside is None or beside.gram is None:
@@ -86,8 +86,8 @@ class _Listener(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in (linear, conv1d) and (path := self._paths.get(id(args[1]))) is not None:
-            rows = args[0].flatten(0, -2) if func is linear else unfolded(*args)
+        if func in (linear, conv1d, conv2d) and (path := self._paths.get(id(args[1]))) is not None:
+            rows = args[0].flatten(0, -2) if func is linear else _UNFOLDED[func](*args)
             counts = self.frame_weights(len(rows)) if func is conv1d else None
             self.grams[path].add(rows.float(), None, None if counts is None else counts[0].flatten())
             self.counts[path] += len(rows)
@@ -108,7 +108,29 @@ def unfolded(
     Raises:
         ValueError: it skips frames between its taps, or does not read all channels.
     """
-    if dilation != (1,) or groups != 1:
-        raise ValueError("a convolution with dilation or groups")
+    _refuse(dilation, groups)
     windows = pad(x, (padding[0], padding[0])).unfold(-1, weight.shape[-1], stride[0])  # [batch, in, frames, kernel]
     return windows.transpose(1, 2).flatten(0, 1).flatten(1)
+
+
+def unfolded_plane(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,  # noqa: ARG001  arguments of conv2d
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """Likewise of conv2d: rows [frames * bands, in * kernel * kernel]. Raises ValueError, as :func:`unfolded`."""
+    _refuse(dilation, groups)
+    kernel = (weight.shape[-2], weight.shape[-1])
+    return unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2).flatten(0, 1)
+
+
+def _refuse(dilation: tuple[int, ...], groups: int) -> None:
+    if set(dilation) != {1} or groups != 1:
+        raise ValueError("a convolution with dilation or groups")
+
+
+_UNFOLDED: dict[Callable[..., Any], Callable[..., Tensor]] = {conv1d: unfolded, conv2d: unfolded_plane}

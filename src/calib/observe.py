@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from src.calib.output_weights import OutputWeights
 from src.calib.running_statistics import About, RunningStatistics
 from src.calib.task import BlockInput, BlockTask
-from src.models.graph import Link
+from src.models.graph import Link, RowKind
 from src.quant.linear import QuantLinear
 from src.quant.link_statistics import LinkStatistics
 
@@ -115,7 +115,7 @@ class Observer:
     def _heard(self, links: Sequence[Link], module: nn.Module, valid: Tensor, hear: Receiver) -> Iterator[None]:
         """Inside, ``hear`` is told what the links carry while the block ``module`` runs."""
         handles = [
-            module.get_submodule(self._within(link)).register_forward_pre_hook(_listener(link.name, valid, hear))
+            module.get_submodule(self._within(link)).register_forward_pre_hook(_listener(link, valid, hear))
             for link in links
         ]
         try:
@@ -137,7 +137,13 @@ class Observer:
         """Adds to the statistics of one of ``links`` what it carries for ``clips`` of a batch."""
         weights, rare = (None if each is None else each[batch][clips][valid] for each in (self._weights, self._rare))
         outputs = {} if self._outputs is None else {link.name: self._outputs.of([link], batch, clips) for link in links}
-        return lambda name, x: running[name].update(x, About(weights, rare, beside.get(name), outputs.get(name, {})))
+        alike = {link.name for link in links if link.rows is RowKind.POSITION}  # such rows are no clip's
+
+        def record(name: str, x: Tensor) -> None:
+            counts = (None, None) if name in alike else (weights, rare)
+            running[name].update(x, About(*counts, beside.get(name), outputs.get(name, {})))
+
+        return record
 
 
 Receiver = Callable[[str, Tensor], None]  # takes a link's name and the rows [valid rows, in] that it carries
@@ -155,9 +161,10 @@ def _and_stop(hear: Receiver) -> Receiver:
     return heard
 
 
-def _listener(name: str, valid: Tensor, hear: Receiver) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _listener(link: Link, valid: Tensor, hear: Receiver) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def listen(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        hear(name, valid_rows(read_by(module, inputs[0]), valid))
+        x = read_by(module, inputs[0])
+        hear(link.name, x.flatten(0, 1) if link.rows is RowKind.POSITION else valid_rows(x, valid))
 
     return listen
 

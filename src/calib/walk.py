@@ -117,7 +117,7 @@ class Walker:
             reference = self._encoder_inputs() if self._options.targets or self._options.cross else None
         shared = _Shared()
         for block in progress(graph.blocks, f"{self._options.label}, blocks"):
-            if block is graph.decoder[0]:
+            if block in graph.decoder[:1]:
                 encoded, unrounded = self._encoded(stream), None
                 stream = self._decoder_inputs(encoded, self._options.kv_layer)
                 if reference is not None:

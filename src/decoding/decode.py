@@ -14,6 +14,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, EncoderDecod
 
 from src.data.utterance import Utterance
 from src.decoding.clock import Clock
+from src.decoding.ctc import best_path
 from src.decoding.kernels import inference_kernels
 from src.models.speech import Encoded, SpeechModel
 from src.quant.fake import tell_frames
@@ -68,7 +69,7 @@ def greedy(
     clock: Clock | None = None,
     constraint: Constraint | None = None,
 ) -> list[list[int]]:
-    """The most likely token at each step, until the end token or the utterance's own cap.
+    """The most likely token at each step, until the end token or the utterance's own cap; or of each frame, for CTC.
 
     Args:
         speech: the recogniser.
@@ -87,6 +88,8 @@ def greedy(
         with clock.part("encode"):
             encoded = encode(speech, features)
         with clock.part("decode"):
+            if speech.blank is not None:
+                return best_path(speech.frame_logits(encoded), encoded.mask, speech.blank)
             return _decode(speech, encoded, samples, suppress=suppress, kv_layer=kv_layer, constraint=constraint)
 
 
@@ -110,7 +113,10 @@ def warm_up(speech: SpeechModel, batch_size: int) -> None:
     silence = speech.features([np.zeros(speech.sampling_rate, np.float32)])
     features = silence * (1 if speech.device.type == "cpu" else batch_size)
     with inference_kernels(speech.module):
-        encoded, cache = encode(speech, features), speech.new_cache()
+        encoded = encode(speech, features)
+        if speech.blank is not None:
+            return
+        cache = speech.new_cache()
         tokens = torch.tensor(speech.prompt, device=speech.device).expand(len(features), -1)
         for _ in range(2):
             tokens = speech.decode_step(tokens, encoded, cache).argmax(dim=-1, keepdim=True)

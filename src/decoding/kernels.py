@@ -95,10 +95,12 @@ def _attention(
 
 
 def _single(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Attention of one query; ``mask`` is bool, True where a key counts."""
+    """Attention of one query; ``mask`` is bool, True where a key counts, or added to the scores."""
     scores = torch.matmul(query * scale, key.transpose(2, 3))
-    if mask is not None:
+    if mask is not None and mask.dtype == torch.bool:
         scores.masked_fill_(~mask, float("-inf"))
+    elif mask is not None:
+        scores += mask
     return torch.matmul(scores.softmax(-1, dtype=torch.float32).to(value.dtype), value).transpose(1, 2)
 
 

@@ -167,7 +167,7 @@ def _joined(speech: SpeechModel, parts: Sequence[tuple[Waveform, list[int]]]) ->
     return Decoded(
         text=" ".join(filter(None, texts)),
         tokens=sum(len(tokens) for _, tokens in parts),
-        capped=any(len(tokens) >= speech.max_new_tokens(len(segment)) for segment, tokens in parts),
+        capped=any(speech.is_capped(len(tokens), len(segment)) for segment, tokens in parts),
     )
 
 

@@ -177,7 +177,7 @@ def _decode_short(
     samples = [min(utterance.samples, speech.window) for utterance in utterances]
     found = search(features, samples) if features else []
     return [
-        Decoded(speech.text(tokens).strip(), len(tokens), capped=len(tokens) >= speech.max_new_tokens(count))
+        Decoded(speech.text(tokens).strip(), len(tokens), capped=speech.is_capped(len(tokens), count))
         for count, tokens in zip(samples, found, strict=True)
     ]
 

@@ -46,10 +46,9 @@ def check_family(runtime: Runtime, model: ModelSettings) -> None:
     Raises:
         UserError: it has not.
     """
-    if family_of(model.family).rewritten:
-        problem = (
-            f"has no form of {model.family} models, whose norms and positions methods are given in parts of their own"
-        )
+    family = family_of(model.family)
+    if family.rewritten:
+        problem = f"has no form of {model.family} models, whose {family.rewritten}"
         raise runtime.refuse(problem, "Use export=none; no runtime holds such a model yet")
 
 

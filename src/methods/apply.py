@@ -76,6 +76,29 @@ def check_inputs(method: Method, settings: Settings) -> None:
         raise UserError("activation.symmetric", problem, f"Use activation.symmetric=false, {remedy}")
 
 
+def check_structure(method: Method, graph: ModelGraph, settings: Settings) -> None:
+    """Checks that the model has what ``method`` and the bit-config act on.
+
+    Raises:
+        UserError: it has no decoder, or a norm in its residual stream.
+    """
+    name = settings.model.name
+    if settings.kvbits != FULL_PRECISION and not graph.decoder:
+        problem = f"{name} has no decoder, hence no key-value cache to keep at {settings.kvbits} bits"
+        raise UserError("kvbits", problem, f"Use kvbits={FULL_PRECISION}")
+    if method.needs.rotates_streams and not graph.rotatable:
+        problem = (
+            f"{method.name} rotates residual streams, and that of {name} goes through a norm after every block, which "
+            "no rotation passes"
+        )
+        raise UserError(
+            "method", problem, "Use a method that transforms inputs of linears, e.g. method=flatquant or awq"
+        )
+    if method.needs.decoder and not graph.decoder:
+        problem = f"{method.name} learns from what a decoder writes, and {name} has none"
+        raise UserError("method", problem, "Use a method that learns block by block, e.g. method=gptq, awq or tesseraq")
+
+
 class Quantizer:
     """Quantizes one model in place with one method.
 
@@ -108,6 +131,7 @@ class Quantizer:
         self._method = method
         check_inputs(method, settings)
         check_propagation(method, settings)
+        check_structure(method, speech.graph, settings)
         self._settings = settings
         self._abits = input_bits(speech.graph, settings)
         plan = weight_plan(speech.graph, settings)

@@ -65,6 +65,8 @@ class Needs:
         tunes: :meth:`Method.tune` does something.
         reference: it reads :attr:`Workbench.reference`.
         simulates_inputs: it rounds inputs while it learns: per token, asymmetrically.
+        decoder: it reads what a decoder writes, or the loss of that.
+        rotates_streams: it rotates the residual streams.
         stores: what its quantized model may hold beside codes on integer grids.
     """
 
@@ -83,6 +85,8 @@ class Needs:
     tunes: bool = False
     reference: bool = False
     simulates_inputs: bool = False
+    decoder: bool = False
+    rotates_streams: bool = False
     stores: frozenset[Extra] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:

@@ -91,7 +91,7 @@ class Budget(Delegating):
     def needs(self) -> Needs:
         """Gradients are of the clips, and the words they are for are drawn."""
         priced = self.io_megabytes is not None or self.gbops is not None
-        return super().needs | Needs(clips=True, seed=True, reference=priced)
+        return super().needs | Needs(clips=True, seed=True, reference=priced, decoder=True)
 
     def check(self, module: nn.Module, specs: Mapping[str, WeightSpec]) -> None:
         """Raises UserError: the file would be too large even if a transform added nothing to it."""

@@ -64,7 +64,7 @@ class Distill(Delegating):
     @property
     def needs(self) -> Needs:
         """The start's, and clips whose order the seed draws; it learns with inputs rounded per token."""
-        return super().needs | Needs(clips=True, seed=True, tunes=True, simulates_inputs=True)
+        return super().needs | Needs(clips=True, seed=True, tunes=True, simulates_inputs=True, decoder=True)
 
     def fit_block(self, bench: Workbench, task: BlockTask) -> Mapping[str, Rounded]:
         """The start's. Raises UserError where it stores more than codes on plain grids."""

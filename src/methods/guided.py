@@ -58,7 +58,7 @@ class GuidedQuant(Delegating):
     @property
     def needs(self) -> Needs:
         """Gradients are of the model before it is rounded, whatever ``calib.propagate`` says."""
-        return super().needs | Needs(clips=True, token_weights=True)
+        return super().needs | Needs(clips=True, token_weights=True, decoder=True)
 
     def output_weights(self, bench: Workbench) -> Mapping[str, Sequence[Tensor]]:
         """Squared gradients of every planned linear; see :func:`output_saliencies`.

@@ -44,7 +44,8 @@ class QuaRot(Composed):
     @property
     def needs(self) -> Needs:
         """Left are rotations that no weight absorbs, and what centring moves into biases."""
-        return super().needs | Needs(rewrites=True, stores=frozenset({Extra.ROTATIONS, Extra.BIASES}))
+        stores = frozenset({Extra.ROTATIONS, Extra.BIASES})
+        return super().needs | Needs(rewrites=True, rotates_streams=True, stores=stores)
 
     def transform(self, bench: Workbench) -> Transformed:
         """Rotates streams, heads, inputs of fc2 and o, and keys. See :meth:`Method.transform`."""

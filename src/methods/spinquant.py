@@ -55,7 +55,7 @@ class SpinQuant(QuaRot):
     @property
     def needs(self) -> Needs:
         """Rotations are fitted to the clips, with inputs rounded per token."""
-        return super().needs | Needs(clips=True, simulates_inputs=True)
+        return super().needs | Needs(clips=True, simulates_inputs=True, decoder=True)
 
     def fitted(self, bench: Workbench, drawn: Rotations, online: OnlineRotations) -> Rotations:
         """The learned rotations; those drawn where no iterate is better on the calibration clips, which is logged.

@@ -51,7 +51,7 @@ class TARQ(Delegating):
     @property
     def needs(self) -> Needs:
         """Which rows are rare follows from the clips' transcripts, whatever ``calib.propagate`` says."""
-        return super().needs | Needs(clips=True, token_weights=True)
+        return super().needs | Needs(clips=True, token_weights=True, decoder=True)
 
     def rare_rows(self, bench: Workbench, task: BlockTask) -> list[Tensor] | None:
         """Of a decoder block, the rows that write a piece of a rare word; see :meth:`Method.rare_rows`."""

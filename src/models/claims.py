@@ -237,7 +237,7 @@ def _check_tokens(family: Family, folder: Path, config: Mapping[str, Any]) -> No
         if config.get(field, 0) is None and told.get(field) is None:
             raise wrong(f"{folder / CONFIG} says {field} null", COMPLETE)
     for file, said in ((folder / CONFIG, config), (generation, told)):
-        for field in _TOKENS:
+        for field in dict.fromkeys((*_TOKENS, *family.tokens)):
             value = said.get(field)
             if isinstance(value, list) and len(set(map(str, value))) != 1:
                 raise wrong(f"{file} says {field} {value}, and a transcript has one", "Leave one of them")

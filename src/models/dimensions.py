@@ -33,6 +33,21 @@ class Conv:
         return self.in_channels * self.kernel
 
     @property
+    def bands_before(self) -> int:
+        """Places of an input position at which the weight is applied."""
+        return 1
+
+    @property
+    def bands_after(self) -> int:
+        """Likewise, of an output position."""
+        return 1
+
+    @property
+    def is_quantizable(self) -> bool:
+        """Whether the graph lists it."""
+        return True
+
+    @property
     def biases(self) -> int:
         return self.bias * self.out_channels
 
@@ -65,6 +80,35 @@ def _apart(frames: int, most: int) -> int:
 
 
 @dataclass(frozen=True)
+class Conv2d(Conv):
+    """One over the frames and the bands of a spectrogram, with a square kernel that steps alike along both.
+
+    Attributes:
+        bands: of its input.
+        depthwise: an output channel reads the one input channel of its number; such weights stay at 16 bits.
+    """
+
+    bands: int = 1
+    depthwise: bool = False
+
+    @property
+    def window(self) -> int:
+        return (1 if self.depthwise else self.in_channels) * self.kernel**2
+
+    @property
+    def bands_before(self) -> int:
+        return self.bands
+
+    @property
+    def bands_after(self) -> int:
+        return self.length(self.bands)
+
+    @property
+    def is_quantizable(self) -> bool:
+        return not self.depthwise
+
+
+@dataclass(frozen=True)
 class Stack:
     """One stack of transformer blocks.
 
@@ -75,6 +119,9 @@ class Stack:
         ffn: width between the two linears of the feed-forward part (after the gate, where there is one).
         vectors: parameters per block outside the linears' weight matrices: biases and norms, without cross-attention.
         final_norm: parameters of the norm after the last block.
+        depthwise: kernel of a convolution over time in each block, which reads every channel by itself; 0 without one.
+            Its weights are among ``vectors``.
+        relative: whether queries are multiplied with a table of relative positions, too (arXiv 1901.02860).
     """
 
     layers: int = 0
@@ -83,6 +130,8 @@ class Stack:
     ffn: int = 0
     vectors: int = 0
     final_norm: int = 0
+    depthwise: int = 0
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +149,7 @@ class Dimensions:
             its norm and the biases of the q and output projections.
         cross_frame_vectors: per decoder block, biases of the cross-attention's k and v, needed once per utterance.
         vocab: rows of the token embedding and of the head.
-        tied: whether embedding and head are one matrix.
+        tied: whether embedding and head are one matrix, or there is no embedding.
         frontend: the convolutions in order.
         frontend_vectors: other parameters of the front-end: Whisper's encoder positions, Moonshine's group norm.
         token_positions: rows of the decoder's position table; 0 with rotary positions.
@@ -115,6 +164,8 @@ class Dimensions:
         adapter: weights of the linear from that width to the decoder's, which runs on every frame; 0 without one.
         frame_positions: rows of the table of positions that are added to the encoder's output; 0 without one. An
             utterance reads as many as it has frames.
+        whole_hops: whether an incomplete last hop makes no input position.
+        head_bias: whether the head has biases.
     """
 
     width: int
@@ -137,6 +188,12 @@ class Dimensions:
     encoder_windows: tuple[AttentionWindow, ...] = ()
     adapter: int = 0
     frame_positions: int = 0
+    whole_hops: bool = False
+    head_bias: bool = False
+
+    @property
+    def head_biases(self) -> int:
+        return self.head_bias * self.vocab
 
     @property
     def frame_width(self) -> int:
@@ -192,7 +249,7 @@ class Dimensions:
     def _inputs(self, samples: int) -> int:
         """Input positions of the first convolution for a clip of ``samples``."""
         if self.window is None:
-            return -(-samples // self.hop)  # the last is padded
+            return samples // self.hop if self.whole_hops else -(-samples // self.hop)  # the last is padded
         inputs = self.window * prod(conv.stride for conv in self.frontend)
         if samples > inputs * self.hop:
             problem = f"{samples / SAMPLING_RATE:g} s exceed the model's window"

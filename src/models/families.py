@@ -9,12 +9,15 @@ from src.models.dimensions import Dimensions
 from src.models.family import Family
 from src.models.moonshine.family import Moonshine
 from src.models.moonshine_streaming.family import MoonshineStreaming
+from src.models.parakeet_ctc.family import ParakeetCtc
 from src.models.whisper.family import Whisper
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-FAMILIES: dict[str, Family] = {each.name: each for each in (Whisper(), Moonshine(), MoonshineStreaming())}
+FAMILIES: dict[str, Family] = {
+    each.name: each for each in (Whisper(), Moonshine(), MoonshineStreaming(), ParakeetCtc())
+}
 
 
 def family_of(name: str) -> Family:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ class Family(ABC):
         tokens: token ids that config.json or generation_config.json has to tell.
         more_fields: what its configuration class accepts beside its fields.
         pads_clips: whether clips are padded with silence to a window, of which ``evaluate.window=clip`` can spare half.
-        rewritten: whether :meth:`prepare` leaves parameters that transformers' own module does not have.
+        rewritten: in words, how :meth:`prepare` leaves other parameters than transformers' own module has, if it does.
         told_language: whether the prompt of a multilingual checkpoint tells language and task.
+        has_decoder: whether a decoder writes transcripts token by token; without one, a head reads the encoder (CTC).
     """
 
     name: ClassVar[str]
@@ -44,8 +46,9 @@ class Family(ABC):
     tokens: ClassVar[tuple[str, ...]] = ("eos_token_id",)
     more_fields: ClassVar[frozenset[str]] = frozenset()
     pads_clips: ClassVar[bool] = False
-    rewritten: ClassVar[bool] = False
+    rewritten: ClassVar[str] = ""
     told_language: ClassVar[bool] = False
+    has_decoder: ClassVar[bool] = True
 
     @property
     def module(self) -> Any:
@@ -58,6 +61,12 @@ class Family(ABC):
     @abstractmethod
     def extractor(self) -> Any:
         """The class of its feature extractors."""
+
+    def read_extractor(self, folder: Path) -> Any:
+        """The feature extractor that a checkpoint's files in ``folder`` describe. Raises OSError: there is none."""
+        from transformers import AutoFeatureExtractor
+
+        return AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
 
     def check_extractor(self, extractor: Any, config: PreTrainedConfig) -> None:  # noqa: B027 - a hook
         """Whether an extractor of that class makes what the encoder of ``config`` takes. Raises UserError."""

@@ -32,6 +32,12 @@ class Feed(StrEnum):
     ADAPTER = (
         "adapter"  # what stands between encoder and decoder: scales fold into its parameters, it takes no rotation
     )
+    POSITIONS = "positions"  # a table of relative positions, the same for every utterance: nothing folds
+
+    @property
+    def folds(self) -> bool:
+        """Whether a scale of what is read can go into what produces it."""
+        return self not in (Feed.ACTIVATION, Feed.POSITIONS)
 
     @property
     def listed_as(self) -> Feed:
@@ -40,10 +46,11 @@ class Feed(StrEnum):
 
 
 class RowKind(StrEnum):
-    """What one row of a link's input is: an encoder frame or a decoder token."""
+    """What one row of a link's input is."""
 
-    FRAME = "frame"
-    TOKEN = "token"
+    FRAME = "frame"  # of the encoder
+    TOKEN = "token"  # of the decoder
+    POSITION = "position"  # a distance between two frames, of which there are 2 frames - 1; none is padding
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Link:
         linears: module paths of the linears, in execution order.
         source: module path of the producer; for an activation, the linear before it.
         feed: how the producer's output reaches the linears.
-        rows: whether the tensor has a row per encoder frame or per decoder token.
+        rows: what the tensor has a row for.
         source_rows: half-open range of the producer's output rows that reach the linears; ``None`` means all.
     """
 
@@ -68,8 +75,9 @@ class Link:
 
     @property
     def writes_stream(self) -> bool:
-        """Whether the linears write into the residual stream: those that no norm of it and no adapter feeds."""
-        return self.feed.listed_as is not Feed.NORM
+        """Whether the linears write into the residual stream: those that neither a norm of it, an adapter nor a
+        table of positions feeds."""
+        return self.feed.listed_as not in (Feed.NORM, Feed.POSITIONS)
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,8 @@ class ModelGraph:
         head: path of the output projection.
         head_dim: width of one attention head.
         adapter: path of a matrix from the encoder's width to the decoder's, which no method rounds; None without one.
+        rotatable: whether a rotation passes through the residual streams. It does not where a norm stands in one, whose
+            output goes on as the stream.
     """
 
     encoder: tuple[Block, ...]
@@ -118,6 +128,12 @@ class ModelGraph:
     head: str
     head_dim: int
     adapter: str | None = None
+    rotatable: bool = True
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether tokens are read; CTC's are only written."""
+        return self.embedding != self.head
 
     @property
     def blocks(self) -> tuple[Block, ...]:

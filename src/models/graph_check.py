@@ -84,6 +84,8 @@ def _source(link: Link, source: nn.Module, modules: dict[str, nn.Module]) -> Ite
     if link.feed is Feed.ADAPTER:
         weight = dict(source.named_parameters(recurse=False)).get("weight")
         kind_fits, width = weight is not None, None if weight is None else len(weight)
+    elif link.feed is Feed.POSITIONS:
+        return
     elif link.feed is Feed.NORM:
         kind_fits = isinstance(source, nn.LayerNorm)
         width = source.normalized_shape[-1] if isinstance(source, nn.LayerNorm) else None
@@ -112,7 +114,7 @@ def _single_modules(graph: ModelGraph, modules: dict[str, nn.Module]) -> Iterato
         (graph.encoder_norm, nn.LayerNorm),
         *([(graph.decoder_norm, nn.LayerNorm), (graph.embedding, nn.Embedding)] if graph.decoder else ()),
         (graph.head, nn.Linear),
-        *((path, (nn.Conv1d, nn.Linear)) for path in graph.frontend),
+        *((path, (nn.Conv1d, nn.Conv2d, nn.Linear)) for path in graph.frontend),
     ]
     for path, kind in expected:
         found = modules.get(path)

@@ -178,13 +178,18 @@ def _config_from_folder(settings: ModelSettings, folder: Path) -> PreTrainedConf
 def _config_from_architecture(settings: ModelSettings) -> PreTrainedConfig:
     """A configuration with the given fields; the misspelt would otherwise be kept and ignored."""
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     family, default = family_of(settings.family), AutoConfig.for_model(settings.family)
     known = {field for field in default.to_dict() if field != "model_type"} | family.more_fields
-    for field in settings.architecture:
+    for field, value in settings.architecture.items():
         if field not in known:
             raise UserError(f"model.architecture.{field}", "no such field", did_you_mean(field, known))
+        part = getattr(default, field, None)
+        for inner in value if isinstance(part, PreTrainedConfig) else ():
+            if inner not in part.to_dict():
+                remedy = did_you_mean(inner, part.to_dict())
+                raise UserError(f"model.architecture.{field}.{inner}", "no such field", remedy)
     try:
         return AutoConfig.for_model(settings.family, **settings.architecture)
     except (StrictDataclassError, ValueError, TypeError) as error:

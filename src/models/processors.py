@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoFeatureExtractor, AutoTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer, PreTrainedConfig
 
 from src.data.audio import SAMPLING_RATE
 from src.models.families import family_of
@@ -21,7 +21,7 @@ def load_processors(folder: Path, config: PreTrainedConfig) -> tuple[Any, Any]:
     """
     if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
         raise OSError("no tokenizer.json")  # transformers would make an empty tokenizer
-    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+    extractor = family_of(config.model_type).read_extractor(folder)
     _check_extractor(extractor, config)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     _check_tokenizer(tokenizer, config)
@@ -47,7 +47,7 @@ def _check_tokenizer(tokenizer: Any, config: PreTrainedConfig) -> None:
         number = vocabulary.get(largest)
         problem = f"the tokenizer has {largest!r} as token {number}, and the embedding has {config.vocab_size} rows"
         raise wrong(problem, PROCESSORS_REMEDY)
-    known, told = tokenizer.eos_token_id, config.eos_token_id
+    known, told = tokenizer.eos_token_id, getattr(config, "eos_token_id", None)
     if known is not None and told is not None and known not in (told if isinstance(told, list) else [told]):
         problem = f"the tokenizer's end token {tokenizer.eos_token!r} is {known}, and config.json says {told}"
         raise wrong(problem, PROCESSORS_REMEDY)

@@ -71,7 +71,8 @@ class SpeechModel(ABC):
         graph: its declared structure.
         name: the model's name in ``conf/model``.
         prompt: token ids every transcript starts with.
-        eos: token id that ends a transcript.
+        eos: token id that ends a transcript; the blank where none does.
+        blank: token id that CTC's head gives frames in which nothing new is heard; None where a decoder writes.
         sampling_rate: of the waveforms it takes, in Hz.
     """
 
@@ -87,13 +88,15 @@ class SpeechModel(ABC):
         prompt: tuple[int, ...],
         extractor: Any,
         tokenizer: Any | None,
+        blank: int | None = None,
     ) -> None:
         """Freezes ``module``. ``extractor`` is a transformers feature extractor; without ``tokenizer`` text is ids."""
         self.module = module.eval().requires_grad_(False)
         self.graph = graph
         self.name = name
         self.prompt = prompt
-        self.eos = _eos(module)
+        self.blank = blank
+        self.eos = _eos(module) if blank is None else blank
         self._extractor = extractor
         self._tokenizer = tokenizer
 
@@ -154,6 +157,10 @@ class SpeechModel(ABC):
     def max_new_tokens(self, samples: int) -> int:
         """Most tokens a transcript of ``samples`` audio samples may have after the prompt."""
 
+    def is_capped(self, tokens: int, samples: int) -> bool:
+        """Whether the cap has ended a transcript of so many ``tokens``; CTC's ends with the audio."""
+        return self.blank is None and tokens >= self.max_new_tokens(samples)
+
     @abstractmethod
     def limits(self) -> dict[str, Any]:
         """What :meth:`features` and :meth:`max_new_tokens` rest on, as plain data for other runtimes.
@@ -192,6 +199,15 @@ class SpeechModel(ABC):
         With ``cache``, tokens continue those already in it, and their keys and values are added to it.
         """
         return self._head(self.decoder_states(tokens, encoded, cache))
+
+    def frame_logits(self, encoded: Encoded) -> Tensor:
+        """Logits ``[batch, frames, vocab]`` of a head that reads the encoder, for CTC."""
+        return self._head(encoded.states)
+
+    def logits(self, features: list[Tensor], tokens: Tensor) -> Tensor:
+        """Logits of a batch of clips by all of the model: under teacher forcing by ``tokens``, or of each frame."""
+        encoded = self.encode(features)
+        return self.frame_logits(encoded) if self.blank is not None else self.forward_tokens(tokens, encoded)
 
     def decode_step(self, tokens: Tensor, encoded: Encoded, cache: EncoderDecoderCache) -> Tensor:
         """Logits ``[batch, vocab]`` after the last of ``tokens`` ``[batch, new]``, which continue those in ``cache``.

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from src.models.graph import Component, Linear, RowKind
-from src.profiling.additions import OnlineRotation, online_rotations
+from src.profiling.additions import OnlineRotation, Place, online_rotations
 from src.profiling.cost_model import FULL_BITS, CostModel
 from src.profiling.passes import DecoderPass, Phase, decode_steps, prefill
 
@@ -52,7 +52,9 @@ class Product:
 
 
 def products(point: CostModel) -> tuple[Product, ...]:
-    """Every product of the utterance (or batch), all four phases."""
+    """Every product of the utterance (or batch), all four phases; without a decoder there is one."""
+    if not point.graph.decoder:
+        return (*encoder_products(point), *frame_head_products(point))
     steps = decode_steps(point)
     return (
         *encoder_products(point),
@@ -66,16 +68,30 @@ def encoder_products(point: CostModel) -> Iterator[Product]:
     dimensions, batch = point.dimensions, point.workload.batch
     frames = batch * point.frames
     outputs = dimensions.lengths(point.workload.seconds)[1:]
-    for conv, length in zip(point.convolutions, outputs, strict=True):
-        yield from _linear(point, conv, batch * length, Phase.ENCODER)
+    listed = iter(point.convolutions)
+    for conv, length in zip(dimensions.frontend, outputs, strict=True):
+        rows = batch * length * conv.bands_after
+        if conv.is_quantizable:
+            yield from _linear(point, next(listed), rows, Phase.ENCODER)
+        else:
+            macs = rows * conv.out_channels * conv.window
+            yield Product(Component.FRONTEND, Phase.ENCODER, macs, FULL_BITS, FULL_BITS)
     for block in point.graph.encoder:
         for linear in block.linears:
-            yield from _linear(point, linear, frames, Phase.ENCODER)
-    yield from _rotations(point, _in_encoder, frames, Phase.ENCODER)
+            yield from _linear(point, linear, point.rows(point.row_kind(linear)), Phase.ENCODER)
+    yield from _rotations(point, _on_encoder_frames, frames, Phase.ENCODER)
+    yield from _rotations(point, _on_positions, point.rows(RowKind.POSITION), Phase.ENCODER)
     stack = dimensions.encoder
     attended = dimensions.encoder_attended_head_dim or dimensions.attended_head_dim
     macs = 2 * stack.heads * attended * batch * dimensions.encoder_pairs(point.frames)
+    distances = stack.heads * attended * (2 * point.frames - 1) * stack.relative
+    macs += stack.layers * frames * (distances + stack.depthwise * dimensions.frame_width)
     yield Product(Component.ENCODER, Phase.ENCODER, macs + frames * dimensions.adapter, FULL_BITS, FULL_BITS)
+
+
+def frame_head_products(point: CostModel) -> Iterator[Product]:
+    """The head of a model without a decoder, which reads every frame."""
+    yield from _linear(point, point.head, point.rows(RowKind.FRAME), Phase.ENCODER)
 
 
 def cross_kv_products(point: CostModel) -> Iterator[Product]:
@@ -162,12 +178,16 @@ def _rotations(point: CostModel, runs: Callable[[OnlineRotation], bool], rows: i
             yield Product(rotation.place.component, phase, rows * rotation.macs, FULL_BITS, FULL_BITS)
 
 
-def _in_encoder(rotation: OnlineRotation) -> bool:
-    return rotation.place.component is Component.ENCODER
+def _on_encoder_frames(rotation: OnlineRotation) -> bool:
+    return rotation.place == Place(Component.ENCODER, RowKind.FRAME)
+
+
+def _on_positions(rotation: OnlineRotation) -> bool:
+    return rotation.place.rows is RowKind.POSITION
 
 
 def _in_cross_kv(rotation: OnlineRotation) -> bool:
-    return rotation.place.rows is RowKind.FRAME and not _in_encoder(rotation)
+    return rotation.place.rows is RowKind.FRAME and not _on_encoder_frames(rotation)
 
 
 def _on_tokens(rotation: OnlineRotation) -> bool:

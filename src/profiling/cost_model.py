@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from src.errors import UserError
@@ -80,7 +80,7 @@ class CostModel:
     Attributes:
         dimensions: sizes from the configuration.
         graph: the linears, and which run per frame and which per token.
-        workload: the reference utterance.
+        workload: the reference utterance; without a decoder it has no tokens.
         bits: quantized linears and ends by module path; what is not listed has 16 bits, and so has an adapter.
         kv_bits: bits of the decoder's self- and cross-attention caches.
         edits: structural changes that the method made to the model.
@@ -104,6 +104,8 @@ class CostModel:
         unknown = self.bits.keys() - known
         if unknown:
             raise KeyError(f"not weights of this model: {', '.join(sorted(unknown))}")
+        if not self.graph.decoder:  # nothing is read token by token, whatever is written
+            object.__setattr__(self, "workload", replace(self.workload, tokens=0, prompt=0))
         limit = self.dimensions.max_tokens
         if self.workload.positions > limit:
             problem = f"{self.workload.tokens} tokens after a prompt of {self.workload.prompt} exceed {limit} positions"
@@ -117,7 +119,8 @@ class CostModel:
     @cached_property
     def convolutions(self) -> tuple[Linear, ...]:
         """The front-end's weights, each taken as [out_channels, in_channels * kernel]."""
-        found = zip(self.graph.frontend, self.dimensions.frontend, strict=True)
+        listed = [conv for conv in self.dimensions.frontend if conv.is_quantizable]
+        found = zip(self.graph.frontend, listed, strict=True)
         return tuple(Linear(path, Component.FRONTEND, conv.out_channels, conv.window) for path, conv in found)
 
     @property
@@ -141,7 +144,25 @@ class CostModel:
     @cached_property
     def frame_linears(self) -> frozenset[str]:
         """Paths of the linears that run once per utterance over all encoder frames."""
-        return frozenset(path for link in self.graph.links if link.rows is RowKind.FRAME for path in link.linears)
+        return frozenset(path for path, rows in self._row_kinds.items() if rows is RowKind.FRAME)
+
+    @cached_property
+    def _row_kinds(self) -> dict[str, RowKind]:
+        return {path: link.rows for link in self.graph.links for path in link.linears}
+
+    def row_kind(self, linear: Linear) -> RowKind:
+        """What a linear of the blocks runs on."""
+        return self._row_kinds[linear.path]
+
+    def rows(self, kind: RowKind) -> int:
+        """Rows of all utterances together. A decoder's tokens are counted pass by pass."""
+        work = self.workload
+        counts = {
+            RowKind.FRAME: work.batch * self.frames,
+            RowKind.POSITION: work.batch * (2 * self.frames - 1),
+            RowKind.TOKEN: work.embedded,
+        }
+        return counts[kind]
 
     def residual(self, positions: int) -> int:
         """Of ``positions`` in the self-attention cache, those whose keys wait at 16 bits for their group."""

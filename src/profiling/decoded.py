@@ -41,7 +41,7 @@ class DecodedCost(Costs):
         utterances: that are averaged.
         left_out: utterances longer than the model's window: in how many passes they were decoded is not recorded.
         seconds: mean length.
-        steps: mean decode steps: the tokens, one step less where the cap ended the transcript.
+        steps: mean decode steps: the tokens, one step less where the cap ended the transcript; none without a decoder.
     """
 
     utterances: int
@@ -57,13 +57,15 @@ def average(point: CostModel, transcripts: Iterable[Transcript]) -> DecodedCost 
     if not fitting:
         return None
     shortest = point.dimensions.shortest / SAMPLING_RATE
+    steps = [each.tokens - each.capped if point.graph.decoder else 0 for each in fitting]
     # Equal lengths cost the same: with Whisper, which fills its window, only the number of tokens counts.
     workloads = Counter(
-        (point.dimensions.heard_seconds(max(each.seconds, shortest)), each.tokens - each.capped) for each in fitting
+        (point.dimensions.heard_seconds(max(each.seconds, shortest)), taken)
+        for each, taken in zip(fitting, steps, strict=True)
     )
     sums: dict[str, Counter[str]] = {}
-    for (seconds, steps), count in workloads.items():
-        workload = Workload(seconds, steps, point.workload.prompt)
+    for (seconds, taken), count in workloads.items():
+        workload = Workload(seconds, taken, point.workload.prompt)
         for name, parts in breakdowns(replace(point, workload=workload)).items():
             sums.setdefault(name, Counter()).update({part: count * cost for part, cost in parts.items()})
     means = {name: {part: cost / len(fitting) for part, cost in parts.items()} for name, parts in sums.items()}
@@ -71,7 +73,7 @@ def average(point: CostModel, transcripts: Iterable[Transcript]) -> DecodedCost 
         utterances=len(fitting),
         left_out=len(found) - len(fitting),
         seconds=sum(each.seconds for each in fitting) / len(fitting),
-        steps=sum(each.tokens - each.capped for each in fitting) / len(fitting),
+        steps=sum(steps) / len(fitting),
         **with_totals(means),
     )
 

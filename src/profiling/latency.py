@@ -30,8 +30,9 @@ class MeasuredLatency:
     Attributes:
         encoder_ms: median time of the front-end and encoder; features (Whisper's log-mel) are computed before.
         encoder_p95_ms: 95th percentile over the repeats.
-        prefill_ms: median time of the pass over the prompt, cross-attention keys and values included.
-        token_ms: median time of one decode step, over all steps of all repeats.
+        prefill_ms: median time of the pass over the prompt, cross-attention keys and values included; without a decoder
+            of the head over all frames.
+        token_ms: median time of one decode step, over all steps of all repeats; ``None`` without a decoder.
         token_p95_ms: 95th percentile of the same.
         threads: threads torch uses within an operation.
         device: model name of the GPU or CPU.
@@ -43,8 +44,8 @@ class MeasuredLatency:
     encoder_ms: float
     encoder_p95_ms: float
     prefill_ms: float
-    token_ms: float
-    token_p95_ms: float
+    token_ms: float | None
+    token_p95_ms: float | None
     threads: int
     device: str
     peak_memory_mib: float
@@ -60,13 +61,13 @@ def measure(speech: SpeechModel, *, seconds: float, tokens: int, repeats: int, s
     """
     with measure_peak(speech.device) as peak:
         engine = TorchEngine(speech, seconds=seconds, seed=seed)
-        times = run_reference(engine, tokens=tokens, repeats=repeats)
+        times = run_reference(engine, tokens=tokens if speech.blank is None else 0, repeats=repeats)
     return MeasuredLatency(
         encoder_ms=float(np.median(times.encoder)),
         encoder_p95_ms=float(np.percentile(times.encoder, 95)),
         prefill_ms=float(np.median(times.prefill)),
-        token_ms=float(np.median(times.steps)),
-        token_p95_ms=float(np.percentile(times.steps, 95)),
+        token_ms=float(np.median(times.steps)) if times.steps else None,
+        token_p95_ms=float(np.percentile(times.steps, 95)) if times.steps else None,
         threads=torch.get_num_threads(),
         device=device_name(speech.device),
         peak_memory_mib=peak.process_mib,
@@ -89,6 +90,9 @@ class TorchEngine(Engine):
         self._encoded = self._speech.encode(self._features)
 
     def prefill(self) -> None:
+        if self._speech.blank is not None:
+            self._speech.frame_logits(self._encoded).argmax(-1)
+            return
         self._cache = self._speech.new_cache()
         self._token = self._next(self._prompt)
 

@@ -66,7 +66,9 @@ class Move:
 
 
 def moves(point: CostModel) -> tuple[Move, ...]:
-    """Everything the utterance (or batch) moves, all four phases."""
+    """Everything the utterance (or batch) moves, all four phases; without a decoder there is one."""
+    if not point.graph.decoder:
+        return (*_once_moves(point), _read_once(Component.HEAD, _head_bytes(point), point.head.path))
     return (
         *_once_moves(point),
         *_cross_cache_moves(point, Phase.CROSS_KV, 1),
@@ -118,12 +120,14 @@ def activation_bytes(point: CostModel) -> int:
     """
     bits = sum(_linear_activation_bits(point, linear) for linear in point.graph.linears)
     for rotation in online_rotations(point):
-        bits += rotation.moved_bits * _rows(point, rotation.place.rows)
+        bits += rotation.moved_bits * point.rows(rotation.place.rows)
     dimensions, work = point.dimensions, point.workload
     lengths = dimensions.lengths(work.seconds)
     for conv, inputs, outputs in zip(dimensions.frontend, lengths, lengths[1:], strict=False):
-        bits += FULL_BITS * work.batch * (inputs * conv.in_channels + outputs * conv.out_channels)
-    positions = work.batch + work.sequences * work.tokens  # the last one of every pass
+        read, written = conv.in_channels * conv.bands_before, conv.out_channels * conv.bands_after
+        bits += FULL_BITS * work.batch * (inputs * read + outputs * written)
+    # The last one of every pass, or every frame.
+    positions = work.batch + work.sequences * work.tokens if point.graph.decoder else point.rows(RowKind.FRAME)
     bits += FULL_BITS * positions * (dimensions.width + dimensions.vocab)
     return -(-bits // 8)
 
@@ -132,7 +136,8 @@ def _once_moves(point: CostModel) -> Iterator[Move]:
     """Weights that are read once: front-end, encoder, and the cross-attention's k and v."""
     dimensions = point.dimensions
     encoder, decoder = dimensions.encoder, dimensions.decoder
-    frontend = sum(conv.biases for conv in dimensions.frontend) + dimensions.frontend_vectors
+    fixed = (conv.biases if conv.is_quantizable else conv.parameters for conv in dimensions.frontend)
+    frontend = sum(fixed) + dimensions.frontend_vectors
     for conv in point.convolutions:
         yield _read_once(Component.FRONTEND, point.of(conv).read_bytes, conv.path)
     yield _read_once(Component.FRONTEND, frontend * FULL_BYTES, "vectors of the front-end")
@@ -142,10 +147,11 @@ def _once_moves(point: CostModel) -> Iterator[Move]:
     row = dimensions.frame_width * FULL_BYTES
     read = min(dimensions.frame_positions, point.frames) * row
     yield Move(Component.ENCODER.value, Phase.ENCODER, read, FRAME_POSITIONS, dimensions.frame_positions * row)
-    cross = decoder.layers * dimensions.cross_frame_vectors
-    yield _read_once(Component.CROSS_ATTENTION, cross * FULL_BYTES, "vectors of the cross-attention's k and v")
+    if point.graph.decoder:
+        cross = decoder.layers * dimensions.cross_frame_vectors
+        yield _read_once(Component.CROSS_ATTENTION, cross * FULL_BYTES, "vectors of the cross-attention's k and v")
     for weight in _weights(point):
-        if weight.place.rows is RowKind.FRAME:
+        if weight.place.rows is not RowKind.TOKEN:
             yield _read_once(weight.place.component, weight.size, weight.what)
 
 
@@ -169,7 +175,7 @@ def _decoder_moves(point: CostModel, passes: Sequence[DecoderPass]) -> Iterator[
     for weight in _weights(point):
         if weight.place.rows is RowKind.TOKEN:
             yield move(weight.place.component, weight.size, weight.what)
-    yield move(Component.HEAD, point.of(point.head).read_bytes, point.head.path)
+    yield move(Component.HEAD, _head_bytes(point), point.head.path)
     embedded, embedding = sum(each.rows for each in passes), point.embedding
     rows = embedded * _embedding_row_bytes(point)
     yield Move(Component.EMBEDDING.value, phase, rows, embedding.path, point.of(embedding).read_bytes)
@@ -206,7 +212,7 @@ class _Matrix:
 
 def _weights(point: CostModel) -> Iterator[_Matrix]:
     for linear in point.graph.linears:
-        place = Place(linear.component, _kind_of_rows(point, linear))
+        place = Place(linear.component, point.row_kind(linear))
         yield _Matrix(place, point.of(linear).read_bytes, linear.path)
     for bias in added_biases(point):
         yield _Matrix(bias.place, bias.size * FULL_BYTES, f"added bias of {bias.path}")
@@ -221,16 +227,12 @@ def _embedding_row_bytes(point: CostModel) -> int:
     return -(-row_bits // 8)
 
 
-def _rows(point: CostModel, rows: RowKind) -> int:
-    return point.workload.batch * point.frames if rows is RowKind.FRAME else point.workload.embedded
-
-
-def _kind_of_rows(point: CostModel, linear: Linear) -> RowKind:
-    return RowKind.FRAME if linear.path in point.frame_linears else RowKind.TOKEN
+def _head_bytes(point: CostModel) -> int:
+    return point.of(point.head).read_bytes + point.dimensions.head_biases * FULL_BYTES
 
 
 def _linear_activation_bits(point: CostModel, linear: Linear) -> int:
     bits = point.of(linear)
     rounded = (linear.in_features - bits.exact_inputs) * bits.activation_bits
     at_full = (bits.exact_inputs + linear.out_features) * FULL_BITS
-    return _rows(point, _kind_of_rows(point, linear)) * (rounded + at_full)
+    return point.rows(point.row_kind(linear)) * (rounded + at_full)

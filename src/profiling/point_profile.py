@@ -146,5 +146,6 @@ def _other_parameters(dimensions: Dimensions) -> int:
         + decoder.final_norm
         + dimensions.adapter
         + dimensions.frame_positions * dimensions.frame_width
+        + dimensions.head_biases
         + (matrices * dimensions.vocab + dimensions.token_positions) * dimensions.width
     )

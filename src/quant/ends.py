@@ -40,7 +40,7 @@ def chosen_ends(graph: ModelGraph, module: nn.Module, settings: Settings) -> tup
     if settings.method_name == "fp":
         return ()
     embedding, head = (module.get_parameter(f"{path}.weight") for path in (graph.embedding, graph.head))
-    tied = embedding is head
+    tied = graph.has_embedding and embedding is head
     bits = dict.fromkeys(graph.frontend, (Component.FRONTEND, settings.frontend_bits))
     bits[graph.embedding] = Component.HEAD if tied else Component.EMBEDDING, settings.head_bits
     if not tied:

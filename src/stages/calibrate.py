@@ -11,6 +11,7 @@ from src.calib.capture import CLIPS, capture
 from src.calib.statistics import FILE, measure, save_statistics
 from src.data.sources import open_rows
 from src.errors import UserError, within
+from src.models.families import family_of
 from src.models.loading import check_processors, load
 from src.quant.figures import Distribution, input_distribution
 from src.stages.base import Stage
@@ -35,10 +36,16 @@ class Calibrate(Stage):
 
     def check(self, point: Point) -> None:
         """The calibration set can be read, and its text encoded where that is asked for. Raises UserError."""
-        if point.settings.calib.decoder_inputs == "reference" and point.settings.model.random_weights:
-            problem = "a model with random weights has no tokenizer that could encode a reference"
-            raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
-        check_processors(point.settings.model)
+        model = point.settings.model
+        if point.settings.calib.decoder_inputs == "reference":
+            problem = None
+            if not family_of(model.family).has_decoder:
+                problem = f"{model.name} has no decoder that could read a reference"
+            elif model.random_weights:
+                problem = "a model with random weights has no tokenizer that could encode a reference"
+            if problem:
+                raise UserError("calib.decoder_inputs", problem, "Use calib.decoder_inputs=generate")
+        check_processors(model)
         with within("calib"):
             open_rows(point.settings.calib.dataset)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from src.data.transcripts import load_transcripts
+from src.errors import UserError
+from src.models.families import family_of
 from src.models.loading import load
 from src.profiling.cost_model import CostModel
 from src.profiling.decoded import average
@@ -41,6 +43,13 @@ class Profile(Stage):
     def needs(self, point: Point) -> dict[str, Entry]:
         """The quantized model: its layer table, its structural changes and its size on disk."""
         return {"quantize": point.quantized}
+
+    def check(self, point: Point) -> None:
+        """Whether there are hypotheses to count the costs of. Raises UserError."""
+        model, beams = point.settings.model, point.settings.profile.beams
+        if beams > 1 and not family_of(model.family).has_decoder:
+            problem = f"{model.name} has no decoder that could follow {beams} hypotheses"
+            raise UserError("profile.beams", problem, "Use profile.beams=1")
 
     def build(self, point: Point, folder: Path) -> dict[str, Any]:  # noqa: ARG002 - figures only
         log.info("profile: %s", point.label)

@@ -11,7 +11,7 @@ from typing import Any
 from src.calib.capture import CLIPS, WAVEFORMS, Calibration, load_calibration
 from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.machine.provenance import has_read, stamped
-from src.methods.apply import Quantizer, check_inputs, weight_plan
+from src.methods.apply import Quantizer, check_inputs, check_structure, weight_plan
 from src.methods.block_journal import BlockJournal
 from src.methods.propagation import check_propagation
 from src.models.loading import check_processors, load, load_empty
@@ -64,6 +64,7 @@ class Quantize(Stage):
         check_propagation(point.method, point.settings)
         check_processors(point.settings.model)
         graph, module = load_empty(point.settings.model)
+        check_structure(point.method, graph, point.settings)
         plan = {path: spec for path, spec in weight_plan(graph, point.settings).items() if spec is not None}
         ends = {end.path: end.spec for end in chosen_ends(graph, module, point.settings)}
         point.method.check(module, plan | ends)

@@ -14,6 +14,7 @@ from src.export.base import Runtime
 from src.export.build import build_runtime
 from src.lowbit.granularity import WeightSpec
 from src.machine.provenance import installed, machine
+from src.models.families import family_of
 from src.profiling.runtimes.job import TimingJob
 from src.quant.checkpoint import load_weights
 from src.runtimes.folder import require_installed
@@ -86,6 +87,10 @@ class Timed:
         Raises:
             UserError: it is not, or cannot.
         """
+        model = self.point.settings.model
+        if not family_of(model.family).has_decoder:
+            problem = f"{self.name} is timed while it decodes token by token, and {model.name} has no decoder"
+            raise UserError("profile.runtimes", problem, "Use profile.runtimes=[]; the profile times its encoder here")
         require_installed(self.engine, "profile.runtimes", self.name)
         if self.exported is None:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from src.decoding.decode import greedy
+from src.errors import UserError
 from src.methods.apply import Quantizer, input_bits
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
@@ -22,11 +24,16 @@ from src.quant.restore import restore
 from src.settings import Settings
 from tests.calib.clips import LENGTHS, noise_calibration
 from tests.composed import composed
-from tests.tiny import tiny_moonshine, tiny_uneven_streaming, tiny_whisper
+from tests.tiny import tiny_moonshine, tiny_parakeet, tiny_uneven_streaming, tiny_whisper
 
 METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
 BITS = sorted(path.stem for path in (ROOT / "conf/bits").glob("*.yaml"))
-BUILDERS = {"whisper": tiny_whisper, "moonshine": tiny_moonshine, "streaming": tiny_uneven_streaming}
+BUILDERS = {
+    "whisper": tiny_whisper,
+    "moonshine": tiny_moonshine,
+    "streaming": tiny_uneven_streaming,
+    "parakeet": partial(tiny_parakeet, hidden_size=32, intermediate_size=64, num_hidden_layers=1),
+}
 QUICKER = {  # what a method learns does not matter here
     "budget": ["method.widths=[2,8]"],
     "distill": ["method.epochs=1", "method.copies=1"],
@@ -57,7 +64,7 @@ def save(speech: SpeechModel, quantizer: Quantizer, path: Path) -> None:
 @torch.inference_mode()
 def logits(speech: SpeechModel) -> Tensor:
     calibration = noise_calibration(speech, 5)
-    return speech.forward_tokens(torch.tensor(calibration.tokens[:1]), speech.encode(calibration.features[:1]))
+    return speech.logits(calibration.features[:1], torch.tensor(calibration.tokens[:1]))
 
 
 def declared(settings: Settings) -> frozenset[Extra]:
@@ -90,14 +97,25 @@ def check(family: str, settings: Settings, folder: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    ("family", "bits"),  # the third at the widths that round weights and inputs
-    [*itertools.product(("whisper", "moonshine"), ("w3a16", "w4a8")), ("streaming", "w4a8")],
+    ("family", "bits"),  # the last two at the widths that round weights and inputs
+    [*itertools.product(("whisper", "moonshine"), ("w3a16", "w4a8")), ("streaming", "w4a8"), ("parakeet", "w4a8")],
 )
 def test_every_method(family: str, method: str, bits: str, tmp_path: Path) -> None:
-    check(family, composed(f"method={method}", f"bits={bits}", *QUICKER.get(method, [])), tmp_path)
+    check_or_refuse(family, composed(f"method={method}", f"bits={bits}", *QUICKER.get(method, [])), tmp_path)
 
 
 @FAMILIES
 @pytest.mark.parametrize("bits", BITS)
 def test_every_bit_config(family: str, bits: str, tmp_path: Path) -> None:
-    check(family, composed("method=gptq", f"bits={bits}", "group_size=32"), tmp_path)
+    check_or_refuse(family, composed("method=gptq", f"bits={bits}", "group_size=32"), tmp_path)
+
+
+def check_or_refuse(family: str, settings: Settings, folder: Path) -> None:
+    """Refused is what acts on a decoder that the family lacks, or on a stream that no rotation passes."""
+    graph, needs = BUILDERS[family]().graph, build_method(settings.method).needs
+    lacks = not graph.decoder and (needs.decoder or settings.kvbits < 16)
+    if not lacks and (graph.rotatable or not needs.rotates_streams):
+        check(family, settings, folder)
+        return
+    with pytest.raises(UserError, match=r"has no decoder|and .* has none|which no rotation passes"):
+        quantize(BUILDERS[family], settings)

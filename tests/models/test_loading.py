@@ -12,7 +12,7 @@ import torch
 
 from src.errors import UserError
 from src.models.loading import load, load_config, load_graph, model_identity
-from tests.tiny import MOONSHINE, WHISPER, model_settings, tiny_whisper
+from tests.tiny import MOONSHINE, STREAMING, STREAMING_ENCODER, WHISPER, model_settings, tiny_whisper
 
 
 def test_whisper_folder_loads_with_its_prompt_text_and_weights(whisper_folder: Path) -> None:
@@ -125,6 +125,10 @@ def test_misspelt_architecture_field_is_refused() -> None:
     settings = model_settings("x/y", random_weights=True, architecture={**WHISPER, "d_modell": 32})
     with pytest.raises(UserError, match=r"model\.architecture\.d_modell: no such field\. Did you mean 'd_model'"):
         load_config(settings)
+    architecture = {**STREAMING, "encoder_config": {**STREAMING_ENCODER, "hidden_sise": 32}}
+    nested = model_settings("x/y", "moonshine_streaming", random_weights=True, architecture=architecture)
+    with pytest.raises(UserError, match=r"encoder_config\.hidden_sise: no such field\. Did you mean 'hidden_size'"):
+        load_config(nested)
 
 
 @pytest.mark.parametrize("change", [{"d_model": 63}, {"d_model": "wide"}, {"vocab_size": 10}])

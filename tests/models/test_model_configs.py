@@ -6,9 +6,9 @@ import re
 
 import pytest
 import torch
-from transformers import AutoModelForSpeechSeq2Seq
 
 from src.embedded.shrink import named_model
+from src.models.families import family_of
 from src.models.loading import load, load_config, load_graph
 from src.project import ROOT
 from src.settings import ModelSettings
@@ -26,6 +26,7 @@ PARAMETERS = {  # of the published safetensors files, in millions
     "moonshine_streaming_small": 123.4,
     "moonshine_streaming_tiny": 33.6,
     "moonshine_tiny": 27.1,
+    "parakeet_ctc_0_6b": 608.8,  # the file was not seen; the one it was converted from has 2.44 GB in float32
     "whisper_base": 72.6,
     "whisper_base_en": 72.6,
     "whisper_large_v3": 1543.5,
@@ -70,7 +71,7 @@ def test_model_has_the_published_size_and_the_declared_structure(name: str) -> N
     settings = _settings(name, random_weights=True)
     load_graph(settings)
     with torch.device("meta"):
-        module = AutoModelForSpeechSeq2Seq.from_config(load_config(settings))
+        module = family_of(settings.family).module.from_config(load_config(settings))
     millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
     assert round(millions, 1) == PARAMETERS[name]
 

@@ -75,7 +75,7 @@ def point_of(
 def masked_macs(speech: SpeechModel, frames: int) -> int:
     """What transformers multiplies and masks in an encoder's attention outside of its windows, found pair by pair."""
     config = getattr(speech.module.config, "encoder_config", None)
-    if config is None:
+    if not hasattr(config, "sliding_windows"):
         return 0
     masked = sum(
         not (query - past < key <= query + max(ahead - 1, 0))

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
+from src.methods.build import build_method
 from src.models.speech import SpeechModel
 from src.profiling.bitops import (
     cross_kv_products,
@@ -29,7 +30,7 @@ from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
 from tests.composed import composed
 from tests.profiling.profiling_points import masked_macs, point_of, point_of_quantized, quantized
-from tests.tiny import tiny_moonshine, tiny_streaming, tiny_uneven_streaming, tiny_whisper
+from tests.tiny import tiny_moonshine, tiny_parakeet, tiny_streaming, tiny_uneven_streaming, tiny_whisper
 
 MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
     "small whisper": (tiny_whisper, 1.3, 209_664),
@@ -42,6 +43,14 @@ MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
     ),
     "small streaming": (lambda: tiny_streaming(pad_head_dim_to_multiple_of=24, attention_bias=True), 1.3, 290_497),
     "small streaming, projected": (tiny_uneven_streaming, 1.301, 438_017),
+    "small parakeet": (tiny_parakeet, 1.3, 165_473),
+    "small parakeet, no biases, other kernels": (
+        lambda: tiny_parakeet(
+            attention_bias=False, convolution_bias=False, conv_kernel_size=5, subsampling_factor=4, num_mel_bins=128
+        ),
+        2.017,
+        206_977,
+    ),
 }
 
 
@@ -64,6 +73,7 @@ QUANTIZED: dict[str, Callable[[], SpeechModel]] = {
     ),
     "streaming": tiny_streaming,
     "streaming, projected": tiny_uneven_streaming,
+    "parakeet": tiny_parakeet,
 }
 
 
@@ -82,6 +92,10 @@ def _check_every_phase(speech: SpeechModel, point: CostModel, kv_layer: Callable
     assert encoded.states.shape[1] == point.frames
     masked = masked_macs(speech, point.frames)
     assert encoder_macs == total_macs(encoder_products(point)) + masked
+    if not point.graph.decoder:
+        _, head_macs = _counted_macs(lambda: speech.frame_logits(encoded))
+        assert encoder_macs + head_macs == total_macs(products(point))
+        return
 
     cache = speech.new_cache(kv_layer)
     tokens = torch.tensor([speech.prompt])
@@ -123,6 +137,8 @@ def test_every_phase_counts_what_torch_counts(name: str) -> None:
 def test_every_phase_of_a_quantized_model_counts_what_torch_counts(name: str, overrides: tuple[str, ...]) -> None:
     speech = QUANTIZED[name]()
     settings = composed(*overrides)
+    if build_method(settings.method).needs.rotates_streams and not speech.graph.rotatable:
+        pytest.skip("the method is refused")
     quantizer = quantized(speech, settings)
     point = point_of_quantized(speech, settings, quantizer, seconds=1.3, tokens=2)
     _check_every_phase(speech, point, kv_layer_factory(settings.kvbits, key_rotation(speech.module)))

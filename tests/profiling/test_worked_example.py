@@ -101,6 +101,17 @@ def test_the_pages_results_are_the_codes(name: str) -> None:
     assert parameter_count(point) == PARAMETERS[name]
 
 
+def test_the_pages_results_without_a_decoder_are_the_codes() -> None:
+    settings = composed("model=parakeet_ctc_0_6b", "model.random_weights=true").model
+    point = CostModel(dimensions_of(load_config(settings)), load_graph(settings), Workload(5.0, 20, 0), {})
+    found, costs = _calculated(_section("parakeet-ctc-0.6b"))["MACs"], breakdowns(point)
+    assert {part: found[part] for part in ("frontend", "encoder", "head")} == costs["macs_breakdown"]
+    assert {"encoder": found["total"]} == costs["macs_phases"]
+    assert costs["memory_io_phases"] == {"encoder": 2 * 608_750_593}
+    assert parameter_count(point) == 608_750_593
+    assert steps(point).macs == ()
+
+
 def test_the_pages_roofline_is_the_codes() -> None:
     estimate = roofline(_point("whisper-tiny"), composed("edge_device=raspberry_pi_5").edge_device)
     assert estimate is not None

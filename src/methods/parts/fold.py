@@ -25,10 +25,10 @@ def fold_scale(model: nn.Module, link: Link, s: Tensor) -> None:
     MLP.
 
     Raises:
-        ValueError: a non-linearity feeds the link.
+        ValueError: a non-linearity or a table of positions feeds the link.
     """
-    if link.feed is Feed.ACTIVATION:
-        raise ValueError(f"{link.name} is fed by a non-linearity, which no scale passes")
+    if not link.feed.folds:
+        raise ValueError(f"{link.name} is fed by a {link.feed.value}, which no scale passes")
     for parameter in _parameters(model, link.source).values():
         _divide(parameter[_rows(link)], s)
     for path in link.linears:

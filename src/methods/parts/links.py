@@ -28,8 +28,9 @@ def choose_links(bench: Workbench, feeds: Collection[str]) -> tuple[list[Link], 
     for link in in_scope(bench):
         if link.feed.listed_as.value in feeds:
             chosen.append(link)
-        elif link.feed is Feed.ACTIVATION:
-            notes |= dict.fromkeys(link.linears, "not equalised: its input comes out of a non-linearity")
+        elif not link.feed.folds:
+            source = "a non-linearity" if link.feed is Feed.ACTIVATION else "a table of positions"
+            notes |= dict.fromkeys(link.linears, f"not equalised: its input comes out of {source}")
         else:
             left_out = f"not equalised: method.links leaves out {link.feed.listed_as.value}-fed inputs"
             notes |= dict.fromkeys(link.linears, left_out)

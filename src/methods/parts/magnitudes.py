@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ def output_magnitudes(speech: SpeechModel, calibration: Calibration, paths: Iter
     Rows that are padding are not counted.
     """
     found = {path: Magnitudes(speech.device) for path in paths}
-    valid: dict[RowKind, Tensor] = {}
+    valid: dict[RowKind, Tensor | slice] = {RowKind.POSITION: slice(None)}
     handles = [
         speech.module.get_submodule(path).register_forward_hook(_recorder(each, valid, speech.graph.link_of(path).rows))
         for path, each in found.items()
@@ -74,7 +74,7 @@ def output_magnitudes(speech: SpeechModel, calibration: Calibration, paths: Iter
         for features, tokens in progress(batches, "sensitivity"):
             padded, valid[RowKind.TOKEN] = calibration.pad(tokens, speech.eos, speech.device)
             valid[RowKind.FRAME] = speech.encoder_inputs(features)[2]
-            speech.forward_tokens(padded, speech.encode(features))
+            speech.logits(features, padded)
     finally:
         for handle in handles:
             handle.remove()
@@ -82,7 +82,7 @@ def output_magnitudes(speech: SpeechModel, calibration: Calibration, paths: Iter
 
 
 def _recorder(
-    magnitudes: Magnitudes, valid: dict[RowKind, Tensor], rows: RowKind
+    magnitudes: Magnitudes, valid: Mapping[RowKind, Tensor | slice], rows: RowKind
 ) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def record(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         magnitudes.update(output[valid[rows]])

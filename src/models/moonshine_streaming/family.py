@@ -33,7 +33,7 @@ class MoonshineStreaming(Family):
     heads = ("num_attention_heads",)
     usual: ClassVar[Mapping[str, str | bool]] = {"encoder_config.hidden_act": "gelu", "hidden_act": "silu"}
     tokens = ("eos_token_id", "decoder_start_token_id")
-    rewritten = True
+    rewritten = "norms and positions methods are given in parts of their own"
     more_fields = frozenset({"num_key_value_heads"})
 
     @property
