@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.errors import UserError, did_you_mean
 from src.models.claims import check_checkpoint, check_config, shared_head, tensor_shapes
@@ -185,7 +185,7 @@ def _config_from_architecture(settings: ModelSettings) -> PreTrainedConfig:
     for field, value in settings.architecture.items():
         if field not in known:
             raise UserError(f"model.architecture.{field}", "no such field", did_you_mean(field, known))
-        part = getattr(default, field, None)
+        part: Any = getattr(default, field, None)
         for inner in value if isinstance(part, PreTrainedConfig) else ():
             if inner not in part.to_dict():
                 remedy = did_you_mean(inner, part.to_dict())

@@ -52,9 +52,9 @@ def linear_of(conv: nn.Module) -> nn.Linear:
     """The linear that does to the last axis what ``conv``, one frame wide, does to the channels."""
     weight, bias = _weights(conv)
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.squeeze(-1).clone())
+    linear.weight = nn.Parameter(weight.squeeze(-1))
     if bias is not None:
-        linear.bias = nn.Parameter(bias.clone())
+        linear.bias = nn.Parameter(bias)
     return linear
 
 
