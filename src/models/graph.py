@@ -40,6 +40,12 @@ class Feed(StrEnum):
         return self not in (Feed.ACTIVATION, Feed.POSITIONS)
 
     @property
+    def in_words(self) -> str:
+        """What feeds the linears, in a sentence."""
+        words = {Feed.ACTIVATION: "a non-linearity", Feed.POSITIONS: "a table of positions"}
+        return words.get(self, f"a {self.value}")
+
+    @property
     def listed_as(self) -> Feed:
         """Under what methods list it: an adapter's output stands where that of the encoder's norm does without one."""
         return Feed.NORM if self is Feed.ADAPTER else self

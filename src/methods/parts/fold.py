@@ -28,7 +28,7 @@ def fold_scale(model: nn.Module, link: Link, s: Tensor) -> None:
         ValueError: a non-linearity or a table of positions feeds the link.
     """
     if not link.feed.folds:
-        raise ValueError(f"{link.name} is fed by a {link.feed.value}, which no scale passes")
+        raise ValueError(f"{link.name} is fed by {link.feed.in_words}, which no scale passes")
     for parameter in _parameters(model, link.source).values():
         _divide(parameter[_rows(link)], s)
     for path in link.linears:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from src.methods.workbench import Workbench
-from src.models.graph import Feed, Link
+from src.models.graph import Link
 from src.settings import FULL_PRECISION
 
 Feeds = Annotated[
@@ -29,8 +29,7 @@ def choose_links(bench: Workbench, feeds: Collection[str]) -> tuple[list[Link], 
         if link.feed.listed_as.value in feeds:
             chosen.append(link)
         elif not link.feed.folds:
-            source = "a non-linearity" if link.feed is Feed.ACTIVATION else "a table of positions"
-            notes |= dict.fromkeys(link.linears, f"not equalised: its input comes out of {source}")
+            notes |= dict.fromkeys(link.linears, f"not equalised: its input comes out of {link.feed.in_words}")
         else:
             left_out = f"not equalised: method.links leaves out {link.feed.listed_as.value}-fed inputs"
             notes |= dict.fromkeys(link.linears, left_out)
