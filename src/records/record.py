@@ -137,6 +137,12 @@ class Member(_Part):
     runtime: str = "torch"  # likewise, nor do records of earlier versions
     results: Results
 
+    @property
+    def precision(self) -> str:
+        """Bits, and the type and the runtime that evaluate computed in where it is not float32 in torch."""
+        others = [each for each, usual in ((self.dtype, "float32"), (self.runtime, "torch")) if each != usual]
+        return " ".join([self.bits, *others])
+
 
 class Versions(_Part):
     """What scores were made with: identity of the model, and names with versions."""

@@ -50,7 +50,7 @@ def _column(each: StoredScores, own: Scored, base: Scored, samples: int, seed: i
     rates = own.rates(samples, seed)
     cells = {
         "model": each.record.model,
-        "method": f"{each.record.method} {each.record.bits}",
+        "method": f"{each.record.method} {each.record.precision}",
         f"{own.rules.metric}, %": WER.interval_text(rates),
         "S / D / I": f"{scores.substitutions} / {scores.deletions} / {scores.insertions}",
         **({} if own.rules.by_characters else {CER.label: CER.text(scores.cer)}),

@@ -195,7 +195,7 @@ def _apart(records: Sequence[Record]) -> list[str]:
     """Settings in which records of the same names differ, beyond what their names tell."""
     twins: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for record in records:
-        name = (record.model, record.method, _precision(record), record.dataset)
+        name = (record.model, record.method, record.precision, record.dataset)
         twins.setdefault(name, []).append(record.flat_settings)
     differing = {
         key
@@ -214,19 +214,13 @@ def _beside(records: Sequence[Record]) -> list[Metric]:
 
 
 def _row(record: Member, apart: Sequence[str], metrics: Sequence[str], beside: Sequence[Metric]) -> list[str]:
-    cells = [record.model, record.method, _precision(record), record.dataset]
+    cells = [record.model, record.method, record.precision, record.dataset]
     if isinstance(record, Record) and record.members:
         cells[-1] += f" (mean of {len(record.members)})"
     scores = _scores(record.results)
     if len(metrics) > 1 and _metric(record) == "CER":
         scores[0] += " CER"
     return [*cells, *apart, *scores, *(metric.text(record.results.figure(metric)) for metric in beside)]
-
-
-def _precision(record: Member) -> str:
-    """Bits, and the type and the runtime that evaluate computed in where it is not float32 in torch."""
-    others = [each for each, usual in ((record.dtype, "float32"), (record.runtime, "torch")) if each != usual]
-    return " ".join([record.bits, *others])
 
 
 def _scores(results: Results) -> list[str]:
