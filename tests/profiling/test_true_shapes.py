@@ -1,7 +1,7 @@
 """Every model of ``conf/model`` at its true shape: the counts are those of torch, eager attention, 2 FLOPs per MAC.
 
-Outside of sliding windows torch multiplies and masks, which is not counted. Models run on the meta device, which has shapes
-and no weights; but Moonshine's masks look at values, so it runs for real.
+Outside of sliding windows torch multiplies and masks, which is not counted. Models run on the meta device, which has
+shapes and no weights; but Moonshine's masks look at values, so it runs for real.
 """
 
 from __future__ import annotations
