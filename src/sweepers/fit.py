@@ -12,25 +12,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-from scipy.stats import spearmanr
 
 from src.errors import UserError
 from src.metrics import METRICS, WER
 from src.records import Record
-from src.reporting.stored import find
-from src.scoring.comparison import Scored, scored
-from src.scoring.mean import mean_scores
-from src.stages.decoding import TRANSCRIPTS
 from src.storage.store import write_json
 from src.sweepers.rounds import RoundsSweeper, record_of
 from src.sweepers.space import divided
 from src.terminal import console
-from src.text.normalizers import Rules
+
+if TYPE_CHECKING:  # Hydra imports this in every process, and these import torch
+    from src.scoring.comparison import Scored
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +183,8 @@ class FitSweeper(RoundsSweeper):
 
     def _worse(self, candidate: Candidate, best: Candidate) -> str:
         """By how much, if significantly."""
+        from src.scoring.mean import mean_scores
+
         own, other = (self._scored(each.records[-1]) for each in (candidate, best))
         settings = candidate.records[-1].settings
         paired = mean_scores(
@@ -200,6 +199,11 @@ class FitSweeper(RoundsSweeper):
 
     def _scored(self, record: Record) -> list[Scored]:
         """Its transcripts, one entry a test set."""
+        from src.reporting.stored import find
+        from src.scoring.comparison import scored
+        from src.stages.decoding import TRANSCRIPTS
+        from src.text.normalizers import Rules
+
         names = [each.fingerprint for each in record.members] or [record.fingerprint]
         stored = [find(name, Path(self._config.output_dir)) for name in names]
         return [scored(each.folder / TRANSCRIPTS, Rules.named(each.record.versions.normalizer)) for each in stored]
@@ -237,6 +241,8 @@ class FitSweeper(RoundsSweeper):
 
     def _agreement(self, field: Sequence[Candidate]) -> str:
         """How well the order after each round told that of the last, where three or more were heard to the end."""
+        from scipy.stats import spearmanr
+
         heard = [each.error_rates for each in field if len(each.error_rates) > len(self._clips)]
         if len(heard) < _FEWEST:
             return ""

@@ -79,7 +79,8 @@ def check(family: str, settings: Settings, folder: Path) -> None:
     speech, quantizer = quantize(build, settings)
     ours = logits(speech)
     assert torch.isfinite(ours).all()
-    assert [row["linear"] for row in quantizer.rows] == [linear.path for linear in speech.graph.linears]
+    listed = [*(linear.path for linear in speech.graph.linears), *filter(None, [speech.graph.adapter])]
+    assert [row["linear"] for row in quantizer.rows] == listed
     held = [*map(extras_of_weight, quantizer.weights.values()), extras_of_edits(quantizer.edits)]
     assert frozenset().union(*held) <= declared(settings)
     save(speech, quantizer, folder / "first")
