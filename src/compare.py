@@ -28,11 +28,12 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the comparison; exits with 1 after a mistake that the user can mend."""
     options = _parser().parse_args(arguments)
+    from src.reporting.archive import opened
     from src.reporting.compared import compared  # takes a second, which --help need not wait for
     from src.reporting.stored import find, require_comparable
 
-    with console.plain_errors():
-        evaluated = [find(name, options.output_dir) for name in (options.base, *options.others)]
+    with console.plain_errors(), opened(options.output_dir) as outputs:
+        evaluated = [find(name, outputs) for name in (options.base, *options.others)]
         for other in evaluated[1:]:
             require_comparable(evaluated[0], other)
         console.show_comparison(*compared(evaluated, options.samples, options.seed))
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m src.compare", None, DESCRIPTION, EXAMPLES, formatter_class=layout)
     parser.add_argument("base", metavar="BASE", help="the record that the others are compared with")
     parser.add_argument("others", metavar="OTHER", nargs="+", help="records to compare with it")
-    folder = "the output_dir of records that are named by their fingerprint (default: outputs)"
+    folder = "where records named by their fingerprint are: an output_dir, or what src.report --pack made of one"
     parser.add_argument("--output-dir", type=Path, metavar="DIR", default=Path("outputs"), help=folder)
     samples = "bootstrap resamples, at least 100 (default: as many as for BASE's own intervals)"
     parser.add_argument("--samples", type=_at_least(100), metavar="N", help=samples)

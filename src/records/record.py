@@ -56,11 +56,12 @@ class Quantized(_Part):
 
 
 class Versus(_Part):
-    """The WER less full precision's, in points, with its 95 % interval."""
+    """The WER less full precision's, in points, with its 95 % interval and the p-value of no difference."""
 
     difference: FiniteFloat
     low: FiniteFloat
     high: FiniteFloat
+    p_value: FiniteFloat
     significant: bool
 
 

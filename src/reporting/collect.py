@@ -26,24 +26,26 @@ _UNSCORED: Final = ("prompt", "decoded_cost", "profile", "latency", "measure", "
 _COMMIT: Final = 12  # characters of a digest or commit that are shown
 
 
-def collect(records: Sequence[Record]) -> pd.DataFrame:
-    """Every evaluated point of :func:`~src.reporting.reading.read_records`, a row each.
+def collect(records: Sequence[Record], *, means: bool = False) -> pd.DataFrame:
+    """Every evaluated point of :func:`~src.reporting.reading.read_records`, a row each, or every mean over test sets.
 
     Columns are the point's names and bits, the figures of :mod:`src.metrics` (where ``metric`` is CER, what is called
     WER is over characters), ``diff`` of the WER and its interval against full precision in points, how it fails,
     versions, and its settings with dots (``calib.n``). ``data`` and ``weights`` tell test sets and
     models of the same name apart, ``runtime`` what decoded. Where the score was made tell ``code`` (a digest of the
     source), ``commit``, ``packages.torch`` and so on, ``machine``, and ``packages``: those that are not the same for
-    all points.
+    all points. ``transcripts`` names the stored ones, those of a mean side by side.
 
     Raises:
-        UserError: none was evaluated.
+        UserError: none was evaluated, or none is a mean.
     """
-    single = [record for record in records if not record.members]  # means are made of the points here
-    rows = [_row(record, record.results.evaluate) for record in single if record.results.evaluate]
+    stored = {record.fingerprint: record.transcripts for record in records}
+    chosen = [record for record in records if bool(record.members) == means]
+    rows = [_row(record, record.results.evaluate, stored) for record in chosen if record.results.evaluate]
     if not rows:
-        problem = f"none of the {len(records)} records was evaluated"
-        raise UserError("outputs", problem, "Run the same points with stages=[evaluate,profile]")
+        kind = "is a mean over test sets" if means else "was evaluated"
+        remedy = "dataset=librispeech_sample" if means else "stages=[evaluate,profile]"
+        raise UserError("outputs", f"none of the {len(records)} records {kind}", f"Run the same points with {remedy}")
     points = pd.DataFrame(rows)
     names = [name for name in points if name.startswith(PACKAGE) and points[name].nunique(dropna=False) > 1]
     packages = [" ".join(f"{name.removeprefix(PACKAGE)}-{row[name]}" for name in names) for _, row in points.iterrows()]
@@ -86,7 +88,7 @@ def choose(points: pd.DataFrame, filters: Iterable[str], means: Mapping[str, Ite
     return points
 
 
-def _row(record: Record, scores: Evaluated) -> dict[str, Any]:
+def _row(record: Record, scores: Evaluated, stored: Mapping[str, str | None]) -> dict[str, Any]:
     versions = {"schema": record.schema_, **dict(record.versions)}
     identity = record.versions.model
     versus_fp = {"diff" if name == "difference" else f"diff_{name}": value for name, value in scores.versus_fp}
@@ -103,7 +105,7 @@ def _row(record: Record, scores: Evaluated) -> dict[str, Any]:
         **{name: getattr(scores, name) for name in (*SCORES, *EDITS)},
         **versus_fp,
         **{name: getattr(scores.failures, name) for name in MODES},
-        "transcripts": record.transcripts,
+        "transcripts": _transcripts(record, stored),
         **{f"changed_{name}": value for name, value in scores.changed_from_fp.items()},
     }
 
@@ -113,7 +115,7 @@ def _made(record: Record) -> dict[str, str]:
     scored = {
         name: places
         for name, places in separate(record.provenance).items()
-        if name not in _UNSCORED and not name.startswith("measure")
+        if (own := name.rpartition("/")[2]) not in _UNSCORED and not own.startswith("measure")
     }
     places = [place for each in scored.values() for place in each]
     return {
@@ -122,6 +124,12 @@ def _made(record: Record) -> dict[str, str]:
         **{f"{PACKAGE}{name}": _several(place.get("packages", {}).get(name) for place in places) for name in PACKAGES},
         "machine": _several(_machine(place) for place in places),
     }
+
+
+def _transcripts(record: Record, stored: Mapping[str, str | None]) -> str | None:
+    if not record.members:
+        return record.transcripts
+    return BESIDE.join(str(stored.get(member.fingerprint)) for member in record.members)
 
 
 def _several(values: Iterable[object]) -> str:

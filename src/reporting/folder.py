@@ -19,6 +19,7 @@ from src.reporting.drawing import draw
 from src.reporting.marks import marks
 from src.reporting.page import contents, html
 from src.reporting.panels import panels
+from src.reporting.significance import PairedTests
 from src.reporting.tables import Format, Layout, render
 from src.storage.store import write_atomic, write_json
 
@@ -65,16 +66,17 @@ def write_report(
     layout: Layout,
     limits: Limits,
     notes: Sequence[str] = (),
+    tests: PairedTests | None = None,
 ) -> Report:
     """Writes everything into ``folder``; files of an earlier report there are replaced or removed.
 
     Points that cannot be compared are refused by the tables, which a note says, and are apart in plots and page.
-    ``notes`` tell of records that are left out.
+    ``notes`` tell of records that are left out, ``tests`` what is not told from the best.
     """
     shown = panels(points) if len(points) else []
     series = marks(name for panel in shown for name in panel.points["series"])
     report = Report(notes=[*notes])
-    tables = _tables(points, layout, report) if shown else {}
+    tables = _tables(points, layout, report, tests) if shown else {}
     files = draw(output_dir, folder, shown, series, limits.plots)
     if len(shown) > limits.plots > 0:
         left = len(shown) - limits.plots
@@ -93,11 +95,11 @@ def write_report(
     return report
 
 
-def _tables(points: pd.DataFrame, layout: Layout, report: Report) -> dict[str, str]:
+def _tables(points: pd.DataFrame, layout: Layout, report: Report, tests: PairedTests | None) -> dict[str, str]:
     found = {}
     for name, form in _TABLES.items():
         try:
-            found[name] = render(points, layout, form)
+            found[name] = render(points, layout, form, tests)
         except UserError as error:
             if form == "markdown":
                 report.notes.append(f"No table: {error} Plots and page show them apart.")

@@ -14,6 +14,7 @@ from src.metrics import METRICS, WER, Metric
 from src.reporting.collect import IDENTITY
 from src.reporting.escape import latex, markdown, spreadsheet
 from src.reporting.panels import differing, made_apart, rank, require_same_versions
+from src.reporting.significance import PairedTests, Verdicts
 
 Format = Literal["markdown", "latex", "csv"]
 
@@ -25,6 +26,7 @@ _STRONG: Final = {"markdown": "**{}**", "latex": r"\textbf{{{}}}"}
 _STAR: Final = {"markdown": r"\*", "latex": "$^*$"}  # a bare one would end what is bold
 _SPREAD: Final = {"markdown": "±", "latex": r"$\pm$"}
 _DAGGER: Final = {"markdown": "†", "latex": r"$^\dagger$"}
+_TIED: Final = {"markdown": " ≈", "latex": r" $\approx$"}
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,19 @@ class Layout:
         return [name for name in _APART if name not in (self.rows, self.columns)]
 
 
-def render(points: pd.DataFrame, layout: Layout, form: Format) -> str:
+def render(points: pd.DataFrame, layout: Layout, form: Format, tests: PairedTests | None = None) -> str:
     """All tables in one of the formats; ``csv`` is one line a point with every figure, for other programs.
 
     Cells hold the metric with its 95 % interval, a WER a star where its difference to full precision is significant;
     the best of a column is bold. Points that differ in nothing but the seed share a cell: their mean and its sample
     standard deviation, and a star where every one's difference is significant. Tables with data sets as columns end in
     their unweighted mean. What may not be averaged (:mod:`src.reporting.panels`) stands side by side with a dagger, and
-    the title says what differs.
+    the title says what differs. With ``tests`` stars obey Holm's correction over their table, and what is not told from
+    the best of its column has a sign.
 
     Raises:
-        UserError: points of different versions, several points for one cell, or none that has the metric.
+        UserError: points of different versions, several points for one cell, or none that has the metric; ``tests`` are
+            asked for with another metric than the WER.
     """
     if form == "csv":
         ordered = points.sort_values([*layout.tables, layout.rows, layout.columns])
@@ -71,10 +75,16 @@ def render(points: pd.DataFrame, layout: Layout, form: Format) -> str:
     require_same_versions(points)
     if points[layout.metric].isna().all():
         raise UserError("metric", f"no record has a {layout.metric}", "Run the points again with all stages")
-    return "\n\n".join(_titled(title, cells, form) for title, cells in _tables(points, layout, form)) + "\n"
+    if tests and layout.shown is not WER:
+        raise UserError(
+            "--best", f"it tells of the WER, not of {layout.metric}", "Leave out one of --best and --metric"
+        )
+    return "\n\n".join(_titled(title, cells, form) for title, cells in _tables(points, layout, form, tests)) + "\n"
 
 
-def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tuple[str, pd.DataFrame]]:
+def _tables(
+    points: pd.DataFrame, layout: Layout, form: Format, tests: PairedTests | None
+) -> Iterator[tuple[str, pd.DataFrame]]:
     for names, group in points.groupby(layout.tables, sort=True):
         fp = sorted({f"{value:.2f}" for value in group["fp_wer"]})
         baseline = f" (fp {fp[0]})" if len(fp) == 1 else ""
@@ -87,16 +97,33 @@ def _tables(points: pd.DataFrame, layout: Layout, form: Format) -> Iterator[tupl
         averaged = [layout.rows] if layout.columns == "dataset" else [layout.rows, layout.columns]
         apart = sorted({name for _, same in group.groupby(averaged) for name in made_apart(same)})
         dagger = f"; {_DAGGER[form]} not averaged: of different {', '.join(apart)}" if apart else ""
-        title = ", ".join(_ESCAPE[form](str(name)) for name in names) + baseline + spread + counted + dagger
-        yield title, _cells(group, layout, form)
+        signs = f"; {_STAR[form]} told from fp,{_TIED[form]} not told from the column's best (Holm's correction)"
+        title = (
+            ", ".join(_ESCAPE[form](str(name)) for name in names)
+            + baseline
+            + spread
+            + counted
+            + dagger
+            + (signs if tests else "")
+        )
+        yield title, _cells(group, layout, form, tests)
 
 
-def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
+def _cells(points: pd.DataFrame, layout: Layout, form: Format, tests: PairedTests | None) -> pd.DataFrame:
     same = points.groupby([layout.rows, layout.columns])
     metric = layout.shown
     averages = {names: cell[metric.name].mean() if not made_apart(cell) else float("nan") for names, cell in same}
     figures = _ordered(pd.Series(averages).unstack().rename_axis(index=layout.rows))
-    text = pd.Series({names: _cell(cell, names, metric, form) for names, cell in same}).unstack()
+    if tests:
+        verdicts = tests.verdicts({names: cell for names, cell in same if not made_apart(cell)}, averages)
+    else:
+        verdicts = Verdicts({names for names, cell in same if cell["diff_significant"].all()}, set())
+    shown = {
+        names: _cell(cell, names, metric, _STAR[form] if metric is WER and names in verdicts.differ else "", form)
+        + (_TIED[form] if names in verdicts.best else "")
+        for names, cell in same
+    }
+    text = pd.Series(shown).unstack()
     cells = text.reindex(index=figures.index, columns=figures.columns).rename_axis(index=layout.rows)
     if layout.columns == "dataset" and len(figures.columns) > 1:
         apart = {row for row, same in points.groupby(layout.rows) if made_apart(same)}
@@ -109,9 +136,8 @@ def _cells(points: pd.DataFrame, layout: Layout, form: Format) -> pd.DataFrame:
     return cells.fillna("-")
 
 
-def _cell(points: pd.DataFrame, names: Sequence[object], metric: Metric, form: Format) -> str:
+def _cell(points: pd.DataFrame, names: Sequence[object], metric: Metric, star: str, form: Format) -> str:
     """What is known of the points of one cell: one, or one a seed."""
-    star = _STAR[form] if metric is WER and points["diff_significant"].all() else ""
     figures = [float(value) for value in points[metric.name]]
     if len(figures) == 1:
         low, high = (points[name].iloc[0] for name in (*metric.described,)[1:]) if metric.counts else (None, None)

@@ -36,20 +36,41 @@ def mean_scores(
         ``cer``, ``fp_wer``, the rates of :mod:`src.metrics` with their 95 % intervals, and ``versus_fp``, the paired
         difference of the WER with its interval and its two-sided p-value; rates in percent.
     """
-    rates = np.zeros((2, samples))
-    seeds = [_seed_of(seed, number) for number in range(len(own))]
-    for scores, base, blocks, drawn in zip(own, fp, labels, seeds, strict=True):
-        errors = (scores.utterance_errors, base.utterance_errors)
-        rates += resampled_rates(errors, scores.utterance_words, samples, drawn, blocks) / len(own)
-    wer, fp_wer = (float(np.mean([each.wer for each in scores])) for scores in (own, fp))
     return {
         "cer": float(np.mean([each.cer for each in own])),
-        "fp_wer": fp_wer,
-        **mean_rates([each.rates for each in own], labels, samples, seeds),
-        "versus_fp": {"difference": wer - fp_wer, **against_zero(rates[0] - rates[1])},
+        "fp_wer": float(np.mean([each.wer for each in fp])),
+        **mean_rates([each.rates for each in own], labels, samples, _seeds(seed, len(own))),
+        "versus_fp": mean_difference([own], [fp], labels, samples, seed),
     }
 
 
-def _seed_of(seed: int, number: int) -> int:
-    """A seed of its own for each set; equal ones would draw sets of one size alike."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+def mean_difference(
+    own: Sequence[Sequence[WerResult]],
+    base: Sequence[Sequence[WerResult]],
+    labels: Sequence[Sequence[Hashable]],
+    samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Mean WER of one system minus another's over the same test sets, as by :func:`mean_scores`, in points.
+
+    Args:
+        own: the scores of a system's runs, e.g. of its seeds, each one a set; their rates are averaged.
+        base: likewise of the other system.
+        labels, samples, seed: as for :func:`mean_scores`.
+
+    Returns:
+        ``difference``, its interval, p-value and significance.
+    """
+    means = np.zeros((2, samples))
+    for number, drawn in enumerate(_seeds(seed, len(labels))):
+        runs = [[run[number] for run in system] for system in (own, base)]
+        errors = [run.utterance_errors for system in runs for run in system]
+        rates = resampled_rates(errors, runs[0][0].utterance_words, samples, drawn, labels[number])
+        means += np.stack([rates[: len(own)].mean(axis=0), rates[len(own) :].mean(axis=0)]) / len(labels)
+    wers = [float(np.mean([each.wer for run in system for each in run])) for system in (own, base)]
+    return {"difference": wers[0] - wers[1], **against_zero(means[0] - means[1])}
+
+
+def _seeds(seed: int, sets: int) -> list[int]:
+    """One of its own for each set; equal ones would draw sets of one size alike."""
+    return [int(np.random.SeedSequence([seed, number]).generate_state(1)[0]) for number in range(sets)]

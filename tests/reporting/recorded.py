@@ -61,7 +61,10 @@ def record(method: str, dataset: str, wer: float, **changes: Any) -> dict[str, A
                 },
                 "failures": {"loops": 1, "empty": 0, "capped": 2},
                 "changed_from_fp": {"transcripts": 3, "better": 1, "worse": 2, "words": 4},
-                "versus_fp": {"difference": wer - 9, "low": wer - 11, "high": wer - 7, "significant": abs(wer - 9) > 2},
+                "versus_fp": {
+                    **{"difference": wer - 9, "low": wer - 11, "high": wer - 7},
+                    **{"p_value": 0.01 if abs(wer - 9) > 2 else 0.5, "significant": abs(wer - 9) > 2},
+                },
             },
             "profile": {"memory_io_bytes": 1.0, "bops": 2.0, "bits_per_weight": 4.1},
         },
