@@ -8,6 +8,7 @@ already, as those of Moonshine's authors, keep it, and every value as it is. The
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from shutil import copyfile
 
@@ -25,6 +26,7 @@ from src.quant.checkpoint import leftover_tensors, save_weights
 from src.quant.grid import round_to_nearest
 from src.settings import ModelSettings
 
+TOKENIZER = "tokenizer.json"
 EIGHT_BITS = WeightSpec(8, PER_CHANNEL, symmetric=False)
 
 
@@ -42,7 +44,12 @@ def shrink(settings: ModelSettings, folder: Path) -> None:
     save_weights(folder / WEIGHTS, weights, leftover_tensors(speech.module, weights))
     source = checkpoint_folder(settings)
     for file in settings_files(source) if source else []:
-        copyfile(file, folder / file.name)
+        if file.name == TOKENIZER:  # a third of it is indentation
+            words = json.loads(file.read_text(encoding="utf-8"))
+            text = json.dumps(words, ensure_ascii=False, separators=(",", ":"))
+            (folder / file.name).write_text(text, encoding="utf-8")
+        else:
+            copyfile(file, folder / file.name)
 
 
 def at_eight_bits(W: Tensor) -> QuantizedWeight:
