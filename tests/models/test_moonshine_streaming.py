@@ -20,7 +20,7 @@ from src.models.families import dimensions_of
 from src.models.graph import Feed
 from src.models.loading import load, load_config, load_graph
 from src.models.moonshine_streaming.graph import streaming_graph
-from src.models.moonshine_streaming.parts import ADAPTER
+from src.models.moonshine_streaming.original import ADAPTER
 from src.models.speech import SpeechModel
 from src.profiling.point_profile import profile_point
 from tests.composed import composed
