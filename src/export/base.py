@@ -104,10 +104,12 @@ class Runtime(ABC):
         """Whether a model without any quantized weight can be written."""
         return False
 
-    def check_model(self, model: ModelSettings) -> None:  # noqa: B027 - a hook that some runtimes leave empty
-        """Checks that the runtime knows the architecture. Raises UserError."""
+    @classmethod
+    @abstractmethod
+    def lacks(cls, model: ModelSettings) -> str | None:
+        """Why its files can hold no model of this architecture, in words that follow its name; None where they can."""
 
-    def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:  # noqa: B027 - likewise
+    def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:  # noqa: B027 - some leave it empty
         """Checks that one weight on this grid (None: at 16 bits) can be written without rounding it again.
 
         Raises:

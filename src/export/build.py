@@ -8,7 +8,8 @@ from src.export.ggml import Ggml
 from src.export.onnx import Onnx
 from src.settings import ExportSettings
 
-RUNTIMES: dict[str, type[Runtime]] = {each.name: each for each in (CompressedTensors, Onnx, Ggml)}
+# Those that hold most first: what one cannot hold is offered the first that can.
+RUNTIMES: dict[str, type[Runtime]] = {each.name: each for each in (Onnx, CompressedTensors, Ggml)}
 
 
 def build_runtime(chosen: ExportSettings) -> Runtime:

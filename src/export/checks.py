@@ -10,9 +10,9 @@ from importlib.util import find_spec
 
 from src.errors import UserError
 from src.export.base import Runtime
+from src.export.build import RUNTIMES
 from src.lowbit.granularity import WeightSpec
 from src.methods.base import Method
-from src.models.families import family_of
 from src.models.graph import ModelGraph
 from src.quant.checkpoint import StoredModel
 from src.quant.extras import Extra, extras_of_edits, extras_of_weight
@@ -40,16 +40,16 @@ def check_packages(runtime: Runtime) -> None:
         raise UserError("export", f"{runtime.name} needs {names}", "Install them with `pip install -e '.[export]'`")
 
 
-def check_family(runtime: Runtime, model: ModelSettings) -> None:
-    """Whether the quantized model has the parameters that other programs know of such models.
+def check_model(runtime: Runtime, model: ModelSettings) -> None:
+    """Whether the runtime's files can hold a model of this architecture, however it is quantized.
 
     Raises:
-        UserError: it has not.
+        UserError: they can not.
     """
-    family = family_of(model.family)
-    if family.rewritten:
-        problem = f"has no form of {model.family} models, whose {family.rewritten}"
-        raise runtime.refuse(problem, "Use export=none; no runtime holds such a model yet")
+    if reason := runtime.lacks(model):
+        others = [name for name, each in RUNTIMES.items() if each.lacks(model) is None]
+        nearest = f"Use export={others[0]}" if others else "Use export=none; no runtime holds such a model yet"
+        raise runtime.refuse(reason, nearest)
 
 
 def check_settings(runtime: Runtime, settings: Settings, method: Method) -> None:

@@ -2,7 +2,8 @@
 
 ``model.safetensors`` holds, for every quantized linear, ``weight_packed`` int32 (codes minus ``2^(b-1)``, densely
 packed along the rows), ``weight_scale`` [out, groups], ``weight_shape``, and for asymmetric grids
-``weight_zero_point`` int32, packed along the columns; all else is float16.
+``weight_zero_point`` int32, packed along the columns; all else is float16, but for what a family's module computes its
+parameters from (:meth:`~src.models.family.Family.restored`).
 
 ``config.json`` asks transformers to dequantize on loading. What it does otherwise, decompress in the first call of the
 model, never happens in ``generate`` of an encoder-decoder, which calls the encoder first, and packed zero points do not
@@ -26,6 +27,7 @@ from src.lowbit.granularity import PER_CHANNEL, QuantizedWeight, WeightSpec
 from src.machine.progress import progress
 from src.models.families import family_of
 from src.models.files import GENERATION
+from src.settings import ModelSettings
 from src.storage.store import write_json
 
 
@@ -35,11 +37,19 @@ class CompressedTensors(Runtime):
     name = "compressed_tensors"
     packages: ClassVar[tuple[str, ...]] = ("compressed_tensors",)
 
+    @classmethod
+    def lacks(cls, model: ModelSettings) -> str | None:
+        """Its tensors are those of transformers' own module, and its codes those of linears."""
+        rewritten = family_of(model.family).rewritten
+        return f"has no form of {model.family} models, whose {rewritten}" if rewritten else None
+
     def write(self, model: Exportable, folder: Path) -> list[str]:
         """``config.json``, ``model.safetensors`` and the checkpoint's processors."""
         weights = model.stored.weights
         bits = max(weight.spec.bits for weight in weights.values())
-        tensors = {name: tensor.contiguous() for name, tensor in model.stored.leftovers.items()}
+        arrays = {name: tensor.numpy() for name, tensor in model.stored.leftovers.items()}
+        leftovers = family_of(model.settings.family).restored(arrays)
+        tensors = {name: torch.tensor(array).contiguous() for name, array in leftovers.items()}
         for path, weight in progress([*weights.items()], "export, weights"):
             tensors |= {f"{path}.{part}": tensor for part, tensor in packed(weight, bits).items()}
         (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))

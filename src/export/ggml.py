@@ -36,7 +36,6 @@ _MAGIC = 0x67676D6C
 _FORMATS = 2000  # version 2 of the blocks, times 1000, is added to the file's type
 _FLOAT32, _FLOAT16 = 0, 1
 _PADDING = 256  # frames of the encoder whose keys flash attention fills up with zeros, without a mask
-_ONNX = "Use export=onnx"
 _PADDED = "run it with flash attention off, which pads this model's window with frames that are attended to"
 _ATTENTION = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
 _NAMES = {  # of modules, inside a block or at the top
@@ -71,18 +70,20 @@ class Ggml(Runtime):
         """Real zero points, in blocks with an offset."""
         return frozenset({Extra.REAL_ZEROS} if self._forced and self._forced.offset else ())
 
-    def check_model(self, model: ModelSettings) -> None:
-        """Whisper with the proportions that whisper.cpp takes for granted. Raises UserError."""
+    @classmethod
+    def lacks(cls, model: ModelSettings) -> str | None:
+        """It takes Whisper with the proportions that whisper.cpp takes for granted."""
         if model.family != Whisper.name:
-            raise self.refuse(f"is whisper.cpp's file, and {model.name} is a {model.family} model", _ONNX)
+            return f"is whisper.cpp's file, and {model.name} is a {model.family} model"
         config = load_config(model)
         if not config.tie_word_embeddings:
-            raise self.refuse("takes the token embedding for the head, and this model has a head of its own", _ONNX)
+            return "takes the token embedding for the head, and this model has a head of its own"
         if reason := unknown_tokens(model, config):
-            raise self.refuse(reason, _ONNX)
+            return reason
         widths = {config.encoder_ffn_dim, config.decoder_ffn_dim}
         if widths != {4 * config.d_model} or config.d_model % BLOCK or config.activation_function != "gelu":
-            raise self.refuse("knows Whisper with its published proportions only", _ONNX)
+            return "knows Whisper with its published proportions only"
+        return None
 
     def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:
         """Groups of whole blocks on a grid that the blocks hold; see the base."""

@@ -57,14 +57,15 @@ class Onnx(Runtime):
         """The integer graph rounds its inputs, the others do not."""
         return frozenset(range(2, 9) if self.weights == "int8_dynamic" else {FULL_PRECISION})
 
-    def check_model(self, model: ModelSettings) -> None:
-        """Refuses what the graphs do not express; no published checkpoint has any of it. Raises UserError."""
+    @classmethod
+    def lacks(cls, model: ModelSettings) -> str | None:
+        """What the graphs do not express; no published checkpoint has any of it."""
         graphs = _graphs(model.family)
         if graphs is None:
-            raise self.refuse(f"has no graphs of {model.family} models", "Use export=compressed_tensors")
+            return f"has no graphs of {model.family} models"
         if not graphs.is_usual(load_config(model)):
-            problem = f"knows {model.family} with its published activations, heads and positions only"
-            raise self.refuse(problem, "Use export=compressed_tensors")
+            return f"knows {model.family} with its published activations, heads and positions only"
+        return None
 
     def check_linear(self, linear: Linear, spec: WeightSpec | None) -> None:
         """Blocks of columns for MatMulNBits, one scale per channel for MatMulInteger; see the base."""

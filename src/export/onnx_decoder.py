@@ -1,4 +1,4 @@
-"""What the decoders of both families share: caches in and out, the causal mask, the tied head."""
+"""What the decoders of all families share: caches in and out, the causal mask, the tied head."""
 
 from __future__ import annotations
 

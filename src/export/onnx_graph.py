@@ -21,7 +21,7 @@ T = TypeVar("T")
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10  # the one of that opset: newer ones are unknown to older runtimes
 MICROSOFT = "com.microsoft"  # operators that onnxruntime adds
-_EPSILON = 1e-5  # of every norm in both families
+_EPSILON = 1e-5  # of every LayerNorm in all families
 _MASKED = float(np.finfo(np.float32).min)
 
 
@@ -96,11 +96,14 @@ class Graph:
         bias = [self.parameter(f"{path}.bias")] if self.has(f"{path}.bias") else []
         return self.op("LayerNormalization", x, self.parameter(f"{path}.weight"), *bias, epsilon=_EPSILON)
 
-    def conv(self, x: str, path: str, *, stride: int, pad: int = 0) -> str:
-        """The convolution at ``path`` over the last axis of ``x`` [batch, channels, frames]."""
+    def conv(self, x: str, path: str, *, stride: int, pads: tuple[int, int] = (0, 0)) -> str:
+        """The convolution at ``path`` over the last axis of ``x`` [batch, channels, frames]; ``pads``: ends of it."""
         bias = [self.parameter(f"{path}.bias")] if self.has(f"{path}.bias") else []
         weight = self.parameter(f"{path}.weight")
-        return self.op("Conv", x, weight, *bias, strides=[stride], pads=[pad, pad])
+        return self.op("Conv", x, weight, *bias, strides=[stride], pads=pads)
+
+    def silu(self, x: str) -> str:
+        return self.op("Mul", x, self.op("Sigmoid", x))
 
     def size(self, x: str, axis: int) -> str:
         """Length of one axis, int64 [1]."""

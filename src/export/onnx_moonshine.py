@@ -43,13 +43,7 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     bias = graph.bias_of(own)
     turn = Rotary(graph, graph.span(graph.constant([0]), graph.size(hidden, 1)))
     for block in progress(model.graph.encoder, "export, encoder blocks"):
-        normed = graph.layer_norm(hidden, f"{block.path}.input_layernorm")
-        q, k, v = projected(graph, normed, f"{block.path}.self_attn", heads, form)
-        mixed = graph.attention(turn(q), turn(k), v, bias, model.graph.head_dim)
-        hidden = graph.op("Add", hidden, linear(graph, mixed, f"{block.path}.self_attn.o_proj", form))
-        normed = graph.layer_norm(hidden, f"{block.path}.post_attention_layernorm")
-        wide = graph.op("Gelu", linear(graph, normed, f"{block.path}.mlp.fc1", form))
-        hidden = graph.op("Add", hidden, linear(graph, wide, f"{block.path}.mlp.fc2", form))
+        hidden = encoder_block(graph, hidden, block.path, heads, form, bias, turn)
     states = graph.layer_norm(hidden, model.graph.encoder_norm)
     graph.output("frame_mask", mask, TensorProto.BOOL, ["batch", "frames"])
     cross_outputs(graph, states, config.decoder_num_attention_heads, "frames", form, own)
@@ -57,7 +51,26 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
 
 
 def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
-    heads = model.config.decoder_num_attention_heads
+    return gated_decoder(model, model.config.decoder_num_attention_heads, form)
+
+
+def encoder_block(
+    graph: Graph, hidden: str, path: str, heads: int, form: OnnxForm, bias: str, turn: Rotary | None = None
+) -> str:
+    """One block of ``hidden`` [batch, frames, d]; ``bias`` [batch, 1, 1 or frames, frames] is added to its scores."""
+    normed = graph.layer_norm(hidden, f"{path}.input_layernorm")
+    q, k, v = projected(graph, normed, f"{path}.self_attn", heads, form)
+    if turn is not None:
+        q, k = turn(q), turn(k)
+    mixed = graph.attention(q, k, v, bias, graph.model.graph.head_dim)
+    hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.self_attn.o_proj", form))
+    normed = graph.layer_norm(hidden, f"{path}.post_attention_layernorm")
+    wide = graph.op("Gelu", linear(graph, normed, f"{path}.mlp.fc1", form))
+    return graph.op("Add", hidden, linear(graph, wide, f"{path}.mlp.fc2", form))
+
+
+def gated_decoder(model: Exportable, heads: int, form: OnnxForm) -> onnx.ModelProto:
+    """As :func:`cached_decoder` says: rotary positions, and a gate in every block's feed-forward part."""
     turns: list[Rotary] = []
 
     def embed(graph: Graph, tokens: str, positions: str) -> str:
@@ -76,7 +89,7 @@ def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
         wide, gate = graph.ops(
             "Split", linear(graph, normed, f"{path}.mlp.fc1", form), outputs=2, axis=-1, num_outputs=2
         )
-        gated = graph.op("Mul", wide, graph.op("Mul", gate, graph.op("Sigmoid", gate)))
+        gated = graph.op("Mul", wide, graph.silu(gate))
         return graph.op("Add", hidden, linear(graph, gated, f"{path}.mlp.fc2", form))
 
     return cached_decoder(model, heads, "frames", embed, block, form, masked=True)
@@ -131,10 +144,10 @@ def _frontend(graph: Graph, audio: str, samples: str) -> tuple[str, str]:
     hidden = graph.op("Gelu", graph.conv(hidden, "model.encoder.conv2", stride=strides[1]))
     hidden = graph.op("Gelu", graph.conv(hidden, "model.encoder.conv3", stride=strides[2]))
     hidden = graph.op("Transpose", hidden, perm=[0, 2, 1])
-    return hidden, _within(graph, graph.size(hidden, 1), counts[2])
+    return hidden, within(graph, graph.size(hidden, 1), counts[2])
 
 
-def _within(graph: Graph, length: str, counts: str) -> str:
+def within(graph: Graph, length: str, counts: str) -> str:
     """Bool [batch, length]: which of ``length`` frames are among the first ``counts`` [batch]."""
     positions = graph.span(graph.constant([0]), length)
     return graph.op("Less", positions, graph.op("Unsqueeze", counts, graph.constant([1])))
@@ -143,7 +156,7 @@ def _within(graph: Graph, length: str, counts: str) -> str:
 def _group_norm(graph: Graph, x: str, counts: str) -> str:
     """All of a clip's frames ``x`` [batch, d, frames] normalised together, as the first ``counts`` say."""
     d = graph.model.config.hidden_size
-    own = graph.op("Unsqueeze", _within(graph, graph.size(x, 2), counts), graph.constant([1]))
+    own = graph.op("Unsqueeze", within(graph, graph.size(x, 2), counts), graph.constant([1]))
     own = graph.op("Cast", own, to=TensorProto.FLOAT)
     number = graph.op("Mul", graph.op("Cast", counts, to=TensorProto.FLOAT), graph.constant([d], np.float32))
     number = graph.op("Unsqueeze", number, graph.constant([1, 2]))

@@ -23,8 +23,8 @@ def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
     config, graph = model.config, Graph(model)
     frames = config.max_source_positions
     mel = graph.input("mel", TensorProto.FLOAT, ["batch", config.num_mel_bins, 2 * frames])
-    hidden = graph.op("Gelu", graph.conv(mel, "model.encoder.conv1", stride=1, pad=1))
-    hidden = graph.op("Gelu", graph.conv(hidden, "model.encoder.conv2", stride=2, pad=1))
+    hidden = graph.op("Gelu", graph.conv(mel, "model.encoder.conv1", stride=1, pads=(1, 1)))
+    hidden = graph.op("Gelu", graph.conv(hidden, "model.encoder.conv2", stride=2, pads=(1, 1)))
     hidden = graph.op("Transpose", hidden, perm=[0, 2, 1])
     hidden = graph.op("Add", hidden, graph.parameter("model.encoder.embed_positions.weight"))
     for block in progress(model.graph.encoder, "export, encoder blocks"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
     from src.models.dimensions import Dimensions
@@ -32,7 +33,8 @@ class Family(ABC):
         tokens: token ids that config.json or generation_config.json has to tell.
         more_fields: what its configuration class accepts beside its fields.
         pads_clips: whether clips are padded with silence to a window, of which ``evaluate.window=clip`` can spare half.
-        rewritten: in words, how :meth:`prepare` leaves other parameters than transformers' own module has, if it does.
+        rewritten: in words, what :meth:`prepare` made of transformers' module that :meth:`restored` can not undo, if
+            there is anything.
         told_language: whether the prompt of a multilingual checkpoint tells language and task.
         has_decoder: whether a decoder writes transcripts token by token; without one, a head reads the encoder (CTC).
     """
@@ -98,6 +100,13 @@ class Family(ABC):
         It has all its weights, or none of any value (on torch's meta device). Afterwards it runs through
         :class:`~src.models.speech.SpeechModel` alone.
         """
+
+    def restored(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Undoes :meth:`prepare` on some or all tensors of a prepared module, by name, which may have other values.
+
+        Not to be asked of a family with something ``rewritten``.
+        """
+        return dict(tensors)
 
     @abstractmethod
     def graph(self, config: PreTrainedConfig) -> ModelGraph:

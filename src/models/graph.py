@@ -178,11 +178,10 @@ class ModelGraph:
         raise KeyError(path)
 
 
-def cross_kv_link(decoder: Sequence[str]) -> Link:
-    """The one link across blocks: the encoder's final norm feeds k and v of the cross-attention of all of ``decoder``.
+def cross_kv_link(decoder: Sequence[str], source: str, feed: Feed = Feed.NORM) -> Link:
+    """The one link across blocks: ``source`` feeds k and v of the cross-attention of all of ``decoder``.
 
-    The names are those that transformers gives Whisper and Moonshine.
+    Inside a block they have the names that transformers gives them.
     """
-    norm = "model.encoder.layer_norm"
     linears = tuple(f"{path}.encoder_attn.{name}" for path in decoder for name in ("k_proj", "v_proj"))
-    return Link(f"{norm}.cross_kv", linears, norm, Feed.NORM, RowKind.FRAME)
+    return Link(f"{source}.cross_kv", linears, source, feed, RowKind.FRAME)

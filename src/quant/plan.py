@@ -61,11 +61,10 @@ def uniform_plan(graph: ModelGraph, scope: ScopeSettings, spec: WeightSpec | Non
     """
     chosen = [linear for linear in graph.linears if in_scope(linear, scope)]
     if not chosen:
-        raise UserError(
-            "scope",
-            "no linear is in scope",
-            "Set scope.encoder, scope.decoder or scope.cross_attention to true, or set head_bits or frontend_bits",
-        )
+        *others, last = dict.fromkeys(f"scope.{linear.component}" for linear in graph.linears)
+        flags = f"{', '.join(others)} or {last}" if others else last
+        remedy = f"Set {flags} to true, or set head_bits or frontend_bits"
+        raise UserError("scope", "no linear is in scope", remedy)
     if spec is not None:
         check_group_size(chosen, spec.group_size)
     return {linear.path: spec if in_scope(linear, scope) else None for linear in graph.linears}

@@ -9,7 +9,7 @@ from typing import Any
 from src.errors import UserError
 from src.export.base import Exportable
 from src.export.build import build_runtime
-from src.export.checks import check_family, check_packages, check_plan, check_settings, check_stored
+from src.export.checks import check_model, check_packages, check_plan, check_settings, check_stored
 from src.methods.apply import weight_plan
 from src.models.loading import load_graph
 from src.quant.checkpoint import load_weights
@@ -54,8 +54,7 @@ class Export(Stage):
     def _check(self, point: Point) -> None:
         runtime, settings = build_runtime(point.settings.export), point.settings
         check_packages(runtime)
-        check_family(runtime, settings.model)
-        runtime.check_model(settings.model)
+        check_model(runtime, settings.model)
         check_settings(runtime, settings, point.method)
         graph = load_graph(settings.model)
         check_plan(runtime, graph, weight_plan(graph, settings))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from src.data.audio import Waveform
+from src.data.transcripts import Transcript
 from src.data.utterance import Utterance
-from src.decoding.transcribe import transcribe
+from src.decoding.transcribe import transcribe, transcribe_corpus
 from src.methods.apply import input_bits
 from src.models.loading import load
 from src.models.speech import SpeechModel
@@ -18,6 +20,7 @@ from src.stages.export import FOLDER, Export
 from src.stages.point import Point, open_point
 from src.stages.quantize import CHECKPOINT, Quantize
 from tests.composed import composed
+from tests.decoding.long_audio import encoded
 from tests.utterances import load_utterances
 
 
@@ -25,6 +28,11 @@ def opened(folder: Path, *overrides: str) -> Point:
     """A point whose results go below ``folder``; twelve test clips, four calibration clips."""
     plain = (f"output_dir={folder}", "dataset=sandbox_other", "dataset.limit=12", "calib.n=4")
     return open_point(composed(*plain, *overrides))
+
+
+def tiny_model(family: str, checkpoint: Path) -> tuple[str, ...]:
+    """The overrides that name a checkpoint of a family."""
+    return ("model=sandbox_whisper", "model.name=tiny", f"model.family={family}", f"model.source={checkpoint}")
 
 
 def export(point: Point) -> Path:
@@ -53,6 +61,13 @@ def quantized(point: Point) -> SpeechModel:
 def tokens(point: Point, speech: SpeechModel) -> list[list[int]]:
     """What ``speech`` writes for the point's test clips."""
     return transcribe(speech, utterances(point), suppress=True)[1]
+
+
+def written(speech: SpeechModel, waveform: Waveform, folder: Path, *, truncate: bool = False) -> list[Transcript]:
+    """What evaluate makes of one recording of any length."""
+    clip = Utterance("long", "words", len(waveform), encoded(waveform))
+    chosen = {"batch_size": 4, "suppress": True, "kv_bits": 16, "truncate": truncate}
+    return transcribe_corpus(speech, [clip], folder / "journal", **chosen)
 
 
 def agreement(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]) -> float:

@@ -9,17 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from src.data.audio import Waveform
-from src.data.transcripts import Transcript
-from src.data.utterance import Utterance
 from src.decoding import longform, timestamps
-from src.decoding.transcribe import transcribe_corpus
 from src.export import onnx_generate
 from src.export.onnx_generate import Recogniser
-from src.models.speech import SpeechModel, TimeTokens
-from tests.decoding.long_audio import encoded, modulated
+from src.models.speech import TimeTokens
+from tests.decoding.long_audio import modulated
 from tests.decoding.real_generate import sample
-from tests.export.exporting import export, opened, quantized, utterances
+from tests.export.exporting import export, opened, quantized, utterances, written
 
 TIMES = TimeTokens(prompt=(90,), first=96, last=196, latest_start=50, cap=30, frames=2)
 EOS = 89
@@ -47,12 +43,6 @@ def test_models_without_times_hear_segments(model: str, long_form: str, tmp_path
     found = Recogniser(folder, threads=1).transcribe(waveform)
     assert found == (expected.hypothesis, expected.tokens, expected.capped, expected.long_form)
     assert found.long_form == ("truncated" if long_form == "truncate" else "segments")
-
-
-def written(speech: SpeechModel, waveform: Waveform, folder: Path, *, truncate: bool = False) -> list[Transcript]:
-    clip = Utterance("long", "words", len(waveform), encoded(waveform))
-    chosen = {"batch_size": 4, "suppress": True, "kv_bits": 16, "truncate": truncate}
-    return transcribe_corpus(speech, [clip], folder / "journal", **chosen)
 
 
 @pytest.mark.parametrize("seed", range(40))

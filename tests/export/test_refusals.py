@@ -44,6 +44,18 @@ REFUSED = {  # what is asked for, and what the sentence says: why, and what woul
         ["groups of 32", "group_size=-1"],
     ),
     "a family whisper.cpp does not know": (["export=ggml"], ["moonshine", "export=onnx"]),
+    "a front-end of its own": (
+        ["export=ggml", "model=moonshine_streaming_tiny", "model.random_weights=true"],
+        ["is a moonshine_streaming model", "export=onnx"],
+    ),
+    "convolutions as linears": (
+        ["export=compressed_tensors", "model=parakeet_ctc_0_6b", "model.random_weights=true"],
+        ["pointwise convolutions are linears", "export=none"],
+    ),
+    "a family without graphs": (
+        ["export=onnx", "model=parakeet_ctc_0_6b", "model.random_weights=true"],
+        ["has no graphs of parakeet_ctc models", "export=none; no runtime holds such a model yet"],
+    ),
     "a grid no block holds": (["export=ggml", WHISPER, "wbits=8"], ["8 bits with zero points", "symmetric=true"]),
     "a grid the chosen block does not hold": (
         ["export=ggml", WHISPER, "wbits=4", "export.weights=q4_0"],

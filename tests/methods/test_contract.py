@@ -1,10 +1,11 @@
-"""What every method owes its users, on all families; a new yaml in conf/method or conf/bits takes part by itself."""
+"""What every method owes its users, on all families.
+
+A new yaml in conf/method or conf/bits takes part by itself, and so does a family.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,10 @@ from src.quant.restore import restore
 from src.settings import Settings
 from tests.calib.clips import LENGTHS, noise_calibration
 from tests.composed import composed
-from tests.tiny import tiny_moonshine, tiny_parakeet, tiny_uneven_streaming, tiny_whisper
+from tests.tiny import TINY
 
 METHODS = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
 BITS = sorted(path.stem for path in (ROOT / "conf/bits").glob("*.yaml"))
-BUILDERS = {
-    "whisper": tiny_whisper,
-    "moonshine": tiny_moonshine,
-    "streaming": tiny_uneven_streaming,
-    "parakeet": partial(tiny_parakeet, hidden_size=32, intermediate_size=64, num_hidden_layers=1),
-}
 QUICKER = {  # what a method learns does not matter here
     "budget": ["method.widths=[2,8]"],
     "distill": ["method.epochs=1", "method.copies=1"],
@@ -45,7 +40,7 @@ QUICKER = {  # what a method learns does not matter here
     "spinquant": ["method.iterations=2"],
     "spinquant_rtn": ["method.iterations=2"],
 }
-FAMILIES = pytest.mark.parametrize("family", BUILDERS)
+FAMILIES = pytest.mark.parametrize("family", TINY)
 
 
 def quantize(build: Callable[[], SpeechModel], settings: Settings) -> tuple[SpeechModel, Quantizer]:
@@ -75,7 +70,7 @@ def declared(settings: Settings) -> frozenset[Extra]:
 
 def check(family: str, settings: Settings, folder: Path) -> None:
     """Finite, deterministic, the same file twice, and the same model again when it is loaded."""
-    build = BUILDERS[family]
+    build = TINY[family].build
     speech, quantizer = quantize(build, settings)
     ours = logits(speech)
     assert torch.isfinite(ours).all()
@@ -97,10 +92,7 @@ def check(family: str, settings: Settings, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("family", "bits"),  # the last two at the widths that round weights and inputs
-    [*itertools.product(("whisper", "moonshine"), ("w3a16", "w4a8")), ("streaming", "w4a8"), ("parakeet", "w4a8")],
-)
+@pytest.mark.parametrize(("family", "bits"), [(family, bits) for family, tiny in TINY.items() for bits in tiny.bits])
 def test_every_method(family: str, method: str, bits: str, tmp_path: Path) -> None:
     check_or_refuse(family, composed(f"method={method}", f"bits={bits}", *QUICKER.get(method, [])), tmp_path)
 
@@ -113,10 +105,11 @@ def test_every_bit_config(family: str, bits: str, tmp_path: Path) -> None:
 
 def check_or_refuse(family: str, settings: Settings, folder: Path) -> None:
     """Refused is what acts on a decoder that the family lacks, or on a stream that no rotation passes."""
-    graph, needs = BUILDERS[family]().graph, build_method(settings.method).needs
+    build, needs = TINY[family].build, build_method(settings.method).needs
+    graph = build().graph
     lacks = not graph.decoder and (needs.decoder or settings.kvbits < 16)
     if not lacks and (graph.rotatable or not needs.rotates_streams):
         check(family, settings, folder)
         return
     with pytest.raises(UserError, match=r"has no decoder|and .* has none|which no rotation passes"):
-        quantize(BUILDERS[family], settings)
+        quantize(build, settings)

@@ -9,25 +9,16 @@ from torch import Tensor
 
 from src.lowbit.granularity import WeightSpec
 from src.methods.workbench import Workbench
+from src.models.families import FAMILIES
 from src.models.speech import SpeechModel
 from tests.calib.clips import noise_calibration
-from tests.tiny import tiny_moonshine, tiny_streaming, tiny_uneven_streaming, tiny_whisper
+from tests.tiny import TINY
 
-# (builder, configuration): head sizes 32, 36 and 52 as in the published models, 6 heads (no Hadamard matrix) and
-# heads of 18 (none either).
-MODELS: dict[str, Callable[[], SpeechModel]] = {
-    "whisper-64": tiny_whisper,
-    "whisper-96": lambda: tiny_whisper(
-        d_model=96, encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=192, decoder_ffn_dim=192
-    ),
-    "moonshine-64": tiny_moonshine,
-    "moonshine-72": lambda: tiny_moonshine(hidden_size=72, intermediate_size=144),
-    "moonshine-54": lambda: tiny_moonshine(
-        hidden_size=54, intermediate_size=108, encoder_num_attention_heads=3, decoder_num_attention_heads=3
-    ),
-    "moonshine-104": lambda: tiny_moonshine(hidden_size=104, intermediate_size=416),
-    "streaming-64": tiny_streaming,
-    "streaming-96-64": tiny_uneven_streaming,
+MODELS: dict[str, Callable[[], SpeechModel]] = {  # that write token by token
+    name: build
+    for family, tiny in TINY.items()
+    if FAMILIES[family].has_decoder
+    for name, build in (*tiny.shapes.items(), *tiny.heads.items())
 }
 
 

@@ -44,7 +44,7 @@ def _is_own(file: Path, family: str) -> bool:
         return True
     format = path.stem.startswith("ggml") or path == Path("models/formats/ctranslate2.py")
     words = (word for part in (*path.parent.parts, path.stem) for word in (part, *part.split("_")))
-    return family in words or (family == "whisper" and format)
+    return family in words or path.stem.endswith(f"_{family}") or (family == "whisper" and format)
 
 
 def _names(file: Path) -> Iterator[tuple[int, str]]:

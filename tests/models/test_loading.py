@@ -12,7 +12,8 @@ import torch
 
 from src.errors import UserError
 from src.models.loading import load, load_config, load_graph, model_identity
-from tests.tiny import MOONSHINE, STREAMING, STREAMING_ENCODER, WHISPER, model_settings, tiny_whisper
+from tests.tiny import MOONSHINE, WHISPER, model_settings, tiny_whisper
+from tests.tiny.moonshine_streaming import STREAMING, STREAMING_ENCODER
 
 
 def test_whisper_folder_loads_with_its_prompt_text_and_weights(whisper_folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""Every model of conf/model builds with its published size and the structure its family declares."""
+"""Every model of conf/model builds with its published size and the structure its family declares.
+
+The size stands at the head of its yaml: parameters of the published safetensors file.
+"""
 
 from __future__ import annotations
 
@@ -18,34 +21,10 @@ NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 PACKAGED = [name for name in NAMES if name.endswith("_package")]
 SHIPPED = [name for name in NAMES if name.startswith(("sandbox_", "embedded_"))]
 PUBLISHED = [name for name in NAMES if name not in (*SHIPPED, *PACKAGED)]
-PARAMETERS = {  # of the published safetensors files, in millions
-    "distil_large_v3": 756.4,
-    "distil_small_en": 166.1,
-    "moonshine_base": 61.5,
-    "moonshine_streaming_medium": 244.9,
-    "moonshine_streaming_small": 123.4,
-    "moonshine_streaming_tiny": 33.6,
-    "moonshine_tiny": 27.1,
-    "parakeet_ctc_0_6b": 608.8,  # the file was not seen; the one it was converted from has 2.44 GB in float32
-    "whisper_base": 72.6,
-    "whisper_base_en": 72.6,
-    "whisper_large_v3": 1543.5,
-    "whisper_large_v3_turbo": 808.9,
-    "whisper_medium": 763.9,
-    "whisper_medium_en": 763.9,
-    "whisper_small": 241.7,
-    "whisper_small_en": 241.7,
-    "whisper_tiny": 37.8,
-    "whisper_tiny_en": 37.8,
-}
 
 
 def _settings(name: str, *, random_weights: bool = False) -> ModelSettings:
     return named_model(name).model_copy(update={"random_weights": random_weights})
-
-
-def test_every_published_model_has_a_known_size() -> None:
-    assert set(PARAMETERS) == set(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +52,8 @@ def test_model_has_the_published_size_and_the_declared_structure(name: str) -> N
     with torch.device("meta"):
         module = family_of(settings.family).module.from_config(load_config(settings))
     millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
-    assert round(millions, 1) == PARAMETERS[name]
+    told = (CONF / "model" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert re.match(rf"# {millions:.1f} M parameters[:;,.]", told), millions
 
 
 @pytest.mark.parametrize(

@@ -14,30 +14,27 @@ from transformers.generation import GenerationMixin
 
 from src.decoding.decode import greedy
 from src.errors import UserError
-from src.export.build import RUNTIMES, build_runtime
-from src.export.checks import check_family
 from src.models.claims import check_checkpoint
 from src.models.dimensions import Dimensions
 from src.models.families import dimensions_of
 from src.models.graph import Feed
 from src.models.loading import load, load_config, load_graph
 from src.models.moonshine_streaming.graph import streaming_graph
-from src.models.moonshine_streaming.parts import ADAPTER
+from src.models.moonshine_streaming.original import ADAPTER
 from src.models.speech import SpeechModel
 from src.profiling.point_profile import profile_point
 from tests.composed import composed
 from tests.profiling.profiling_points import point_of_quantized, quantized
-from tests.tiny import (
+from tests.tiny import build_random, model_settings
+from tests.tiny.moonshine_streaming import (
     STREAMING,
     STREAMING_ENCODER,
-    build_random,
-    model_settings,
+    UNEVEN,
     streaming_config,
     tiny_streaming,
     tiny_uneven_streaming,
 )
 
-UNEVEN = {"hidden_size": 96, "head_dim": 32}
 SAMPLES = (20_800, 16_033, 9_000, 1_100, 80)  # whole pieces of 5 ms, and not
 KINDS = pytest.mark.parametrize("encoder", [{}, UNEVEN], ids=["as wide", "projected"])
 
@@ -148,14 +145,6 @@ def test_a_checkpoint_is_stored_and_loaded_as_transformers_has_it(tmp_path: Path
 def test_heads_of_two_widths_are_refused() -> None:
     with pytest.raises(UserError, match="heads are 16 wide and the decoder's 32"):
         streaming_graph(streaming_config(encoder={"head_dim": 16}))
-
-
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_no_runtime_takes_it_for_another_model(name: str) -> None:
-    written = build_runtime(composed("method=rtn", f"export={name}").export)
-    with pytest.raises(UserError, match="has no form of moonshine_streaming models"):
-        check_family(written, model_settings("", family="moonshine_streaming"))
-    check_family(written, model_settings("", family="moonshine"))
 
 
 def test_an_utterance_beyond_the_positions_has_no_costs() -> None:

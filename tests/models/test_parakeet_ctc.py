@@ -10,18 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import ParakeetFeatureExtractor, ParakeetTokenizer
+from transformers import ParakeetFeatureExtractor
 
 from src.calib.end_inputs import end_statistics
 from src.calib.statistics import measure
 from src.decoding.ctc import best_path
 from src.decoding.decode import greedy
 from src.errors import UserError
-from src.export.build import RUNTIMES, build_runtime
-from src.export.checks import check_family
 from src.methods.parts.fold import fold_scale
 from src.models.claims import check_checkpoint
 from src.models.graph import Feed
@@ -38,7 +34,16 @@ from src.stages.quantize import Quantize
 from tests import commands
 from tests.calib.clips import noise_calibration
 from tests.composed import composed
-from tests.tiny import PARAKEET, PARAKEET_ENCODER, build_random, model_settings, parakeet_config, tiny_parakeet
+from tests.tiny import build_random, model_settings
+from tests.tiny.parakeet_ctc import (
+    EXTRACTOR,
+    PARAKEET,
+    PARAKEET_ENCODER,
+    numbered_words,
+    parakeet_checkpoint,
+    parakeet_config,
+    tiny_parakeet,
+)
 
 SAMPLES = (28_000, 20_011, 15_000, 9_000, 330)
 BLANK = PARAKEET["pad_token_id"]
@@ -123,11 +128,7 @@ def test_greedy_decoding_is_that_of_transformers_alone_and_together(original: An
 
 
 def test_a_token_heard_twice_with_a_blank_between_is_written_twice() -> None:
-    words = {f"w{number}": number for number in range(BLANK)} | {"<pad>": BLANK}
-    tokenizer = ParakeetTokenizer(
-        tokenizer_object=Tokenizer(WordLevel(words, unk_token="w0")), pad_token="<pad>", unk_token="w0"
-    )
-    speech = speech_of(3)
+    tokenizer, speech = numbered_words(), speech_of(3)
     speech._tokenizer = tokenizer
     heard = [BLANK, 7, 7, BLANK, 7, 9, 9, BLANK]
     logits = torch.nn.functional.one_hot(torch.tensor([heard]), BLANK + 1).float()
@@ -198,12 +199,7 @@ def stored(folder: Path, **changes: Any) -> ModelSettings:
 
 
 def test_a_checkpoint_is_stored_and_loaded_as_transformers_has_it(original: Any, tmp_path: Path) -> None:
-    original.save_pretrained(tmp_path)
-    extractor = {"feature_extractor_type": "ParakeetFeatureExtractor", "feature_size": 80, "sampling_rate": 16_000}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(extractor), encoding="utf-8")
-    words = {f"w{number}": number for number in range(BLANK)} | {"<pad>": BLANK}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="w0"))
-    ParakeetTokenizer(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="w0").save_pretrained(tmp_path)
+    parakeet_checkpoint(tmp_path, original)
     architecture = {**PARAKEET, "encoder_config": PARAKEET_ENCODER}
     settings = stored(tmp_path, architecture=architecture)
     check_checkpoint(settings, tmp_path)
@@ -215,7 +211,7 @@ def test_a_checkpoint_is_stored_and_loaded_as_transformers_has_it(original: Any,
     assert speech.text(ids[0]) == " ".join(f"w{token}" for token in ids[0])
     assert load_config(settings).encoder_config.hidden_size == 64
 
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**extractor, "feature_size": 128}), encoding="utf-8")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**EXTRACTOR, "feature_size": 128}), encoding="utf-8")
     with pytest.raises(UserError, match="makes 128 mel bands, and the encoder takes 80"):
         load(settings, "cpu", 0)
     text = (tmp_path / "config.json").read_text(encoding="utf-8")
@@ -255,13 +251,6 @@ def test_what_needs_a_decoder_is_refused(overrides: tuple[str, ...], stage: type
     point = open_point(composed(*TINY, *overrides, f"output_dir={tmp_path}"))
     with pytest.raises(UserError, match=told):
         stage().check(point)
-
-
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_no_runtime_takes_it_for_what_transformers_has(name: str) -> None:
-    written = build_runtime(composed("method=rtn", f"export={name}").export)
-    with pytest.raises(UserError, match="no form of parakeet_ctc models, whose pointwise convolutions are linears"):
-        check_family(written, stored(""))
 
 
 def test_the_pipeline_from_calibration_to_profile(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from src.profiling.tiers import placed, things
 from src.settings import EdgeDeviceSettings
 from tests.composed import composed
 from tests.profiling.profiling_points import THREE_FRAMES, page_point, point_of, uniform_bits
-from tests.tiny import tiny_moonshine, tiny_streaming, tiny_whisper
+from tests.tiny import tiny_moonshine, tiny_whisper
+from tests.tiny.moonshine_streaming import tiny_streaming
 
 HELD = {"on_chip": (480, 1.0), "dram": (1e6, 10.0)}  # bytes, picojoules a byte
 

@@ -30,51 +30,10 @@ from src.quant.fake import kv_layer_factory
 from src.quant.structure import key_rotation
 from tests.composed import composed
 from tests.profiling.profiling_points import masked_macs, point_of, point_of_quantized, quantized
-from tests.tiny import tiny_moonshine, tiny_parakeet, tiny_streaming, tiny_uneven_streaming, tiny_whisper
+from tests.tiny import TINY
 
-MODELS: dict[str, tuple[Callable[[], SpeechModel], float, int]] = {
-    "small whisper": (tiny_whisper, 1.3, 209_664),
-    "small whisper with language": (lambda: tiny_whisper(language="en"), 2.0, 209_664),
-    "small moonshine": (tiny_moonshine, 1.3, 278_528),
-    "small moonshine, attention bias, padded heads": (
-        lambda: tiny_moonshine(attention_bias=True, pad_head_dim_to_multiple_of=24),
-        3.0,
-        279_680,
-    ),
-    "small streaming": (lambda: tiny_streaming(pad_head_dim_to_multiple_of=24, attention_bias=True), 1.3, 290_497),
-    "small streaming, projected": (tiny_uneven_streaming, 1.301, 438_017),
-    "small parakeet": (tiny_parakeet, 1.3, 165_473),
-    "small parakeet, no biases, other kernels": (
-        lambda: tiny_parakeet(
-            attention_bias=False, convolution_bias=False, conv_kernel_size=5, subsampling_factor=4, num_mel_bins=128
-        ),
-        2.017,
-        206_977,
-    ),
-}
-
-
-QUANTIZED: dict[str, Callable[[], SpeechModel]] = {
-    "small whisper": tiny_whisper,
-    "small moonshine": tiny_moonshine,
-    # no Hadamard matrix across 6 heads: the whole input of o is rotated, by two factors
-    "whisper of 6 heads": lambda: tiny_whisper(
-        d_model=96, encoder_attention_heads=6, decoder_attention_heads=6, encoder_ffn_dim=192, decoder_ffn_dim=192
-    ),
-    # grouped-query attention in the decoder, padded heads
-    "moonshine of odd sizes": lambda: tiny_moonshine(
-        hidden_size=96,
-        intermediate_size=160,
-        decoder_num_attention_heads=4,
-        decoder_num_key_value_heads=2,
-        encoder_num_attention_heads=4,
-        encoder_num_key_value_heads=4,
-        pad_head_dim_to_multiple_of=16,
-    ),
-    "streaming": tiny_streaming,
-    "streaming, projected": tiny_uneven_streaming,
-    "parakeet": tiny_parakeet,
-}
+MODELS = {name: counted for tiny in TINY.values() for name, counted in tiny.counted.items()}
+SHAPES = {name: build for tiny in TINY.values() for name, build in tiny.shapes.items()}
 
 
 def _counted_macs(call: Callable[[], Any]) -> tuple[Any, int]:
@@ -112,12 +71,12 @@ def _check_every_phase(speech: SpeechModel, point: CostModel, kv_layer: Callable
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_phase_counts_what_torch_counts(name: str) -> None:
-    build, seconds, parameters = MODELS[name]
-    speech = build()
-    point = point_of(speech, seconds, tokens=2)
+    counted = MODELS[name]
+    speech = counted.build()
+    point = point_of(speech, counted.seconds, tokens=2)
     _check_every_phase(speech, point, DynamicLayer)
-    assert sum(p.numel() for p in speech.module.parameters()) == parameters
-    assert parameter_count(point) == parameters
+    assert sum(p.numel() for p in speech.module.parameters()) == counted.parameters
+    assert parameter_count(point) == counted.parameters
 
 
 @pytest.mark.parametrize(
@@ -133,9 +92,9 @@ def test_every_phase_counts_what_torch_counts(name: str) -> None:
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", SHAPES)
 def test_every_phase_of_a_quantized_model_counts_what_torch_counts(name: str, overrides: tuple[str, ...]) -> None:
-    speech = QUANTIZED[name]()
+    speech = SHAPES[name]()
     settings = composed(*overrides)
     if build_method(settings.method).needs.rotates_streams and not speech.graph.rotatable:
         pytest.skip("the method is refused")

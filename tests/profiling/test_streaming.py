@@ -17,7 +17,8 @@ from src.profiling.streaming import Streaming, streaming
 from src.settings import EdgeDeviceSettings
 from tests.composed import composed
 from tests.profiling.profiling_points import page_point, point_of, uniform_bits
-from tests.tiny import tiny_moonshine, tiny_streaming, tiny_uneven_streaming
+from tests.tiny import tiny_moonshine
+from tests.tiny.moonshine_streaming import tiny_streaming, tiny_uneven_streaming
 
 FRAME = 320  # samples
 

@@ -1,7 +1,7 @@
 """Every model of ``conf/model`` at its true shape: the counts are those of torch, eager attention, 2 FLOPs per MAC.
 
 Outside of sliding windows torch multiplies and masks, which is not counted. Models run on the meta device, which has
-shapes and no weights; but Moonshine's masks look at values, so it runs for real.
+shapes and no weights; but where masks look at values, for real.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from src.profiling.point_profile import parameter_count
 from src.project import ROOT
 from tests.composed import composed
 from tests.profiling.profiling_points import masked_macs
+from tests.tiny import TINY
 
 MODELS = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 SECONDS, TOKENS = 3.3, 2
@@ -31,7 +32,7 @@ SECONDS, TOKENS = 3.3, 2
 
 def _at_true_shape(name: str) -> tuple[SpeechModel, CostModel]:
     settings = composed(f"model={name}", "model.random_weights=true").model
-    device = "cpu" if settings.family.startswith("moonshine") else "meta"
+    device = "cpu" if TINY[settings.family].looks_at_values else "meta"
     with torch.device(device):
         speech = load(settings, device, seed=0)
     speech.module.set_attn_implementation("eager")  # torch does not count fused attention on a CPU

@@ -10,6 +10,7 @@ import torch
 
 from src.embedded.shrink import at_eight_bits, shrink
 from src.errors import UserError
+from src.models.families import FAMILIES
 from src.models.loading import load, load_graph, model_identity
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
@@ -17,7 +18,7 @@ from tests.composed import composed
 from tests.models.checkpoints import bytes_of
 from tests.models.conftest import moonshine_folder, whisper_folder
 from tests.quant.quantized import quantized
-from tests.tiny import model_settings
+from tests.tiny import TINY, model_settings
 
 __all__ = ["moonshine_folder", "whisper_folder"]
 
@@ -35,7 +36,7 @@ def stored(original: Path, folder: Path, family: str, *overrides: str) -> Speech
     return speech
 
 
-@pytest.mark.parametrize("family", ["whisper", "moonshine"])
+@pytest.mark.parametrize("family", [family for family in TINY if not FAMILIES[family].rewritten])
 @pytest.mark.parametrize(
     ("overrides", "bits"),
     [
@@ -48,9 +49,9 @@ def stored(original: Path, folder: Path, family: str, *overrides: str) -> Speech
     ],
 )
 def test_the_weights_are_those_that_were_rounded(
-    request: pytest.FixtureRequest, tmp_path: Path, family: str, overrides: tuple[str, ...], bits: str
+    tmp_path: Path, family: str, overrides: tuple[str, ...], bits: str
 ) -> None:
-    original, folder = request.getfixturevalue(f"{family}_folder"), tmp_path / "quantized"
+    original, folder = TINY[family].checkpoint(tmp_path / "original"), tmp_path / "quantized"
     speech = stored(original, folder, family, *overrides)
     settings = model_settings(folder, family)
     told = model_identity(settings)
@@ -79,6 +80,13 @@ def test_what_is_more_than_weights_is_refused(
     stored(whisper_folder, tmp_path / "quantized", "whisper", *overrides)
     with pytest.raises(UserError, match=said):
         model_identity(model_settings(tmp_path / "quantized"))
+
+
+@pytest.mark.parametrize("family", [family for family in TINY if FAMILIES[family].rewritten])
+def test_what_no_checkpoint_can_have_is_refused(family: str, tmp_path: Path) -> None:
+    stored(TINY[family].checkpoint(tmp_path / "original"), tmp_path / "quantized", family, "method=rtn", "bits=w4a16")
+    with pytest.raises(UserError, match=f"a quantized {family} model, whose {FAMILIES[family].rewritten}"):
+        model_identity(model_settings(tmp_path / "quantized", family))
 
 
 def test_a_checkpoint_alone_asks_for_its_settings(whisper_folder: Path, tmp_path: Path) -> None:

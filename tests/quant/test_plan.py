@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from src.errors import UserError
@@ -52,6 +54,12 @@ def test_without_a_grid_every_weight_stays_at_sixteen_bits(graph: ModelGraph) ->
 def test_an_empty_scope_is_an_error_that_names_the_keys(graph: ModelGraph) -> None:
     with pytest.raises(UserError, match=r"^scope: no linear is in scope\. .*scope\.encoder"):
         uniform_plan(graph, scope(False, False, False), SPEC)
+
+
+def test_the_keys_named_are_of_parts_that_the_model_has(graph: ModelGraph) -> None:
+    without = replace(graph, decoder=())
+    with pytest.raises(UserError, match=r"Set scope\.encoder to true, or set head_bits or frontend_bits"):
+        uniform_plan(without, scope(encoder=False), SPEC)
 
 
 def test_a_group_size_that_does_not_fit_names_the_layer_and_those_that_do() -> None:

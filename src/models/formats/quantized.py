@@ -7,16 +7,16 @@ beside, as for any checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import numpy as np
+
+from src.models.families import FAMILIES
 from src.models.files import CONFIG, WEIGHTS, checkpoint_files, read_object, wrong
 from src.models.formats.foreign import Foreign, parsing
 from src.models.tensors import Stored, metadata, stored_tensors
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # One key: safetensors does not fix the order of several, and the bytes must not depend on it.
 METADATA_KEY: Final = "quantized_model"
@@ -50,8 +50,13 @@ def describe(folder: Path) -> Foreign | None:
     if not (folder / CONFIG).exists():
         problem = f"{folder} has no {CONFIG}"
         raise wrong(problem, "Copy config.json and the tokenizer's files from the checkpoint that was quantized")
-    shapes |= _kernels(shapes, plain, read_object(folder / CONFIG).get("num_mel_bins", 1))
-    tensors = plain | {f"{path}.weight": Stored(file, "F32", shape, 0, 0) for path, shape in shapes.items()}
+    config = read_object(folder / CONFIG)
+    shapes |= _kernels(shapes, plain, config.get("num_mel_bins", 1))
+    restored = _restoring(file, config)
+    headers = {f"{path}.weight": shape for path, shape in shapes.items()}
+    headers |= {name: each.shape for name, each in plain.items()}
+    empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in headers.items()}
+    tensors = {name: Stored(file, "F32", array.shape, 0, 0) for name, array in restored(empty).items()}
 
     def read() -> dict[str, np.ndarray]:
         from safetensors.torch import load_file
@@ -62,11 +67,22 @@ def describe(folder: Path) -> Foreign | None:
             kept = load_file(file)
             weights = unpack_weights(specs, kept)
             real = {f"{path}.weight": weight.dequantize().reshape(shapes[path]) for path, weight in weights.items()}
-            return {name: tensor.numpy() for name, tensor in (kept | real).items()}
+            return restored({name: tensor.numpy() for name, tensor in (kept | real).items()})
 
     width = f"{bits[0]} to {bits[-1]}" if len(bits) > 1 else "".join(map(str, bits))
     rounded = f"weights rounded to {width} bits by this project" if bits else None
     return Foreign(tuple(checkpoint_files(folder)), {}, tensors, read, rounded)
+
+
+def _restoring(file: Path, config: Mapping[str, Any]) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """What makes the weights of a checkpoint of those in ``file``. Raises UserError: nothing does."""
+    family = FAMILIES.get(config.get("model_type", ""))
+    if family is None:
+        return dict
+    if family.rewritten:
+        problem = f"{file} holds a quantized {family.name} model, whose {family.rewritten}, as in no checkpoint"
+        raise wrong(problem, "Give the checkpoint that was quantized, and quantize it anew")
+    return family.restored
 
 
 def _shape(path: str, specs: Mapping[str, Any]) -> tuple[int, ...]:
@@ -77,11 +93,15 @@ def _shape(path: str, specs: Mapping[str, Any]) -> tuple[int, ...]:
 def _kernels(
     shapes: Mapping[str, tuple[int, ...]], plain: Mapping[str, Stored], channels: int
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of convolutions, [out, in, kernel], which are stored as [out, in kernel]; the first takes ``channels``."""
+    """Shapes of convolutions, [out, in, kernel], which are stored as [out, in kernel].
+
+    Each reads the one before, and the first a linear beside it; without one, ``channels``.
+    """
     found: dict[str, tuple[int, ...]] = {}
     for path in sorted(path for path in shapes if path.rpartition(".")[2].startswith("conv")):
-        before = f"{path[:-1]}{int(path[-1]) - 1}"
-        kept = plain.get(f"{before}.weight")
-        held = shapes.get(before) or (kept.shape if kept else (channels,))
-        found[path] = (shapes[path][0], held[0], shapes[path][1] // held[0])
+        beside = path.rpartition(".")[0]
+        sources = (f"{path[:-1]}{int(path[-1]) - 1}", f"{beside}.linear")
+        made = (shapes.get(each) or (kept.shape if (kept := plain.get(f"{each}.weight")) else None) for each in sources)
+        read = next((shape[0] for shape in made if shape), channels)
+        found[path] = (shapes[path][0], read, shapes[path][1] // read)
     return found

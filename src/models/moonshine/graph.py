@@ -6,6 +6,8 @@ from transformers import MoonshineConfig
 
 from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, RowKind, cross_kv_link
 
+_NORM = "model.encoder.layer_norm"
+
 
 def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
     encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_num_hidden_layers)]
@@ -15,14 +17,14 @@ def moonshine_graph(config: MoonshineConfig) -> ModelGraph:
         for side in ("encoder", "decoder")
     }
     links = [link for path in encoder for link in encoder_links(path, one_to_one=one_to_one["encoder"])]
-    links.append(cross_kv_link(decoder))
+    links.append(cross_kv_link(decoder, _NORM))
     ffn = config.intermediate_size
     links += [link for path in decoder for link in decoder_links(path, ffn, one_to_one=one_to_one["decoder"])]
     return ModelGraph(
         encoder=tuple(_block(config, path, Component.ENCODER) for path in encoder),
         decoder=tuple(_block(config, path, Component.DECODER) for path in decoder),
         links=tuple(links),
-        encoder_norm="model.encoder.layer_norm",
+        encoder_norm=_NORM,
         decoder_norm="model.decoder.norm",
         frontend=("model.encoder.conv1", "model.encoder.conv2", "model.encoder.conv3"),
         embedding="model.decoder.embed_tokens",

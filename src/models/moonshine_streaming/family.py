@@ -9,6 +9,7 @@ from src.models.dimensions import AttentionWindow, Conv, Dimensions, Stack
 from src.models.family import Family
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import MoonshineStreamingConfig, PreTrainedConfig, PreTrainedModel
 
     from src.models.graph import ModelGraph
@@ -33,7 +34,6 @@ class MoonshineStreaming(Family):
     heads = ("num_attention_heads",)
     usual: ClassVar[Mapping[str, str | bool]] = {"encoder_config.hidden_act": "gelu", "hidden_act": "silu"}
     tokens = ("eos_token_id", "decoder_start_token_id")
-    rewritten = "norms and positions methods are given in parts of their own"
     more_fields = frozenset({"num_key_value_heads"})
 
     @property
@@ -46,6 +46,11 @@ class MoonshineStreaming(Family):
         from src.models.moonshine_streaming.parts import prepare
 
         prepare(module)
+
+    def restored(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        from src.models.moonshine_streaming.original import restored
+
+        return restored(tensors)
 
     def graph(self, config: PreTrainedConfig) -> ModelGraph:
         from src.models.moonshine_streaming.graph import streaming_graph

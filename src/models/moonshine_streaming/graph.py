@@ -9,9 +9,9 @@ from __future__ import annotations
 from transformers import MoonshineStreamingConfig
 
 from src.errors import UserError
-from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, RowKind
+from src.models.graph import Block, Component, Feed, Linear, ModelGraph, cross_kv_link
 from src.models.moonshine.graph import attention, decoder_links, encoder_links
-from src.models.moonshine_streaming.parts import ADAPTER
+from src.models.moonshine_streaming.original import ADAPTER
 
 
 def streaming_graph(config: MoonshineStreamingConfig) -> ModelGraph:
@@ -25,9 +25,8 @@ def streaming_graph(config: MoonshineStreamingConfig) -> ModelGraph:
     encoder = [f"model.encoder.layers.{i}" for i in range(own.num_hidden_layers)]
     decoder = [f"model.decoder.layers.{i}" for i in range(config.num_hidden_layers)]
     one_to_one = own.num_attention_heads == own.num_key_value_heads
-    cross = tuple(f"{path}.encoder_attn.{name}" for path in decoder for name in ("k_proj", "v_proj"))
     links = [link for path in encoder for link in encoder_links(path, one_to_one=one_to_one)]
-    links.append(Link(f"{ADAPTER}.cross_kv", cross, ADAPTER, Feed.ADAPTER, RowKind.FRAME))
+    links.append(cross_kv_link(decoder, ADAPTER, Feed.ADAPTER))
     links += [link for path in decoder for link in decoder_links(path, config.intermediate_size, one_to_one=True)]
     return ModelGraph(
         encoder=tuple(_encoder_block(config, path) for path in encoder),

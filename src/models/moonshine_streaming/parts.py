@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.moonshine_streaming.modeling_moonshine_streaming import MoonshineStreamingLayerNorm
 
-ADAPTER = "model.decoder.adapter"
 Window = tuple[int, int]
 
 

@@ -21,7 +21,8 @@ from transformers.masking_utils import create_bidirectional_mask
 from src.models.cache_argument import cached
 from src.models.moonshine.speech import MoonshineSpeech
 from src.models.moonshine_streaming.graph import streaming_graph
-from src.models.moonshine_streaming.parts import ADAPTER, windows
+from src.models.moonshine_streaming.original import ADAPTER
+from src.models.moonshine_streaming.parts import windows
 from src.models.speech import Encoded
 
 

@@ -6,19 +6,21 @@ from transformers import WhisperConfig
 
 from src.models.graph import Block, Component, Feed, Linear, Link, ModelGraph, RowKind, cross_kv_link
 
+_NORM = "model.encoder.layer_norm"
+
 
 def whisper_graph(config: WhisperConfig) -> ModelGraph:
     encoder = [f"model.encoder.layers.{i}" for i in range(config.encoder_layers)]
     decoder = [f"model.decoder.layers.{i}" for i in range(config.decoder_layers)]
     links = [link for path in encoder for link in _block_links(path, RowKind.FRAME, cross=False)]
-    links.append(cross_kv_link(decoder))
+    links.append(cross_kv_link(decoder, _NORM))
     links += [link for path in decoder for link in _block_links(path, RowKind.TOKEN, cross=True)]
     d = config.d_model
     return ModelGraph(
         encoder=tuple(_block(path, Component.ENCODER, d, config.encoder_ffn_dim, cross=False) for path in encoder),
         decoder=tuple(_block(path, Component.DECODER, d, config.decoder_ffn_dim, cross=True) for path in decoder),
         links=tuple(links),
-        encoder_norm="model.encoder.layer_norm",
+        encoder_norm=_NORM,
         decoder_norm="model.decoder.layer_norm",
         frontend=("model.encoder.conv1", "model.encoder.conv2"),
         embedding="model.decoder.embed_tokens",
