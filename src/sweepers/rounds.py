@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.records import Record, read_record
 from src.runs.records import RECORD
+from src.runs.sweep import SweepTable
 from src.storage.secret_references import without_secrets_in
 
 
@@ -30,6 +31,7 @@ class RoundsSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self._launched = 0
+        SweepTable.goes_on = True
 
     def parsed(self, arguments: Sequence[str]) -> list[Override]:
         return OverridesParser.create(config_loader=self._loader).parse_overrides(without_secrets_in([*arguments]))

@@ -46,6 +46,7 @@ _QUANTIZE = {
     "quantized_linears": "weights that were rounded",
     "mean_weight_error": "relative change by rounding (Frobenius norm), mean over the rounded weights",
     "mean_output_error": "relative error of their outputs on the calibration clips, mean; absent without such clips",
+    "expected_nats": "nats a token that rounding should cost, by the sum of sensitivities that the plan was made by",
 }
 _FAILURES, _PROBE, _TEXTS = map(_meanings, (Failures, Hallucinations, Legibility))
 _VERSUS_FP = {
