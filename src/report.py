@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING
 from src.metrics import METRICS, WER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+
+    from src.records import Race
 
 _DESCRIPTION = """\
 Tables, plots and one HTML page from the records of finished points. Nothing is run.
 
 Prints a table of word error rates (95 % interval; * significantly different from full precision; **lowest of the
 column**), and writes into a folder: the table as Markdown, LaTeX and CSV, plots as PNG and SVG (error rate against bits
-and against costs, kinds of error, error by layer), and index.html, which holds all points, the transcripts that changed
-with their audio, and what failed. Open it in a browser: it needs no network and no other file.
+and against costs, kinds of error, error by layer, races of hydra/sweeper=fit), and index.html, which holds all points,
+the races, the transcripts that changed with their audio, and what failed. Open it in a browser: it needs no network and
+no other file.
 """
 _EXAMPLES = """\
 examples:
@@ -44,18 +49,21 @@ def main() -> None:
 def _report(options: argparse.Namespace) -> None:
     from src.reporting.failed import failed
     from src.reporting.folder import PAGE, Limits, write_report
+    from src.reporting.races import read_races
     from src.reporting.tables import Layout, render
 
     layout = Layout(options.rows, options.columns, options.metric)
     failures = failed(options.outputs)
-    points, notes = _points(options, may_be_empty=bool(failures) and options.format is None)
+    races, damaged = read_races(options.outputs)
+    points, notes = _points(options, races, may_be_empty=bool(failures) and options.format is None)
+    notes += damaged
     if options.format is not None:
         sys.stdout.write(render(points, layout, options.format))
         sys.stderr.write("".join(f"{note}\n" for note in notes))
         return
     folder = options.to or options.outputs / "report"
     limits = Limits(options.transcripts, options.audio_mb, options.plots)
-    report = write_report(options.outputs, folder, points, failures, layout, limits, notes)
+    report = write_report(options.outputs, folder, points, failures, layout, limits, notes, races)
     sys.stdout.write(report.table)
     page = folder / PAGE
     noun = "point" if len(failures) == 1 else "points"
@@ -65,17 +73,21 @@ def _report(options: argparse.Namespace) -> None:
     sys.stderr.write("".join(f"{sentence}\n" for sentence in ("", *told)))
 
 
-def _points(options: argparse.Namespace, *, may_be_empty: bool) -> tuple[pd.DataFrame, list[str]]:
+def _points(
+    options: argparse.Namespace, races: Sequence[Race], *, may_be_empty: bool
+) -> tuple[pd.DataFrame, list[str]]:
     """The chosen points, and sentences on records that are left out."""
     import pandas as pd
 
     from src.reporting.collect import choose, collect, composites
+    from src.reporting.races import without_parts
     from src.reporting.reading import damaged_entries, read_records
 
     if may_be_empty and not any((options.outputs / "records").glob("*.json")):
         return pd.DataFrame(), []
     records, notes = read_records(options.outputs)
-    points = choose(collect(records), options.filters, composites(records))
+    whole = without_parts(records, races)
+    points = choose(collect(whole), options.filters, composites(whole))
     return points, [*notes, *damaged_entries(options.outputs, records)]
 
 

@@ -34,6 +34,7 @@ class SweepTable(Callback):
 
     folder: Path | None = None
     elsewhere: str | None = None  # what becomes of jobs that do not end with this process
+    shown = False  # whether its points have been shown already, all that are worth it
     goes_on = False  # whether the same command runs what is missing, and no more, without being told to
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -138,7 +139,7 @@ def _show_points(folder: Path, jobs: Sequence[Path]) -> tuple[int, list[dict[str
 
     found = [read_record(job / RECORD) for job in jobs if (job / RECORD).exists()]
     failed = {job: json.loads((job / FAILURE).read_text(encoding="utf-8")) for job in jobs if (job / FAILURE).exists()}
-    if found:
+    if found and not SweepTable.shown:
         console.show(list({record.fingerprint: record for record in found}.values()))  # a later one says more
         console.show_measured(found)
     if failed:
