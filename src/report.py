@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING
 from src.metrics import METRICS, WER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+
+    from src.records import Race
 
 _DESCRIPTION = """\
 Tables, plots and one HTML page from the records of finished points. Nothing is run.
 
 Prints a table of word error rates (95 % interval; * significantly different from full precision; **lowest of the
 column**), and writes into a folder: the table as Markdown, LaTeX and CSV, plots as PNG and SVG (error rate against bits
-and against costs, kinds of error, error by layer), and index.html, which holds all points, the transcripts that changed
-with their audio, and what failed. Open it in a browser: it needs no network and no other file.
+and against costs, kinds of error, error by layer, races of hydra/sweeper=fit), and index.html, which holds all points,
+the races, the transcripts that changed with their audio, and what failed. Open it in a browser: it needs no network and
+no other file.
 """
 _EXAMPLES = """\
 examples:
@@ -50,13 +55,16 @@ def _report(outputs: Path, options: argparse.Namespace) -> None:
     """Of the records below ``outputs``, which is what the options name or what an archive of that name holds."""
     from src.reporting.failed import failed
     from src.reporting.folder import PAGE, Limits, write_report
+    from src.reporting.races import read_races
     from src.reporting.significance import PairedTests
     from src.reporting.tables import Layout, render
 
     layout = Layout(options.rows, options.columns, options.metric)
     failures = failed(outputs)
+    races, damaged = read_races(outputs)
     writes = options.format is None and options.pack is None
-    points, notes = _points(outputs, options, may_be_empty=bool(failures) and writes)
+    points, notes = _points(outputs, options, races, may_be_empty=bool(failures) and writes)
+    notes += damaged
     tests = PairedTests(outputs) if options.best else None
     if options.format is not None:
         sys.stdout.write(render(points, layout, options.format, tests))
@@ -65,7 +73,7 @@ def _report(outputs: Path, options: argparse.Namespace) -> None:
         return
     folder = options.to or (outputs if outputs == options.outputs else options.outputs.parent) / "report"
     limits = Limits(0 if options.means else options.transcripts, options.audio_mb, options.plots)
-    report = write_report(outputs, folder, points, failures, layout, limits, notes, tests)
+    report = write_report(outputs, folder, points, failures, layout, limits, notes, races, tests)
     sys.stdout.write(report.table)
     page = folder / PAGE
     noun = "point" if len(failures) == 1 else "points"
@@ -75,18 +83,22 @@ def _report(outputs: Path, options: argparse.Namespace) -> None:
     sys.stderr.write("".join(f"{sentence}\n" for sentence in ("", *told)))
 
 
-def _points(outputs: Path, options: argparse.Namespace, *, may_be_empty: bool) -> tuple[pd.DataFrame, list[str]]:
+def _points(
+    outputs: Path, options: argparse.Namespace, races: Sequence[Race], *, may_be_empty: bool
+) -> tuple[pd.DataFrame, list[str]]:
     """The chosen points, and sentences on records that are left out and on what was packed."""
     import pandas as pd
 
     from src.reporting.archive import pack
     from src.reporting.collect import choose, collect, composites
+    from src.reporting.races import without_parts
     from src.reporting.reading import damaged_entries, read_records
 
     if may_be_empty and not any((outputs / "records").glob("*.json")):
         return pd.DataFrame(), []
     records, notes = read_records(outputs)
-    points = choose(collect(records, means=options.means), options.filters, composites(records))
+    whole = without_parts(records, races)
+    points = choose(collect(whole, means=options.means), options.filters, composites(whole))
     notes += damaged_entries(outputs, records)
     if options.pack is not None:
         held = pack(outputs, records, set(points["fingerprint"]), options.pack)

@@ -154,6 +154,11 @@ class Quantizer:
         self.rows: list[dict[str, Any]] = []
 
     @property
+    def expected_nats(self) -> float | None:
+        """Nats a token that rounding should cost, where the method's plan foretells it."""
+        return self._bench.expected_nats
+
+    @property
     def edits(self) -> list[Edit]:
         """Structural changes made by the method's transform, in order."""
         return self._bench.edits
@@ -200,6 +205,7 @@ class Quantizer:
         begun = self._journal.begun(bench.module) if self._journal else None
         if begun is not None:
             bench.fp_statistics, bench.edits = None, list(begun.edits)
+            bench.expected_nats = begun.expected_nats
             self._plan(begun.plan)
             return begun.transformed
         transformed = method.transform(bench)
@@ -211,7 +217,7 @@ class Quantizer:
         plan = method.plan(bench)
         self._plan(plan)
         if self._journal:
-            begun = Begun(transformed, plan, tuple(bench.edits))
+            begun = Begun(transformed, plan, tuple(bench.edits), bench.expected_nats)
             self._journal.begin(begun, bench.module, transforms=method.needs.transforms)
         return transformed
 

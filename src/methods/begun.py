@@ -35,11 +35,13 @@ class Begun:
         transformed: what the transform says it did.
         plan: grid of every linear's weight by path, ``None`` where it keeps 16 bits.
         edits: structural changes of the model, in order.
+        expected_nats: what the plan foretells, if anything; see :class:`~src.methods.workbench.Workbench`.
     """
 
     transformed: Transformed
     plan: Mapping[str, WeightSpec | None]
     edits: tuple[Edit, ...]
+    expected_nats: float | None = None
 
 
 def save_begun(path: Path, begun: Begun, module: nn.Module, *, transforms: bool) -> None:
@@ -52,6 +54,7 @@ def save_begun(path: Path, begun: Begun, module: nn.Module, *, transforms: bool)
         "notes": dict(begun.transformed.notes),
         "plan": {name: None if spec is None else asdict(spec) for name, spec in begun.plan.items()},
         "edits": stored_edits(begun.edits),
+        "expected_nats": begun.expected_nats,
     }
     save_file(_apart(tensors), path, metadata={_METADATA_KEY: json.dumps(described)})
 
@@ -73,7 +76,8 @@ def load_begun(path: Path, module: nn.Module) -> Begun:
                 else:
                     scales[rest] = file.get_tensor(name).to(like.device)
     plan = {name: None if spec is None else WeightSpec(**spec) for name, spec in described["plan"].items()}
-    return Begun(Transformed(described["acted"], described["notes"], scales), plan, edits)
+    transformed = Transformed(described["acted"], described["notes"], scales)
+    return Begun(transformed, plan, edits, described["expected_nats"])
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

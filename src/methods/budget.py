@@ -115,8 +115,8 @@ class Budget(Delegating):
         chosen = cheapest(costs, bounds)
         for bound in bounds:
             log.info("budget: %s %.4g of %.4g", bound.field, bound.spent(chosen), bound.amount)
-        nats = sum(costs[path][spec] for path, spec in chosen.items())
-        log.info("budget: rounding %d weights so should cost %.4g nats a token", len(chosen), nats)
+        bench.expected_nats = sum(costs[path][spec] for path, spec in chosen.items())
+        log.info("budget: rounding %d weights so should cost %.4g nats a token", len(chosen), bench.expected_nats)
         return plan | chosen
 
     def _sizes(self, module: nn.Module, specs: Mapping[str, WeightSpec]) -> Sizes:

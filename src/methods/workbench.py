@@ -44,6 +44,7 @@ class Workbench:
         edits: structural changes made so far, in order; stored with the weights.
         reference: what the reference utterance takes; None where the method does not need it.
         ends: grids of what is rounded of embedding, head and front-end, by path; :meth:`Method.plan` may change them.
+        expected_nats: nats a token that rounding should cost, where :meth:`Method.plan` foretells it.
     """
 
     speech: SpeechModel
@@ -56,6 +57,7 @@ class Workbench:
     edits: list[Edit] = field(default_factory=list)
     ends: dict[str, WeightSpec] = field(default_factory=dict)
     reference: ReferenceCost | None = None
+    expected_nats: float | None = None
 
     @property
     def graph(self) -> ModelGraph:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pydantic import (
     BaseModel,
@@ -24,13 +24,23 @@ from src.storage.checksum import CHECKSUM, distrust
 _FIGURE: Final[TypeAdapter[Any]] = TypeAdapter(FiniteFloat | None)
 
 
-class _Part(BaseModel):
+class RecordPart(BaseModel):
     """What is read of a part of a record; it may hold more."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, protected_namespaces=())
 
+    @classmethod
+    def checked(cls, plain: Any) -> Self:
+        """What JSON data tell. Raises ValueError, which names the first field that is amiss."""
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{where}: {first['msg']}" if where else f"it is no {cls.__name__.lower()}") from None
 
-class Layer(_Part):
+
+class Layer(RecordPart):
     """A weight in the layer table; one that was not rounded has no distribution and no error."""
 
     linear: str
@@ -43,19 +53,20 @@ class Layer(_Part):
     input_distribution: Mapping[str, float] | None = None
 
 
-class Calibrated(_Part):
+class Calibrated(RecordPart):
     """Of the calibrate stage: what the original model's links read, by link."""
 
     distributions: Mapping[str, Mapping[str, float]] = {}
 
 
-class Quantized(_Part):
+class Quantized(RecordPart):
     """Of the quantize stage."""
 
     layers: Sequence[Layer]
+    expected_nats: FiniteFloat | None = None
 
 
-class Versus(_Part):
+class Versus(RecordPart):
     """The WER less full precision's, in points, with its 95 % interval and the p-value of no difference."""
 
     difference: FiniteFloat
@@ -65,7 +76,7 @@ class Versus(_Part):
     significant: bool
 
 
-class Modes(_Part):
+class Modes(RecordPart):
     """Transcripts that failed as a whole: see :mod:`src.scoring.failure_modes`."""
 
     loops: int | None = None
@@ -73,7 +84,7 @@ class Modes(_Part):
     capped: int | None = None
 
 
-class Evaluated(_Part):
+class Evaluated(RecordPart):
     """Of the evaluate stage; a mean over test sets has neither edits nor modes nor what changed."""
 
     metric: str
@@ -90,13 +101,14 @@ class Evaluated(_Part):
     failures: Modes = Modes()
     changed_from_fp: Mapping[str, FiniteFloat] = {}
     versus_fp: Versus
+    data: Mapping[str, Any] = {}
 
 
-class Profiled(_Part):
+class Profiled(RecordPart):
     """Of the profile stage: the costs among :mod:`src.metrics`."""
 
 
-class Results(_Part):
+class Results(RecordPart):
     """What the stages made, None where they did not run; those named here are read, others may be there."""
 
     calibrate: Calibrated | None = None
@@ -126,7 +138,7 @@ class Results(_Part):
         return self
 
 
-class Member(_Part):
+class Member(RecordPart):
     """What names a point, and what came out."""
 
     fingerprint: str
@@ -145,7 +157,7 @@ class Member(_Part):
         return " ".join([self.bits, *others])
 
 
-class Versions(_Part):
+class Versions(RecordPart):
     """What scores were made with: identity of the model, and names with versions."""
 
     model: Mapping[str, Any]
@@ -153,7 +165,7 @@ class Versions(_Part):
     scorer: str
 
 
-class Measured(_Part):
+class Measured(RecordPart):
     """Times on this machine; ``others`` are those of other machines, by name."""
 
     runtimes: Mapping[str, Any] | None = None
@@ -188,12 +200,7 @@ class Record(Member):
         Raises:
             ValueError: they are none of the present schema; says what is wrong in a few words.
         """
-        try:
-            record = cls.model_validate(plain)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{where}: {first['msg']}" if where else "it is no record") from None
+        record = cls.checked(plain)
         record._plain = plain
         return record
 
@@ -223,6 +230,15 @@ def read_record(file: Path) -> Record:
         ValueError: it cannot be read, is no record of the present schema, or is not as it was written; says what is
             wrong in a few words.
     """
+    return Record.of(read_checked(file))
+
+
+def read_checked(file: Path) -> Any:
+    """JSON data whose digest, if they have one, fits.
+
+    Raises:
+        ValueError: it cannot be read, or is not as it was written; says what is wrong in a few words.
+    """
     if not file.is_file():
         raise ValueError("it is no file")
     try:
@@ -233,7 +249,7 @@ def read_record(file: Path) -> Record:
         raise ValueError("it is nested too deeply") from None
     if isinstance(plain, dict) and (problem := distrust(plain)) is not None:
         raise ValueError(problem)
-    return Record.of(plain)
+    return plain
 
 
 def read_whole(file: Path) -> Record:

@@ -9,6 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from src.reporting.marks import COLOURS, SHAPES, Mark
 from src.storage.store import write_bytes
 
@@ -34,6 +36,8 @@ STYLE: Final[dict[str, Any]] = {
 }
 LEGEND_INCHES: Final = 2.0
 _LONGEST: Final = 200  # characters of a file's name
+_WIDE: Final = 4.0  # the highest error rate over the lowest from which on the axis is logarithmic
+_NAME_SIZE: Final = 6.0  # of the names of points, in points
 _DATE: Final = {"Date": None}  # of an SVG, which would differ from run to run
 
 
@@ -74,6 +78,33 @@ def whiskers(axes: Axes, at: Sequence[float], low: Sequence[float], high: Sequen
 
     segments = [[(x, bottom), (x, top)] for x, bottom, top in zip(at, low, high, strict=True)]
     axes.add_collection(LineCollection(segments, colors=colour, linewidths=0.8, alpha=0.45))
+
+
+def error_axis(axes: Axes, rates: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Limits that hold all error rates and their intervals; logarithmic for a wide range of rates."""
+    from matplotlib.ticker import LogLocator
+
+    if rates.min() > 0 and rates.max() > _WIDE * rates.min():
+        axes.set_yscale("log", subs=[])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set_ylim(max(low.min(), rates.min() / 4) * 0.9, high.max() * 1.15)
+    else:
+        axes.set_ylim(max(low.min() - 0.5, 0), high.max() * 1.05 + 0.1)
+
+
+def name_points(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
+    """Writes a name below each point, from left to right; below each other where the names would overlap."""
+    ax.get_xlim()  # which settles the limits
+    points = ax.transData.transform(np.column_stack([x, y])) * 72 / ax.figure.dpi
+    written = list[tuple[float, float, float]]()  # where names are: left, right, bottom
+    for (left, level), name, where in zip(points, names, zip(x, y, strict=True), strict=True):
+        right, bottom = left + 0.6 * _NAME_SIZE * len(name), level - 1.5 * _NAME_SIZE
+        for other_left, other_right, other in sorted(written, key=lambda each: -each[2]):
+            if left < other_right and other_left < right and abs(other - bottom) < _NAME_SIZE:
+                bottom = other - 1.1 * _NAME_SIZE
+        written.append((left, right, bottom))
+        ax.annotate(name, where, (3, bottom - level), textcoords="offset points", fontsize=_NAME_SIZE)
 
 
 def write(drawn: Figure, folder: Path, name: str, forms: Sequence[str] = ("png", "svg")) -> list[Path]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from src.errors import UserError
 from src.metrics import CER, RATES, WER
-from src.reporting.stored import RUN_AGAIN, StoredScores
+from src.reporting.stored import RUN_AGAIN, StoredScores, require_comparable
 from src.scoring.bootstrap import PairedDifference
 from src.scoring.comparison import Scored, changes, difference, scored
+from src.scoring.mean import mean_scores
 from src.text.normalizers import Rules
 
 
@@ -24,7 +26,7 @@ def compared(
     samples = settings["evaluate"]["bootstrap_samples"] if samples is None else samples
     seed = settings["seed"] if seed is None else seed
     rules = Rules.named(evaluated[0].record.versions.normalizer)
-    systems = [scored(each.folder / "transcripts.jsonl", rules) for each in evaluated]
+    systems = [_scored(each, rules) for each in evaluated]
     base = systems[0]
     for each, system in zip(evaluated, systems, strict=True):
         if _references(system) != _references(base):
@@ -39,6 +41,34 @@ def compared(
         f"Differences are to the first record; 95 % intervals are of {samples} resamples of {speakers}, seed {seed}."
     )
     return [each.name for each in evaluated], rows, about
+
+
+def mean_difference(own: Sequence[StoredScores], base: Sequence[StoredScores]) -> dict[str, Any]:
+    """The WER of ``own`` minus that of ``base``, or of their means over test sets in the same order, in points.
+
+    A paired bootstrap with the samples and the seed of ``own``'s intervals: ``difference`` with its 95 % interval,
+    ``p_value``, ``significant`` ...
+
+    Raises:
+        UserError: they are not of the same utterances.
+    """
+    for one, other in zip(base, own, strict=True):
+        require_comparable(one, other)
+    rules = [Rules.named(each.record.versions.normalizer) for each in base]
+    systems, bases = (list(map(_scored, sets, rules)) for sets in (own, base))
+    settings = own[0].record.settings
+    versus: dict[str, Any] = mean_scores(
+        [each.scores for each in systems],
+        [each.scores for each in bases],
+        [each.blocks.labels for each in systems],
+        settings["evaluate"]["bootstrap_samples"],
+        settings["seed"],
+    )["versus_fp"]
+    return versus
+
+
+def _scored(each: StoredScores, rules: Rules) -> Scored:
+    return scored(each.folder / "transcripts.jsonl", rules)
 
 
 def _references(system: Scored) -> list[tuple[str, str]]:

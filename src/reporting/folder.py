@@ -12,6 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from src.errors import UserError
+from src.records import Race
 from src.reporting.changed import by_frequency, changed
 from src.reporting.clips import encoded_clips
 from src.reporting.collect import BESIDE, PACKAGE
@@ -19,6 +20,7 @@ from src.reporting.drawing import draw
 from src.reporting.marks import marks
 from src.reporting.page import contents, html
 from src.reporting.panels import panels
+from src.reporting.races import contents_of, draw_races
 from src.reporting.significance import PairedTests
 from src.reporting.tables import Format, Layout, render
 from src.storage.store import write_atomic, write_json
@@ -66,6 +68,7 @@ def write_report(
     layout: Layout,
     limits: Limits,
     notes: Sequence[str] = (),
+    races: Sequence[Race] = (),
     tests: PairedTests | None = None,
 ) -> Report:
     """Writes everything into ``folder``; files of an earlier report there are replaced or removed.
@@ -77,7 +80,7 @@ def write_report(
     series = marks(name for panel in shown for name in panel.points["series"])
     report = Report(notes=[*notes])
     tables = _tables(points, layout, report, tests) if shown else {}
-    files = draw(output_dir, folder, shown, series, limits.plots)
+    files = draw(output_dir, folder, shown, series, limits.plots) + (draw_races(folder, races) if limits.plots else [])
     if len(shown) > limits.plots > 0:
         left = len(shown) - limits.plots
         report.notes.append(
@@ -86,7 +89,7 @@ def write_report(
     rows, missing = changed(output_dir, shown, limits.transcripts)
     report.notes += [*missing, *_versions(points)]
     clips = encoded_clips(output_dir, shown, by_frequency(rows) if limits.audio_mb else {}, limits.audio_mb)
-    data = contents(shown, series, rows, clips, failures, report.notes)
+    data = contents(shown, series, rows, clips, failures, list(map(contents_of, races)), report.notes)
     tables[PAGE] = html(f"Edge ASR: {output_dir.resolve().name}", data)
     for name, text in tables.items():
         write_atomic(folder / name, text)

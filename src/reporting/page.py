@@ -23,7 +23,14 @@ from src.reporting.marks import Mark
 from src.reporting.panels import Panel, rank
 
 _PARTS: Final = Path(__file__).parent / "page"
-_SCRIPTS: Final = ("common.js", "table.js", "plot.js", "transcripts.js", "main.js")  # one block, in this order
+_SCRIPTS: Final = (
+    "common.js",
+    "table.js",
+    "plot.js",
+    "transcripts.js",
+    "races.js",
+    "main.js",
+)  # one block, in this order
 FIGURES: Final = (
     *(name for metric in METRICS.values() for name in metric.described),
     *("fp_wer", "diff", "diff_low", "diff_high", "diff_significant", "wbits"),
@@ -40,6 +47,7 @@ def contents(
     rows: Mapping[str, Sequence[Row]],
     clips: tuple[Mapping[Clip, str], Mapping[Clip, str]],
     failures: Sequence[Mapping[str, Any]],
+    races: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """What the page's script reads, as plain data; what full precision wrote and audio are there once.
@@ -50,6 +58,7 @@ def contents(
         rows: changed transcripts by the fingerprint of their point.
         clips: audio, and the reasons for which there is none.
         failures: see :func:`~src.reporting.failed.failed`.
+        races: see :func:`~src.reporting.races.contents_of`.
         notes: sentences on what is left out.
     """
     audio, silent = clips
@@ -71,6 +80,7 @@ def contents(
         "utterances": book.utterances,
         "audio": list(audio.values()),
         "failures": failures,
+        "races": races,
         "notes": notes,
     }
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 _EDITS: Final = EDITS[1:]
 _EDIT_COLOURS: Final = dict(zip(_EDITS, (COLOURS[5], COLOURS[1], COLOURS[4]), strict=True))
 _HATCHES: Final = dict(zip(_EDITS, ("", "///", "..."), strict=True))
-_NAME_SIZE: Final = 6.0  # of the names of points, in points
-_WIDE: Final = 4.0  # the highest WER over the lowest from which on the axis is logarithmic
 _FP_LINE: Final[dict[str, Any]] = {"color": UNSEEN, "linewidth": 1.0, "linestyle": (0, (5, 3))}
 _FRONT_LINE: Final[dict[str, Any]] = {"color": UNSEEN, "linewidth": 1.0, "drawstyle": "steps-post"}
 _MODES: Final = dict(zip(MODES, ("loops", "empty", "cut off"), strict=True))
@@ -69,7 +67,7 @@ def pareto(panel: Panel, series: dict[str, Mark]) -> Figure:
         best = points.iloc[front(at, points["wer"])]
         ax.plot(at.loc[best.index], best["wer"], **_FRONT_LINE)
         names = (best["series"] + " " + best["bits"]).tolist()
-        _name_points(ax, at.loc[best.index].to_numpy(float), best["wer"].to_numpy(float), names)
+        canvas.name_points(ax, at.loc[best.index].to_numpy(float), best["wer"].to_numpy(float), names)
         ax.set(xlabel=cost.label, title=panel.name if ax is axes[0] else "")
         ax.title.set_ha("left")
         ax.title.set_x(0)
@@ -77,20 +75,6 @@ def pareto(panel: Panel, series: dict[str, Mark]) -> Figure:
     lines = {"full precision": _FP_LINE, "Pareto front": _FRONT_LINE}
     canvas.show_legend(drawn, _shown(panel, series), **lines)
     return drawn
-
-
-def _name_points(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
-    """Writes a name below each point, from left to right; below each other where the names would overlap."""
-    ax.get_xlim()  # which settles the limits
-    points = ax.transData.transform(np.column_stack([x, y])) * 72 / ax.figure.dpi
-    written = list[tuple[float, float, float]]()  # where names are: left, right, bottom
-    for (left, level), name, where in zip(points, names, zip(x, y, strict=True), strict=True):
-        right, bottom = left + 0.6 * _NAME_SIZE * len(name), level - 1.5 * _NAME_SIZE
-        for other_left, other_right, other in sorted(written, key=lambda each: -each[2]):
-            if left < other_right and other_left < right and abs(other - bottom) < _NAME_SIZE:
-                bottom = other - 1.1 * _NAME_SIZE
-        written.append((left, right, bottom))
-        ax.annotate(name, where, (3, bottom - level), textcoords="offset points", fontsize=_NAME_SIZE)
 
 
 def failure_modes(panel: Panel) -> Figure:
@@ -157,17 +141,9 @@ def _edit_legend(drawn: Figure) -> None:
 
 
 def _error_axis(ax: Axes, points: pd.DataFrame) -> None:
-    """Limits that hold all points and their intervals, logarithmic for a wide range; a line at full precision."""
-    from matplotlib.ticker import LogLocator
-
-    low, high = points[["wer", "fp_wer"]].min().min(), points[["wer", "fp_wer"]].max().max()
-    if low > 0 and high > _WIDE * low:
-        ax.set_yscale("log", subs=[])
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.set_ylim(max(points["wer_low"].min(), low / 4) * 0.9, points["wer_high"].max() * 1.15)
-    else:
-        ax.set_ylim(max(points["wer_low"].min() - 0.5, 0), points["wer_high"].max() * 1.05 + 0.1)
+    """Limits that hold all points, their intervals and full precision, which gets a line."""
+    rates = points[["wer", "fp_wer"]].to_numpy(float)
+    canvas.error_axis(ax, rates, points["wer_low"].to_numpy(float), points["wer_high"].to_numpy(float))
     _fp_lines(ax.axhline, points)
 
 

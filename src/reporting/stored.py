@@ -51,6 +51,15 @@ def find(name: str, output_dir: Path) -> StoredScores:
     return StoredScores(record.fingerprint, record, key["dataset"], folder)
 
 
+def find_sets(record: Record, output_dir: Path) -> list[StoredScores]:
+    """A record below ``output_dir`` with its stored transcripts, or those of a mean's members: one entry a test set.
+
+    Raises:
+        UserError: see :func:`find`.
+    """
+    return [find(name, output_dir) for name in [each.fingerprint for each in record.members] or [record.fingerprint]]
+
+
 def _path(name: str, output_dir: Path) -> Path:
     given = Path(name)
     if given.is_file():

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from src.runs.composite_record import build_composite_record, composite_fingerpr
 from src.runs.foundation import foundation
 from src.runs.memo import remember
 from src.runs.records import build_record, present, save_record
+from src.runs.telling import group_of, mark_of, telling
 from src.settings import Settings
 from src.settings.composite import Composite, members
 from src.stages import ALL_STAGES
@@ -29,7 +29,7 @@ from src.stages.point import Point, open_point
 from src.storage.digest import sha256_once
 from src.storage.redaction import redact
 from src.storage.store import Entry, fingerprint
-from src.tracking import RunInfo, Tracker, open_tracker
+from src.tracking import RunInfo
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _run_composite(name: str, points: Sequence[Point], job_dir: Path) -> Record:
 
 def _run_point(point: Point, job_dir: Path) -> Record:
     """Runs the chosen stages of one point; returns its record."""
-    with _telling(point, _run_info(point, job_dir)) as told:
+    with telling(point.settings.tracking, _run_info(point, job_dir)) as told:
         for stage in _stages(point):
             attempt.enter(stage.name)
             if not stage.bound and not stage.entry(point).path.exists():
@@ -163,47 +163,6 @@ def check(due: Sequence[Stage], point: Point) -> None:
         stage.check(point)
 
 
-@dataclass
-class _Telling:
-    """A tracker's run, and the marks of what it is told."""
-
-    tracker: Tracker
-    marks: list[Entry] = field(default_factory=list)
-
-    def once(self, mark: Entry | None, what: str, action: Callable[[Tracker], None]) -> None:
-        """Logs a stored result unless the run has it already, so that a cached point costs no tracker start.
-
-        Nothing that goes wrong here fails the job; what could not be logged is tried again when the point runs again.
-        """
-        if mark is None or mark.is_complete():
-            return
-        try:
-            action(self.tracker)
-        except Exception as error:
-            log.warning("could not prepare what %s logs (%s: %s); the job goes on", what, type(error).__name__, error)
-        else:
-            self.marks.append(mark)
-
-
-@contextmanager
-def _telling(point: Point, info: RunInfo) -> Iterator[_Telling]:
-    """A tracker's run, whose marks are set once it is finished: what it was told is on disk, or uploaded, only then."""
-    with ExitStack() as after:
-        tracker = open_tracker(point.settings.tracking, info)
-        told = _Telling(tracker)
-        after.callback(_set_marks, told)
-        with tracker:
-            yield told
-
-
-def _set_marks(told: _Telling) -> None:
-    try:
-        for mark in () if told.tracker.failed else told.marks:
-            mark.obtain(lambda _: None)
-    except OSError as error:
-        log.warning("what was logged could not be noted (%s); it is logged again when the point is run again", error)
-
-
 def _result(stage: Stage, point: Point) -> dict[str, str]:
     entry = stage.entry(point)
     return {"stage": entry.fingerprint, "result": sha256_once(entry.path / RESULT)}
@@ -232,27 +191,22 @@ def _log_composite(record: Record, point: Point, info: RunInfo) -> None:
     tags = (*info.tags[:-1], record.dataset)
     config = {**info.config, **record.settings, "provenance": record.provenance}
     info = replace(info, id=run_id(record), name=label, job_type="composite", tags=tags, config=config)
-    with _telling(point, info) as told:
+    with telling(point.settings.tracking, info) as told:
         told.once(_mark(point, record.fingerprint, _COMPOSITE), "composite", partial(log_composite, record, evaluated))
 
 
 def _mark(point: Point, run: str, what: Mapping[str, str]) -> Entry | None:
-    """The mark that a run has been told of ``what``; None where nothing is tracked."""
-    tracking = point.settings.tracking
-    if tracking.mode == "none":
-        return None
-    return point.store.entry("tracked", {"run": run, **what, **tracking.model_dump(exclude={"group"})})
+    return mark_of(point.store, point.settings.tracking, run, what)
 
 
 def _run_info(point: Point, job_dir: Path) -> RunInfo:
     settings = point.settings
     sweep = job_dir.parent if HydraConfig.get().mode is RunMode.MULTIRUN else None
-    group = settings.tracking.group or (f"{sweep.parent.name}_{sweep.name}" if sweep else None)
     tags = (settings.model.name, settings.method_name, settings.bits_name, settings.dataset.name)
     return RunInfo(
         id=f"{settings.method_name}-{settings.bits_name}-{point.fingerprint}",
         name=point.label,
-        group=group,
+        group=group_of(settings.tracking, sweep),
         job_type="point",
         tags=tags,
         config=redact(settings.model_dump(mode="json", exclude={"sweep"})),

@@ -34,6 +34,8 @@ class SweepTable(Callback):
 
     folder: Path | None = None
     elsewhere: str | None = None  # what becomes of jobs that do not end with this process
+    shown = False  # whether its points have been shown already, all that are worth it
+    goes_on = False  # whether the same command runs what is missing, and no more, without being told to
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra in the process that launches the jobs."""
@@ -101,8 +103,9 @@ def show_sweep(error: Exception | None = None) -> bool:
     if not jobs and error is None:
         raise UserError("command line", "the sweep has no points", "Check the patterns in glob(...): none matched")
     found, failed = _show_points(folder, jobs)
-    if found < len(jobs):
-        console.error(f"{len(jobs) - found} of {len(jobs)} points left no record. To run just those again:")
+    if found < len(jobs) and (error or not SweepTable.goes_on):
+        way = "To go on" if SweepTable.goes_on else "To run just those again"
+        console.error(f"{len(jobs) - found} of {len(jobs)} points left no record. {way}:")
         _show_retry()
     return error is not None and _is_told(error, [record["failure"] for record in failed])
 
@@ -136,7 +139,7 @@ def _show_points(folder: Path, jobs: Sequence[Path]) -> tuple[int, list[dict[str
 
     found = [read_record(job / RECORD) for job in jobs if (job / RECORD).exists()]
     failed = {job: json.loads((job / FAILURE).read_text(encoding="utf-8")) for job in jobs if (job / FAILURE).exists()}
-    if found:
+    if found and not SweepTable.shown:
         console.show(list({record.fingerprint: record for record in found}.values()))  # a later one says more
         console.show_measured(found)
     if failed:
@@ -175,4 +178,4 @@ def _number(job: Path) -> tuple[int, str]:
 def _retry() -> str:
     """The command line that this process was started with, for the points without a record."""
     given = [argument for argument in sys.argv[1:] if argument != _AGAIN]
-    return shlex.join(["python", "-m", "src.main", *given, _AGAIN])
+    return shlex.join(["python", "-m", "src.main", *given, *(() if SweepTable.goes_on else (_AGAIN,))])

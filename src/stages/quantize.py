@@ -90,7 +90,8 @@ class Quantize(Stage):
         leftovers = leftover_tensors(speech.module, quantizer.weights)
         save_weights(path, quantizer.weights, leftovers, quantizer.edits, quantizer.inputs)
         edits = stored_edits(quantizer.edits)
-        return {"layers": quantizer.rows, "edits": edits, "disk_bytes": path.stat().st_size}
+        foretold = {} if quantizer.expected_nats is None else {"expected_nats": quantizer.expected_nats}
+        return {"layers": quantizer.rows, "edits": edits, "disk_bytes": path.stat().st_size, **foretold}
 
     def log(self, point: Point, tracker: Tracker) -> None:
         """Size, mean errors, the layer table, and the model with its calibration as input."""
@@ -132,11 +133,12 @@ def _fp_statistics(
 
 
 def summarize(result: dict[str, Any]) -> dict[str, float | int]:
-    """The layer table in three figures."""
+    """The layer table in three figures, and what the method foretold."""
     rounded = [row for row in result["layers"] if row.get("weight_error") is not None]
     measured = {
         f"mean_{kind}_error": [row[f"{kind}_error"] for row in rounded if row[f"{kind}_error"] is not None]
         for kind in ("weight", "output")
     }
     errors = {name: statistics.fmean(values) for name, values in measured.items() if values}
+    errors |= {"expected_nats": result["expected_nats"]} if "expected_nats" in result else {}
     return {"disk_bytes": result["disk_bytes"], "quantized_linears": len(rounded), **errors}

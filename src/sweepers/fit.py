@@ -8,60 +8,29 @@ may run many at a time; what is finished is not run again, so that the same comm
 from __future__ import annotations
 
 import logging
+import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
-from src.metrics import METRICS, WER
-from src.records import Record
-from src.storage.store import write_json
-from src.sweepers.rounds import RoundsSweeper, record_of
+from src.records import Record, save_race
+from src.runs.sweep import SweepTable
+from src.storage.digest import fingerprint
+from src.sweepers.candidate import Candidate
+from src.sweepers.rounds import PLACES, RoundsSweeper, record_of
 from src.sweepers.space import divided
 from src.terminal import console
 
-if TYPE_CHECKING:  # Hydra imports this in every process, and these import torch
-    from src.scoring.comparison import Scored
-
 log = logging.getLogger(__name__)
 
-RACE = "race.json"
-_MEGABYTE = 10**6
-_FEWEST = 3  # points that have an order worth telling
 _SIZED = "stages=[calibrate,quantize,profile]"
-
-
-@dataclass
-class Candidate:
-    """A point in the race.
-
-    Attributes:
-        overrides: what makes it.
-        records: of its rounds so far, the last of which says most.
-        error_rates: WER of every round it was heard in.
-        out: why it was heard no further; empty while it is in the race.
-    """
-
-    overrides: list[str]
-    records: list[Record] = field(default_factory=list)
-    error_rates: list[float] = field(default_factory=list)
-    out: str = ""
-
-    @property
-    def megabytes(self) -> float:
-        size = self.records[-1].results.figure(METRICS["disk_bytes"])
-        assert size is not None  # of every quantized point
-        return size / _MEGABYTE
-
-    @property
-    def name(self) -> str:
-        return " ".join(self.overrides)
 
 
 class FitSweeper(RoundsSweeper):
@@ -79,7 +48,6 @@ class FitSweeper(RoundsSweeper):
     ) -> None:
         self._megabytes, self._rtf, self._wer = megabytes, rtf, wer
         self._clips, self._candidates, self._then, self._params = clips, candidates, then, params
-        self._failed: list[JobReturn] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before :meth:`sweep`. Raises UserError where a key of the yaml is out of range."""
@@ -92,7 +60,7 @@ class FitSweeper(RoundsSweeper):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Runs the race, prints how each candidate fared, and makes ``then`` of the one that won.
+        """Runs the race, makes ``then`` of the one that won, and prints how each candidate fared.
 
         Raises:
             UserError: nothing meets the bounds.
@@ -102,17 +70,52 @@ class FitSweeper(RoundsSweeper):
         self.save_config()
         returned = list(self._race(field))
         chosen = self._chosen(field)
-        console.show_race(*self._table(field, chosen))
-        write_json(self.folder / RACE, [_told(each, each is chosen) for each in field])
-        for failure in self._failed:
+        failed, made = [each.failure for each in field if each.failure is not None], None
+        if chosen is not None and self._then and not failed:
+            (made,) = self.launch([self._job(chosen, *self._then)])
+            returned.append([made])
+            failed = [made] if made.status is not JobStatus.COMPLETED else []
+        self._tell(field, chosen, None if made is None or failed else record_of(made))
+        for failure in failed:
             _ = failure.return_value  # raises where the job did
         if chosen is None:
             raise self._nothing(field)
-        if self._then:
-            returned.append(self.launch([[*chosen.overrides, *self._then]]))
-            for result in returned[-1]:
-                _ = result.return_value
         return returned
+
+    def _tell(self, field: Sequence[Candidate], chosen: Candidate | None, made: Record | None) -> None:
+        """Stores the race, shows it, and logs it; ``made`` is the record of what was wanted then."""
+        from src.sweepers.evidence import (  # Hydra imports this file in every process, and the others more
+            Asked,
+            race_of,
+        )
+        from src.sweepers.tracked import log_race
+
+        fixed = [each for each in self._fixed if _key(each).partition(".")[0] not in PLACES]
+        asked = Asked(self._name(field), self._bounds, list(self._clips), fixed)
+        race = race_of(asked, field, chosen, made)
+        file = save_race(race, Path(self._config.output_dir))
+        finals = [each.heard[len(self._clips)] for each in field if len(self._clips) in each.heard]
+        if finals:
+            console.show(finals)
+        console.show_race(race)
+        SweepTable.shown = True
+        log.info("race: %s", file)
+        if chosen is not None:
+            log.info("chosen: python -m src.main %s", shlex.join(self._job(chosen, *self._then)))
+        if race.export is not None:
+            log.info("export: %s", Path(self._config.output_dir) / race.export)
+        log_race(race, self._config, self.folder)
+
+    @property
+    def _bounds(self) -> dict[str, float]:
+        asked = {"megabytes": self._megabytes, "rtf": self._rtf, "wer": self._wer}
+        return {name: float(value) for name, value in asked.items() if value is not None}
+
+    def _name(self, field: Sequence[Candidate]) -> str:
+        """Names a race by all that its outcome follows from."""
+        candidates = [each.overrides for each in field]
+        about = {"bounds": self._bounds, "clips": list(self._clips), "candidates": candidates, "then": list(self._then)}
+        return fingerprint({"common": self.common, **about})
 
     def _field(self, arguments: Sequence[str]) -> list[Candidate]:
         """All combinations of the candidates with what the command line varies, which has the last word."""
@@ -122,11 +125,14 @@ class FitSweeper(RoundsSweeper):
             key = next(iter(space.intervals))
             raise UserError(key, "an interval has no end of candidates", f"Name values: {key}=0.1,0.2")
         budget = "null" if self._megabytes is None else str(self._megabytes)
-        own = [each.replace("{megabytes}", budget).split() for each in self._candidates] or [[]]
+        given_keys = {*map(_key, fixed), *space.choices}
+        lines = [each.replace("{megabytes}", budget).split() for each in self._candidates] or [[]]
+        own = [[override for override in line if _key(override) not in given_keys] for line in lines]
         varied = [zip(space.choices, values, strict=True) for values in product(*space.choices.values())]
         more = [[f"{key}={value}" for key, value in each] for each in varied]
         self._fixed = fixed
-        field = [Candidate([*each, *others]) for others, each in product(more, own)]
+        different = dict.fromkeys((*each, *others) for others, each in product(more, own))
+        field = [Candidate([*overrides]) for overrides in different]
         self.validate_batch_is_legal([self._job(each) for each in field])
         return field
 
@@ -134,143 +140,103 @@ class FitSweeper(RoundsSweeper):
         return [*self._fixed, *candidate.overrides, *more]
 
     def _race(self, field: Sequence[Candidate]) -> Iterator[Sequence[JobReturn]]:
-        yield self._round(field, _SIZED)
-        for each in _left(field):
-            each.out = self._too_much(each)
-        for clips in self._clips:
-            if len(_left(field)) > 1:
-                yield self._round(_left(field), "stages=[evaluate]", f"dataset.limit={clips}")
-                self._compare(_left(field), f"{clips} clips")
+        yield from self._sized(field)
+        last = len(self._clips)
+        most = OmegaConf.select(self._config, "dataset.limit") or math.inf
+        for number, clips in enumerate(self._clips):
+            racing = _left(field)
+            if len(racing) > 1 and clips < min(most, racing[0].clips):  # else the last round is no longer
+                yield self._heard(racing, number, f"dataset.limit={clips}")
+                self._compare(_left(field), number, f"{clips} clips")
         if _left(field):
-            yield self._round(_left(field))
-            self._compare(_left(field), "all clips")
+            yield self._heard(_left(field), last)
+            self._compare(_left(field), last, "all clips")
 
-    def _round(self, field: Sequence[Candidate], *more: str) -> Sequence[JobReturn]:
+    def _sized(self, field: Sequence[Candidate]) -> Iterator[Sequence[JobReturn]]:
+        """Quantizes all; what is too large or too slow is out, and what cannot be what is wanted ``then``."""
+        yield (results := self._launched_for(field, _SIZED))
+        for each, result in zip(field, results, strict=True):
+            each.refuse()
+            if not each.out:
+                each.sized = record_of(result)
+                each.out = self._too_much(each)
+        if self._then and _left(field):
+            racing = _left(field)
+            yield self._launched_for(racing, *self._then, "stages=[quantize]")
+            for each in racing:
+                each.refuse()
+
+    def _heard(self, field: Sequence[Candidate], number: int, *more: str) -> Sequence[JobReturn]:
+        results = self._launched_for(field, "stages=[evaluate]", *more)
+        for each, result in zip(field, results, strict=True):
+            if each.failure is None:
+                each.heard[number] = record_of(result)
+        return results
+
+    def _launched_for(self, field: Sequence[Candidate], *more: str) -> Sequence[JobReturn]:
         results = self.launch([self._job(each, *more) for each in field])
         for each, result in zip(field, results, strict=True):
-            if result.status is JobStatus.COMPLETED:
-                each.records.append(record_of(result))
-                if (rate := each.records[-1].results.figure(WER)) is not None:
-                    each.error_rates.append(rate)
-            else:
-                each.out = "failed"
-                self._failed.append(result)
+            if result.status is not JobStatus.COMPLETED:
+                each.out, each.failure = "failed", result
         return results
 
     def _too_much(self, candidate: Candidate) -> str:
         """Which bound it does not meet; empty if it meets all that can be told before anything is heard."""
         if self._megabytes is not None and candidate.megabytes > self._megabytes:
             return "too large"
-        if self._rtf is not None and (slowness := _rtf(candidate)) > self._rtf:
-            return f"too slow: a real-time factor of {slowness:.3g}"
+        if self._rtf is not None:
+            if candidate.rtf is None:
+                remedy = "Choose one: edge_device=NAME"
+                raise UserError("hydra.sweeper.rtf", "there is no edge device to tell times of", remedy)
+            if candidate.rtf > self._rtf:
+                return f"too slow: a real-time factor of {candidate.rtf:.3g}"
         return ""
 
-    def _compare(self, field: Sequence[Candidate], heard: str) -> None:
-        """Drops what is worse than it may be."""
-        if not field:
-            return
+    def _compare(self, field: Sequence[Candidate], number: int, heard: str) -> None:
+        """Drops what is worse than it may be, of those that were heard."""
         if self._wer is not None:
             for each in field:
-                scores = each.records[-1].results.evaluate
-                assert scores is not None
-                if scores.wer_low > self._wer:
-                    each.out = f"above {self._wer:g} % on {heard}"
+                scores = each.scores(number)
+                above = f"above {self._wer:g} % on {heard}"
+                each.out = above if scores.wer_low > self._wer else ""
+                each.told = "larger" if scores.wer <= self._wer else f"{above}, not significantly"
             return
-        best = min(field, key=lambda each: each.error_rates[-1])
+        best = min(field, key=lambda each: _order(each, number), default=None)
         for each in field:
-            if each is not best and (told := self._worse(each, best)):
-                each.out = f"{told} on {heard}"
-
-    def _worse(self, candidate: Candidate, best: Candidate) -> str:
-        """By how much, if significantly."""
-        from src.scoring.mean import mean_scores
-
-        own, other = (self._scored(each.records[-1]) for each in (candidate, best))
-        settings = candidate.records[-1].settings
-        paired = mean_scores(
-            [each.scores for each in own],
-            [each.scores for each in other],
-            [each.blocks.labels for each in own],
-            settings["evaluate"]["bootstrap_samples"],
-            settings["seed"],
-        )["versus_fp"]
-        worse = paired["significant"] and paired["difference"] > 0
-        return f"{paired['difference']:+.2f} ({paired['low']:+.2f} to {paired['high']:+.2f})" if worse else ""
-
-    def _scored(self, record: Record) -> list[Scored]:
-        """Its transcripts, one entry a test set."""
-        from src.reporting.stored import find
-        from src.scoring.comparison import scored
-        from src.stages.decoding import TRANSCRIPTS
-        from src.text.normalizers import Rules
-
-        names = [each.fingerprint for each in record.members] or [record.fingerprint]
-        stored = [find(name, Path(self._config.output_dir)) for name in names]
-        return [scored(each.folder / TRANSCRIPTS, Rules.named(each.record.versions.normalizer)) for each in stored]
+            if best is not None and each is not best:
+                told, worse = each.behind(best, number, Path(self._config.output_dir))
+                each.out = f"{told} on {heard}" if worse else ""
+                each.told = f"{told} on {heard}, not significant"
 
     def _chosen(self, field: Sequence[Candidate]) -> Candidate | None:
         """The lowest error rate, or with a bound on that the smallest file, of those that were heard to the end."""
-        finished = _left(field)
+        last = len(self._clips)
         if self._wer is None:
-            return min(finished, key=lambda each: (each.error_rates[-1], each.megabytes), default=None)
-        enough = [each for each in finished if each.error_rates[-1] <= self._wer]
-        return min(enough, key=lambda each: (each.megabytes, each.error_rates[-1]), default=None)
+            return min(_left(field), key=lambda each: _order(each, last), default=None)
+        enough = [each for each in _left(field) if each.scores(last).wer <= self._wer]
+        return min(enough, key=lambda each: (each.megabytes, each.scores(last).wer), default=None)
 
     def _nothing(self, field: Sequence[Candidate]) -> UserError:
-        sized = [each for each in field if each.records]
-        smallest = min(sized, key=lambda each: each.megabytes)
-        if self._megabytes is not None and smallest.megabytes > self._megabytes:
+        refusals = [each.refusal for each in field if each.refusal is not None]
+        sized = [each for each in field if each.sized is not None]
+        smallest = min(sized, key=lambda each: each.megabytes, default=None)
+        if smallest is not None and self._megabytes is not None and smallest.megabytes > self._megabytes:
             taken = f"{smallest.name} takes {smallest.megabytes:.2f}"
             problem = f"no candidate takes {self._megabytes:g} MB or less; {taken}"
             return UserError("hydra.sweeper.megabytes", problem, "Allow more, or add candidates of fewer bits")
+        if refusals and not any(each.heard for each in field):
+            return refusals[0]
         return UserError("hydra.sweeper", "no candidate meets all bounds", "Widen them, or add candidates")
 
-    def _table(self, field: Sequence[Candidate], chosen: Candidate | None) -> tuple[list[str], list[list[str]], str]:
-        """Header, rows and what stands below: those that came furthest first."""
-        rounds = [f"WER, {clips}" for clips in self._clips] + ["WER, all"]
-        ordered = sorted(field, key=lambda each: (each is not chosen, -len(each.error_rates), each.error_rates[-1:]))
-        unchosen = "not significantly worse" if self._wer is None else "larger, or above the bound"
-        rows = []
-        for each in ordered:
-            heard, silent = [f"{rate:.2f}" for rate in each.error_rates], ["-"] * (len(rounds) - len(each.error_rates))
-            cells = [*heard, *silent] if each.out else [*silent, *heard]  # one alone in the race skips rounds
-            size = f"{each.megabytes:.2f}" if each.records else "-"
-            rows.append([each.name, size, *cells, "chosen" if each is chosen else each.out or unchosen])
-        below = "Differences are to the best of the round, with 95 % intervals."
-        return ["candidate", "MB", *rounds, ""], rows, f"{below}{self._agreement(field)}"
 
-    def _agreement(self, field: Sequence[Candidate]) -> str:
-        """How well the order after each round told that of the last, where three or more were heard to the end."""
-        from scipy.stats import spearmanr
-
-        heard = [each.error_rates for each in field if len(each.error_rates) > len(self._clips)]
-        if len(heard) < _FEWEST:
-            return ""
-        last = [rates[-1] for rates in heard]
-        found = [
-            f"{spearmanr([rates[number] for rates in heard], last).statistic:.2f} after {clips} clips"
-            for number, clips in enumerate(self._clips)
-        ]
-        return f" Spearman's rank correlation with the last round: {', '.join(found)}." if found else ""
+def _key(override: str) -> str:
+    return override.partition("=")[0]
 
 
 def _left(field: Sequence[Candidate]) -> list[Candidate]:
     return [each for each in field if not each.out]
 
 
-def _rtf(candidate: Candidate) -> float:
-    """Seconds of computing a second of audio, at best, on the edge device."""
-    roofline: Mapping[str, Any] | None = candidate.records[-1].plain["results"]["profile"]["roofline"]
-    if roofline is None:
-        raise UserError("hydra.sweeper.rtf", "there is no edge device to tell times of", "Choose one: edge_device=NAME")
-    return float(roofline["rtf"])
-
-
-def _told(candidate: Candidate, chosen: bool) -> dict[str, Any]:
-    return {
-        "overrides": candidate.overrides,
-        "megabytes": candidate.megabytes if candidate.records else None,
-        "wer": candidate.error_rates,
-        "records": [each.fingerprint for each in candidate.records],
-        "outcome": "chosen" if chosen else candidate.out,
-    }
+def _order(candidate: Candidate, number: int) -> tuple[float, float]:
+    """The lowest error rate of a round, and the smaller of equal ones."""
+    return candidate.scores(number).wer, candidate.megabytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -16,7 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.records import Record, read_record
 from src.runs.records import RECORD
+from src.runs.sweep import SweepTable
 from src.storage.secret_references import without_secrets_in
+
+PLACES: Final = ("hydra", "output_dir", "tracking", "sweep")  # where points go and who is told: they are the same
 
 
 class RoundsSweeper(Sweeper):
@@ -30,6 +34,7 @@ class RoundsSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self._launched = 0
+        SweepTable.goes_on = True
 
     def parsed(self, arguments: Sequence[str]) -> list[Override]:
         return OverridesParser.create(config_loader=self._loader).parse_overrides(without_secrets_in([*arguments]))
@@ -40,6 +45,12 @@ class RoundsSweeper(Sweeper):
         results = self._launcher.launch(batch, initial_job_idx=self._launched)
         self._launched += len(batch)
         return results
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What all points have in common, as it was composed; without where they go and who is told."""
+        plain: Any = OmegaConf.to_container(self._config, resolve=False)
+        return {key: value for key, value in plain.items() if key not in PLACES}
 
     @property
     def folder(self) -> Path:

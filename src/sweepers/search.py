@@ -10,11 +10,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src.errors import UserError, did_you_mean
 from src.records import read_record
@@ -125,9 +125,7 @@ class SearchSweeper(RoundsSweeper):
 
     def _name(self, space: Space) -> str:
         """Names a search by all that its points have in common and by where they differ."""
-        plain: Any = OmegaConf.to_container(self._config, resolve=False)
-        common = {key: value for key, value in plain.items() if key not in ("hydra", "output_dir", "tracking", "sweep")}
-        return fingerprint({"common": common, "space": space.described, "objectives": self._objectives})
+        return fingerprint({"common": self.common, "space": space.described, "objectives": self._objectives})
 
     def _list_known(self, study: Study) -> None:
         """Puts what was found before into the table of the sweep."""

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from src.errors import UserError, unwritable
 from src.metrics import COSTS, SCORES, WER, Metric
-from src.records import Member, Record, Results
+from src.records import Entrant, Member, Race, Record, Results
 from src.storage.redaction import redact_text, without_secrets
 
 NAMES = ("model", "method", "bits", "dataset")
@@ -99,9 +99,36 @@ def show_front(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     _print(header, rows, "Pareto front: no other point is as good in all objectives and better in one.")
 
 
-def show_race(header: Sequence[str], rows: Sequence[Sequence[str]], below: str) -> None:
-    """Prints how the candidates of a race fared, the chosen one first."""
+def show_race(race: Race) -> None:
+    """Prints how the candidates of a race fared, the chosen one first, and how well what was cheap foretold it."""
+    rounds = ["all" if clips is None else f"{clips} clips" for clips in race.rounds]
+    rows = [_fared(each, race) for each in race.ranked]
+    header = ["candidate", "MB", *(f"{race.metric or WER.heading}, {heard}" for heard in rounds), "95% CI", "front", ""]
+    told = f"{race.title}: {len(race.candidates)} candidates, {race.heard} utterances decoded."
+    below = (
+        f"{told[0].upper()}{told[1:]} Differences are to the best of the round; intervals are of 95 %, the CI that of "
+        "the last round heard. On the front: no other one as small or smaller had a lower error rate on the most clips "
+        "that both were heard on."
+    )
     _print(header, rows, below)
+    if race.agreements:
+        agreements: dict[tuple[str, str], dict[int | None, str]] = {}
+        for each in race.agreements:
+            cells = agreements.setdefault((each.proxy, each.model or "all"), {})
+            cells[each.clips] = f"{each.spearman:+.2f} ({each.candidates})"
+        _print(
+            ["foretold by", "model", *rounds],
+            [(*names, *(cells.get(clips, "-") for clips in race.rounds)) for names, cells in agreements.items()],
+            "Spearman's rank correlation with the error rate of each round, and of how many candidates.",
+        )
+
+
+def _fared(each: Entrant, race: Race) -> list[str]:
+    heard = {one.clips: one.wer for one in each.rounds}
+    rates = [WER.text(heard.get(clips)) for clips in race.rounds]
+    interval = f"{WER.text(each.rounds[-1].wer_low)}-{WER.text(each.rounds[-1].wer_high)}" if each.rounds else "-"
+    size = "-" if each.megabytes is None else f"{each.megabytes:.2f}"
+    return [each.name, size, *rates, interval, "front" if each.front else "", each.outcome]
 
 
 def _print(header: Sequence[str], rows: Iterable[Sequence[str]], below: str) -> None:

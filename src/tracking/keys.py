@@ -46,6 +46,7 @@ _QUANTIZE = {
     "quantized_linears": "weights that were rounded",
     "mean_weight_error": "relative change by rounding (Frobenius norm), mean over the rounded weights",
     "mean_output_error": "relative error of their outputs on the calibration clips, mean; absent without such clips",
+    "expected_nats": "nats a token that rounding should cost, by the sum of sensitivities that the plan was made by",
 }
 _FAILURES, _PROBE, _TEXTS = map(_meanings, (Failures, Hallucinations, Legibility))
 _VERSUS_FP = {
@@ -151,12 +152,18 @@ _PROFILE = {
     "roofline_tokens_per_second": "upper bound there",
     "energy_j_an_hour": "the same for an hour of such utterances, joules",
 }
+_RACE = {
+    "candidates": "that were quantized and raced for the best within a budget",
+    "utterances": "decoded by all of them together",
+    **{name: f"of the chosen one: {HEADLINES[name]}" for name in ("wer", "wer_low", "wer_high", "disk_bytes")},
+}
 STAGES: Final[Mapping[str, Mapping[str, str]]] = {
     "calibrate": _CALIBRATE,
     "quantize": _QUANTIZE,
     "evaluate": _EVALUATE,
     "profile": _PROFILE,
     "export": {"bytes": "size of the exported files"},
+    "race": _RACE,
 }
 METRICS: Final[Mapping[str, str]] = {
     f"{stage}/{name}": meaning for stage, figures in STAGES.items() for name, meaning in figures.items()
@@ -171,6 +178,8 @@ TABLES: Final[Mapping[str, str]] = {
     "profile/components": "bytes moved and bit operations by component",
     "profile/phases": "the same by phase: encoder, cross-attention keys and values, prompt, decode steps",
     "measure/runtimes": "a row a runtime: size, times, memory and bandwidth as measured",
+    "race/candidates": "a row a candidate: size, error rates by round, whether it is on the Pareto front, its fate",
+    "race/agreements": "rank correlation of every proxy with the error rates of later rounds",
 }
 
 

@@ -88,12 +88,14 @@ class Made:
         rows: the layer table.
         transforms: how often the model was transformed, and grids planned.
         blocks: paths of the blocks worked on.
+        expected_nats: what the plan foretells, if anything.
     """
 
     file: bytes = b""
     rows: list[dict[str, Any]] = field(default_factory=list)
     transforms: int = 0
     blocks: list[str] = field(default_factory=list)
+    expected_nats: float | None = None
 
 
 Moment = Callable[[str], None]  # is told of everything that happens
@@ -154,6 +156,7 @@ def quantize(settings: Settings, folder: Path, dies: Moment = lambda _: None, *,
     leftovers = leftover_tensors(speech.module, quantizer.weights)
     save_weights(folder / "whole", quantizer.weights, leftovers, quantizer.edits, quantizer.inputs)
     made.file, made.rows = (folder / "whole").read_bytes(), quantizer.rows
+    made.expected_nats = quantizer.expected_nats
     return made
 
 
@@ -183,6 +186,7 @@ def test_the_resumed_model_has_the_bytes_of_an_unbroken_one(
     assert (again.transforms, len(again.blocks)) == (0, BLOCKS - 1)
     assert again.file == whole.file
     assert again.rows == whole.rows
+    assert again.expected_nats == whole.expected_nats
 
 
 def test_a_transform_that_comes_out_different_gives_another_model(tmp_path: Path) -> None:

@@ -141,6 +141,17 @@ def test_planned_bits_lose_less_than_uniform_ones_of_the_same_size(
     assert found["method=budget"] < 0.7 * found[f"method={rounder}"]
 
 
+def test_a_plan_foretells_its_cost_which_falls_with_the_size_of_the_file() -> None:
+    """Of a few clips, it is in the right order and not of the right size."""
+    found = []
+    for megabytes in (0.13, 0.15, 0.2):
+        quantizer = quantized(tiny_whisper(), "method=budget", f"method.megabytes={megabytes}", "group_size=-1", ALL)
+        assert quantizer.expected_nats is not None
+        found.append(quantizer.expected_nats)
+    assert found[0] > found[1] > found[2] > 0
+    assert quantized(tiny_whisper(), "method=rtn").expected_nats is None
+
+
 def test_a_plan_behind_a_rotation_is_one_of_the_rotated_model() -> None:
     quantizer = quantized(
         tiny_whisper(), "method=quarot", "method@method.rounder=budget", "method.rounder.megabytes=0.17", ALL

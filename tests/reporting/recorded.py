@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from src.records import Race, save_race
 from src.reporting.collect import collect
 from src.reporting.reading import read_records
 from src.storage.checksum import with_checksum
@@ -102,6 +103,32 @@ def worst_row(utterance: str, reference: str, own: str, fp: str) -> dict[str, An
     """A row of ``worst.json``."""
     texts = {"id": utterance, "reference": reference, "hypothesis": own, "fp hypothesis": fp}
     return {**texts, "errors": 2, "fp errors": 0}
+
+
+def write_race(folder: Path, name: str, **changes: Any) -> Race:
+    """A race as ``hydra/sweeper=fit`` leaves it: two candidates were heard, one of them to the end, and one was not."""
+
+    def entrant(candidate: str, outcome: str, megabytes: float, *rounds: tuple[int | None, float]) -> dict[str, Any]:
+        heard = [
+            {"clips": clips, "record": f"{candidate}-{clips}", "utterances": clips or 10}
+            | {"wer": wer, "wer_low": wer - 1, "wer_high": wer + 1}
+            for clips, wer in rounds
+        ]
+        about = {"overrides": [f"method={candidate}"], "outcome": outcome, "front": bool(rounds), "rounds": heard}
+        names = {"model": "sandbox_moonshine", "method": candidate, "bits": "w4a16", "record": candidate}
+        return {**about, **names, "megabytes": megabytes}
+
+    candidates = [
+        entrant("rtn", "+9.00 (+4.00 to +12.00) on 6 clips", 1.0, (6, 19.0)),
+        entrant("gptq", "chosen", 2.0, (6, 10.0), (None, 11.0)),
+        entrant("fp", "too large", 16.0),
+    ]
+    agreement = {"proxy": "WER on 6 clips", "model": None, "clips": None, "candidates": 3, "spearman": 0.5}
+    plain = {"name": name, "bounds": {"megabytes": 3.0}, "clips": [6], "fixed": ["calib.n=2"], "metric": "WER"}
+    told = {"dataset": "clean", "candidates": candidates, "agreements": [agreement], **changes}
+    race = Race.checked({**plain, **told})
+    save_race(race, folder)
+    return race
 
 
 def write_failure(folder: Path, fingerprint: str, **changes: Any) -> None:

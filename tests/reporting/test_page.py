@@ -12,7 +12,7 @@ import pytest
 from src.report import main
 from src.text.normalizers import ENGLISH_RULES
 from tests.composed import composed
-from tests.reporting.recorded import record, worst_row, write, write_failure, write_worst
+from tests.reporting.recorded import record, worst_row, write, write_failure, write_race, write_worst
 from tests.utterances import load_utterances
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -52,6 +52,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows.append(worst_row(HOSTILE, f"a {HOSTILE}", "b", "a"))
     write_worst(folder, points[0], *rows)
     write_failure(folder, "f1", reason=f"ValueError: {HOSTILE}")
+    write_race(folder, "r1", fixed=[HOSTILE])
     return made(folder)
 
 
@@ -119,6 +120,21 @@ def test_differences_are_marked_by_elements_and_can_be_to_full_precision(opened:
     assert texts(opened, "#transcript-list li:nth-child(2) dd:nth-of-type(3) del") == ["cat"]
 
 
+def test_a_race_tells_what_was_chosen_and_how_far_the_others_came(opened: Any) -> None:
+    assert texts(opened, "#races h3") == ["The lowest error rate on clean, at most 3 MB"]
+    assert texts(opened, "#races article > .hint") == [f"3 candidates, 22 utterances decoded. In common: {HOSTILE}."]
+    rows = [texts(opened, f"#races article > .scroll tbody tr:nth-child({n}) > *") for n in (1, 2, 3)]
+    assert rows == [
+        ["method=gptq", "2.00", "10.00", "11.00 (10.0–12.0)", "front", "chosen"],
+        ["method=rtn", "1.00", "19.00 (18.0–20.0)", "–", "front", "+9.00 (+4.00 to +12.00) on 6 clips"],
+        ["method=fp", "16.00", "–", "–", "", "too large"],
+    ]
+    assert texts(opened, "#races tr.chosen th") == ["method=gptq"]
+    assert len(texts(opened, "#races svg[role=img] g")) == 2, "what was not heard is not in the plot"
+    assert len(texts(opened, "#races svg .part")) == 1
+    assert texts(opened, "#races table")[1].endswith("WER on 6 clipsall–+0.50 (3)")
+
+
 def test_audio_plays_from_the_page_and_its_absence_has_a_reason(opened: Any) -> None:
     script = """
     const [audio, done] = [document.querySelector("audio"), arguments[0]];
@@ -139,10 +155,10 @@ def test_headings_sort_by_keyboard_and_say_so(opened: Any) -> None:
     focus(opened, "#sort-disk_bytes")
     press(opened, Keys.ENTER)
     assert texts(opened, "th[aria-sort=ascending]") == ["MB"]
-    assert texts(opened, "tbody td:nth-child(7)") == ["0.00", "2.00", "3.00", "4.00"]
+    assert texts(opened, "#table tbody td:nth-child(7)") == ["0.00", "2.00", "3.00", "4.00"]
     press(opened, Keys.ENTER)  # the focus is still there
     assert texts(opened, "th[aria-sort=descending]") == ["MB"]
-    assert texts(opened, "tbody td:nth-child(7)") == ["4.00", "3.00", "2.00", "0.00"]
+    assert texts(opened, "#table tbody td:nth-child(7)") == ["4.00", "3.00", "2.00", "0.00"]
 
 
 def test_filters_hold_for_table_and_plot_and_can_be_cleared(opened: Any) -> None:
@@ -150,14 +166,14 @@ def test_filters_hold_for_table_and_plot_and_can_be_cleared(opened: Any) -> None
 
     focus(opened, "#filters input")
     press(opened, "gptq")
-    assert texts(opened, "tbody th") == ["gptq"]
+    assert texts(opened, "#table tbody th") == ["gptq"]
     assert len(texts(opened, "svg .point")) == 1
     press(opened, "x")
-    assert texts(opened, "tbody th") == []
+    assert texts(opened, "#table tbody th") == []
     assert opened.execute_script("return document.getElementById('nothing').checkVisibility()")
     focus(opened, "#reset")
     press(opened, Keys.ENTER)
-    assert len(texts(opened, "tbody th")) == 4
+    assert len(texts(opened, "#table tbody th")) == 4
 
 
 def test_a_plot_has_one_test_set_and_is_walked_with_the_arrow_keys(opened: Any) -> None:
@@ -183,10 +199,10 @@ def test_versions_that_differ_are_columns_and_plots_of_their_own(browser: Any, t
     other["versions"] = {**other["versions"], "normalizer": "other/2"}
     other["results"]["evaluate"]["metric"] = "CER"
     browser.get(made(write(tmp_path, record("rtn", "clean", 2.0), other)).as_uri())
-    assert "Normalizer" in texts(browser, "thead th")
-    assert [len(texts(browser, "svg .point")), len(texts(browser, "tbody tr"))] == [1, 2]
-    assert "WER, CER %" in texts(browser, "thead th")
-    assert {"2.00 (1.0–3.0) WER", "3.00 (2.0–4.0) CER"} <= set(texts(browser, "tbody td"))
+    assert "Normalizer" in texts(browser, "#table thead th")
+    assert [len(texts(browser, "svg .point")), len(texts(browser, "#table tbody tr"))] == [1, 2]
+    assert "WER, CER %" in texts(browser, "#table thead th")
+    assert {"2.00 (1.0–3.0) WER", "3.00 (2.0–4.0) CER"} <= set(texts(browser, "#table tbody td"))
     assert "No table: normalizer: the records were made with different versions" in texts(browser, "#notes li")[0]
 
 

@@ -13,7 +13,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,14 +23,13 @@ import pytest
 
 from src.project import ROOT
 from tests import commands
-from tests.slurm.cluster import Cluster, absent, wait_for
+from tests.slurm.cluster import JOBS, Cluster, absent, running, wait_for
 
 pytestmark = [
     pytest.mark.skipif(absent() is not None, reason=str(absent())),
     pytest.mark.timeout(900),  # a machine with much else to do
 ]
 
-JOBS = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1")
 SMALL = (
     "calib.n=4",
     "evaluate.bootstrap_samples=100",
@@ -100,13 +98,8 @@ def lasting(output: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
-        Path(folder).chmod(0o711)  # munged wants a socket that everybody can reach
-        cluster = Cluster.start(Path(folder), nodes=12)
-        try:
-            yield cluster
-        finally:
-            cluster.stop()
+    with running(nodes=12) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,8 @@ function start() {
   byId("notes").replaceChildren(...data.notes.map((note) => make("li", {}, note)));
   byId("notes").hidden = !data.notes.length;
   showFailures();
+  if (data.races.length) showRaces();
+  else hide("races");
   if (!data.points.length) {
     hide("filters", "plot", "points");
     showTranscripts();
@@ -69,7 +71,7 @@ function start() {
 try {
   start();
 } catch (error) {
-  hide("filters", "plot", "points", "transcripts", "failed");
+  hide("filters", "plot", "points", "races", "transcripts", "failed");
   byId("trouble").hidden = false;
   byId("trouble").textContent = `This page cannot show its data (${error.message}). Make it again with python -m src.report.`;
 }

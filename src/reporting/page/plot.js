@@ -47,7 +47,7 @@ function scales(points, width, height) {
   };
 }
 
-function grid(svg, { x, y }, width, height) {
+function grid(svg, { x, y }, width, height, across, upward) {
   const label = (value) => String(Number(value.toPrecision(6)));
   for (const value of x.ticks) {
     svg.append(draw("line", { class: "grid", x1: x(value), x2: x(value), y1: MARGIN.top, y2: height - MARGIN.bottom }));
@@ -57,8 +57,8 @@ function grid(svg, { x, y }, width, height) {
     svg.append(draw("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }));
     svg.append(draw("text", { x: MARGIN.left - 6, y: y(value) + 4, "text-anchor": "end" }, label(value)));
   }
-  svg.append(draw("text", { x: (MARGIN.left + width) / 2, y: height - 4, "text-anchor": "middle" }, COSTS[state.cost].label));
-  svg.append(draw("text", { x: 12, y: height / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${height / 2})` }, `${metrics(inPlot())}, %`));
+  svg.append(draw("text", { x: (MARGIN.left + width) / 2, y: height - 4, "text-anchor": "middle" }, across));
+  svg.append(draw("text", { x: 12, y: height / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${height / 2})` }, upward));
 }
 
 function about(point) {
@@ -131,7 +131,7 @@ function showPlot() {
   const height = Math.round(Math.min(Math.max(width * 0.55, 300), 520));
   const scale = scales(points, width, height);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${data.panels[state.panel]}: ${metrics(points)} against ${COSTS[state.cost].label}` });
-  grid(svg, scale, width, height);
+  grid(svg, scale, width, height, COSTS[state.cost].label, `${metrics(points)}, %`);
   for (const value of new Set(points.map((point) => point.fp_wer)))
     svg.append(draw("line", { class: "fp", x1: MARGIN.left, x2: width - MARGIN.right, y1: scale.y(value), y2: scale.y(value) }));
   const at = (point) => [scale.x(point[state.cost] / scale.unit), scale.y(point.wer)];
