@@ -19,7 +19,6 @@ from src.reporting.stored import RUN_AGAIN
 from src.scoring.comparison import Scored, scored
 from src.scoring.holm import holm
 from src.scoring.mean import mean_difference
-from src.stages.decoding import TRANSCRIPTS
 from src.storage.integrity import damage
 from src.text.normalizers import Rules
 
@@ -88,7 +87,7 @@ class PairedTests:
             folder = self.output_dir / "cache" / "transcripts" / name
             if (problem := damage(folder)) is not None:
                 raise UserError("outputs", f"the transcripts in {folder} cannot be read ({problem})", RUN_AGAIN)
-            self._read[name, normalizer] = scored(folder / TRANSCRIPTS, Rules.named(normalizer))
+            self._read[name, normalizer] = scored(folder / "transcripts.jsonl", Rules.named(normalizer))
         return self._read[name, normalizer]
 
 
