@@ -84,10 +84,8 @@ class FitSweeper(RoundsSweeper):
 
     def _tell(self, field: Sequence[Candidate], chosen: Candidate | None, made: Record | None) -> None:
         """Stores the race, shows it, and logs it; ``made`` is the record of what was wanted then."""
-        from src.sweepers.evidence import (  # Hydra imports this file in every process, and the others more
-            Asked,
-            race_of,
-        )
+        # Hydra imports this file in every process, and the others take longer.
+        from src.sweepers.evidence import Asked, race_of
         from src.sweepers.tracked import log_race
 
         fixed = [each for each in self._fixed if _key(each).partition(".")[0] not in PLACES]
