@@ -84,10 +84,8 @@ class FitSweeper(RoundsSweeper):
 
     def _tell(self, field: Sequence[Candidate], chosen: Candidate | None, made: Record | None) -> None:
         """Stores the race, shows it, and logs it; ``made`` is the record of what was wanted then."""
-        from src.sweepers.evidence import (  # Hydra imports this file in every process, and the others more
-            Asked,
-            race_of,
-        )
+        # Hydra imports this file in every process, and the others take longer.
+        from src.sweepers.evidence import Asked, race_of
         from src.sweepers.tracked import log_race
 
         fixed = [each for each in self._fixed if _key(each).partition(".")[0] not in PLACES]
@@ -140,7 +138,7 @@ class FitSweeper(RoundsSweeper):
         return [*self._fixed, *candidate.overrides, *more]
 
     def _race(self, field: Sequence[Candidate]) -> Iterator[Sequence[JobReturn]]:
-        yield from self._sized(field)
+        yield self._sized(field)
         last = len(self._clips)
         most = OmegaConf.select(self._config, "dataset.limit") or math.inf
         for number, clips in enumerate(self._clips):
@@ -152,19 +150,15 @@ class FitSweeper(RoundsSweeper):
             yield self._heard(_left(field), last)
             self._compare(_left(field), last, "all clips")
 
-    def _sized(self, field: Sequence[Candidate]) -> Iterator[Sequence[JobReturn]]:
-        """Quantizes all; what is too large or too slow is out, and what cannot be what is wanted ``then``."""
-        yield (results := self._launched_for(field, _SIZED))
+    def _sized(self, field: Sequence[Candidate]) -> Sequence[JobReturn]:
+        """Makes all, as they are wanted ``then``: what cannot be so is refused, most of it before it is quantized."""
+        results = self._launched_for(field, *self._then, _SIZED)
         for each, result in zip(field, results, strict=True):
             each.refuse()
             if not each.out:
                 each.sized = record_of(result)
                 each.out = self._too_much(each)
-        if self._then and _left(field):
-            racing = _left(field)
-            yield self._launched_for(racing, *self._then, "stages=[quantize]")
-            for each in racing:
-                each.refuse()
+        return results
 
     def _heard(self, field: Sequence[Candidate], number: int, *more: str) -> Sequence[JobReturn]:
         results = self._launched_for(field, "stages=[evaluate]", *more)

@@ -7,10 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +17,6 @@ from src.project import ROOT
 
 SCRIPT = ROOT / "launchers" / "slurm_cluster.sh"
 NEEDED = ("slurmctld", "slurmd", "munged", "srun")
-
-
-JOBS = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1")
 
 
 def absent() -> str | None:
@@ -101,18 +97,6 @@ class Cluster:
         for pid in (*_watchers(raw), *_processes(job, "")):  # first those that would still tell the controller
             os.kill(pid, signal.SIGKILL)
         self.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
-
-
-@contextmanager
-def running(nodes: int) -> Iterator[Cluster]:
-    """A cluster in a folder of its own, stopped afterwards."""
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
-        Path(folder).chmod(0o711)  # munged wants a socket that everybody can reach
-        cluster = Cluster.start(Path(folder), nodes)
-        try:
-            yield cluster
-        finally:
-            cluster.stop()
 
 
 def _processes(job: str, program: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 Three sweeps run at the same time: one whose jobs are put back in the queue, and whose terminal dies; one whose jobs are
 killed, cancelled, or lose their node; one with a full disk, an unwritable cache and a tracker that cannot be reached.
+Then a race, which launches an array a round.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,13 +25,15 @@ import pytest
 
 from src.project import ROOT
 from tests import commands
-from tests.slurm.cluster import JOBS, Cluster, absent, running, wait_for
+from tests.slurm.cluster import Cluster, absent, wait_for
+from tests.sweepers import racing
 
 pytestmark = [
     pytest.mark.skipif(absent() is not None, reason=str(absent())),
     pytest.mark.timeout(900),  # a machine with much else to do
 ]
 
+JOBS = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1")
 SMALL = (
     "calib.n=4",
     "evaluate.bootstrap_samples=100",
@@ -98,8 +102,13 @@ def lasting(output: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with running(nodes=12) as cluster:
-        yield cluster
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        Path(folder).chmod(0o711)  # munged wants a socket that everybody can reach
+        cluster = Cluster.start(Path(folder), nodes=12)
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +271,23 @@ def test_a_full_disk_leaves_a_record_on_that_disk(outcomes: Outcomes, small_disk
     assert "No space left on device" in record["failure"]["reason"]
     assert record["failure"]["stage"] == "quantize"
     assert "Traceback" in record["failure"]["traceback"]
+
+
+def fared(told: str) -> list[str]:
+    """The table of a race, and what stands below."""
+    lines = told.splitlines()
+    return lines[next(number for number, line in enumerate(lines) if line.startswith("candidate")) :]
+
+
+def test_a_race_ends_as_in_a_single_process(outcomes: Outcomes, tmp_path: Path) -> None:
+    """Once the cluster is idle: a job here is one of those that a sweep waits for."""
+    before = len(outcomes.cluster.jobs())
+    asked = ("wbits=2,4", racing.BUDGET)
+    away = launch(outcomes.cluster, tmp_path / "jobs", *racing.arguments(tmp_path / "away", *asked)[1:])
+    away.end()
+    assert away.launcher.returncode == 0, away.failed
+    assert len(outcomes.cluster.jobs()) - before == 5, "two sizes, two in the first round, one in the last"
+    here = commands.run("src.main", *racing.arguments(tmp_path / "here", *asked))
+    assert here.returncode == 0, here.stderr
+    assert fared(away.told) == fared(here.stdout)
+    assert racing.lasting(tmp_path / "away") == racing.lasting(tmp_path / "here")
