@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("outputs", type=Path)
     parser.add_argument("filters", nargs="*", metavar="column=value", help="as src.report takes them")
     options = parser.parse_args()
-    points = choose(collect(read_records(options.outputs)[0]), options.filters)
+    points = choose(collect(read_records(options.outputs)[0]), options.filters, {})
     for model, own in points.groupby("model"):
         seeds = own.groupby("bits")["seed"].nunique()
         told = ", ".join(f"{bits}: {number}" for bits, number in seeds.items())

@@ -80,11 +80,17 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
 
 
 def test_every_composite_is_tested_here() -> None:
-    assert composites() == {"esb", "sandbox", "librispeech_sample"}
+    assert composites() == {"esb", "sandbox", "librispeech", "librispeech_sample"}
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("esb", LEADERBOARD), ("sandbox", MEMBERS), ("librispeech_sample", SAMPLE)]
+    ("name", "expected"),
+    [
+        ("esb", LEADERBOARD),
+        ("sandbox", MEMBERS),
+        ("librispeech", tuple(name for name in LEADERBOARD if name.startswith("librispeech"))),
+        ("librispeech_sample", SAMPLE),
+    ],
 )
 def test_a_composite_is_the_points_of_its_members(name: str, expected: tuple[str, ...]) -> None:
     found = members(f"dataset={name}", "wbits=3")
