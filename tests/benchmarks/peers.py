@@ -7,7 +7,8 @@ Every runtime hears a clip before any hears the next, beginning with another one
 machine does hits all alike. RTFx is seconds of audio a second, from waveform to text, features included: of each clip
 its fastest round. ``faster`` is its ratio to the first row's, and the quartiles of the clips' ratios; ``processor`` the
 same ratio of the seconds that all threads computed (or waited busily), which other load moves less. Bytes are those of
-the weights' files. Texts are scored as evaluate scores them.
+the weights' files. Texts are scored as evaluate scores them; ``same text`` counts clips whose text is to the letter that
+of our float32 export.
 """
 
 from __future__ import annotations
@@ -42,21 +43,23 @@ PAUSE = 0.1  # seconds after each clip, in which threads that wait busily for th
 WEIGHTS = {".bin", ".onnx", ".ort", ".safetensors"}
 
 Folder = Callable[[ModelSettings, Path], Path]
-BLOCKS = ("group_size=32", "head_bits=8", "export=onnx", "export.weights=codes")
+ONNX = ("export=onnx", "export.accuracy_level=4", "head_bits=8")
+BLOCKS = (*ONNX, "export.weights=codes", "group_size=32")
+INTEGERS = (*ONNX, "method=rtn", "wbits=7", "abits=8", "group_size=-1", "export.weights=int8_dynamic")
 GGML = ("export=ggml", "symmetric=true", "group_size=32")
 OURS = {
     "ours: onnx float32": ("method=fp", "export=onnx", "export.weights=float32"),
-    "ours: onnx w8, level 4": ("method=rtn", "bits=w8a16", *BLOCKS, "export.accuracy_level=4"),
-    "ours: onnx w4, level 4": ("method=gptq", "bits=w4a16", *BLOCKS, "export.accuracy_level=4"),
-    "ours: onnx int8_dynamic": (
-        *("method=rtn", "bits=w8a8", "group_size=-1", "head_bits=8", "export=onnx"),
-        *("export.weights=int8_dynamic", "export.accuracy_level=4"),
-    ),
+    "ours: onnx w8, level 4": (*BLOCKS, "method=rtn", "wbits=8"),
+    "ours: onnx w4, level 4": (*BLOCKS, "method=gptq", "wbits=4"),
+    "ours: onnx w7a8": INTEGERS,
+    "ours: onnx w7a8, head 4": (*INTEGERS, "head_bits=4", "method@ends=gptq_mse"),
 }
-OURS_GGML = {
-    "ours: ggml q8_0": ("method=rtn", "wbits=8", "export.weights=q8_0", *GGML),
-    "ours: ggml q4_0": ("method=gptq", "wbits=4", "export.weights=q4_0", *GGML),
+OURS_WHISPER = {
+    "ours: onnx w7a8, head 4, by clip": (*OURS["ours: onnx w7a8, head 4"], "evaluate.window=clip"),
+    "ours: ggml q8_0": (*GGML, "method=rtn", "wbits=8", "export.weights=q8_0"),
+    "ours: ggml q4_0": (*GGML, "method=gptq", "wbits=4", "export.weights=q4_0"),
 }
+REFERENCE = next(iter(OURS))
 CALIBRATION = ("dataset=librispeech_sample_clean", "dataset@calib.dataset=librispeech_sample_calibration")
 
 
@@ -74,7 +77,7 @@ class Contender:
 
 def own(model: str, output: Path, threads: int) -> dict[str, Contender]:
     """Our exports, made where they are not there yet."""
-    chosen = OURS | (OURS_GGML if composed(f"model={model}").model.family == "whisper" else {})
+    chosen = OURS | (OURS_WHISPER if composed(f"model={model}").model.family == "whisper" else {})
     found = {}
     for name, overrides in chosen.items():
         settings = composed(f"model={model}", f"output_dir={output / 'points'}", *CALIBRATION, *overrides)
@@ -160,7 +163,17 @@ def main() -> None:
 def _table(
     contenders: dict[str, Contender], heard: dict[str, list[list[Heard]]], seconds: np.ndarray, references: list[str]
 ) -> Table:
-    figures = ("WER", "MB", "RTFx", "faster (quartiles)", "processor", "first token ms", "ms/token", "peak MiB")
+    figures = (
+        "WER",
+        "same text",
+        "MB",
+        "RTFx",
+        "faster (quartiles)",
+        "processor",
+        "first token ms",
+        "ms/token",
+        "peak MiB",
+    )
     table = Table("runtime", *figures)
     took = {name: np.min([[one.seconds for one in each] for each in rounds], 0) for name, rounds in heard.items()}
     computed = {
@@ -168,6 +181,7 @@ def _table(
         for name, rounds in heard.items()
     }
     base, least = next(iter(took.values())), next(iter(computed.values()))
+    reference = REFERENCE if REFERENCE in heard else next(iter(heard))
     for name, rounds in heard.items():
         ones = [one for each in rounds for one in each]
         first = np.median([one.first_token_ms for one in ones])
@@ -176,6 +190,7 @@ def _table(
         table.add_row(
             name,
             f"{score(references, [one.text for one in rounds[-1]], ENGLISH_RULES).wer:.2f}",
+            f"{sum(one.text == other.text for one, other in zip(rounds[-1], heard[reference][-1], strict=True))}",
             f"{contenders[name].bytes / 1e6:.1f}",
             f"{seconds.sum() / took[name].sum():.1f}",
             f"{base.sum() / took[name].sum():.2f} ({low:.2f}-{high:.2f})",
