@@ -31,7 +31,7 @@ class Exportable:
     """A stored quantized model, the width of its linears' inputs, and the recogniser it belongs to.
 
     What else evaluate was told: whether the checkpoint's suppressed tokens are never written, whether audio beyond the
-    window is left out, and the type it computed in.
+    window is left out, whether clips that half of it holds are heard in half of it, and the type it computed in.
     """
 
     settings: ModelSettings
@@ -40,6 +40,7 @@ class Exportable:
     seed: int
     suppress: bool = True
     truncate: bool = False
+    by_clip: bool = False
     dtype: str = "float32"
 
     @cached_property

@@ -185,7 +185,7 @@ def _write_linear(file: BinaryIO, model: Exportable, path: str, kind: BlockType)
     """By how much of a step the weights moved."""
     weight = model.stored.weights[path]
     data, moved = encode(weight, kind)
-    _write_tensor(file, f"{_renamed(path)}.weight", weight.shape, kind.tensor_type, data)
+    _write_tensor(file, f"{tensor_name(path)}.weight", weight.shape, kind.tensor_type, data)
     return moved
 
 
@@ -194,7 +194,7 @@ def _write_embedding(file: BinaryIO, model: Exportable, kind: BlockType) -> floa
     W = _laid_out(model, model.stored.leftovers[f"{model.graph.embedding}.weight"].float())
     rounded = round_to_nearest(W, WeightSpec(kind.bits, BLOCK, symmetric=not kind.offset))
     data, _ = encode(rounded, kind)
-    _write_tensor(file, f"{_renamed(model.graph.embedding)}.weight", rounded.shape, kind.tensor_type, data)
+    _write_tensor(file, f"{tensor_name(model.graph.embedding)}.weight", rounded.shape, kind.tensor_type, data)
     return float(torch.linalg.norm(W - rounded.dequantize()) / torch.linalg.norm(W))
 
 
@@ -217,12 +217,12 @@ def _write_leftover(file: BinaryIO, model: Exportable, name: str) -> None:
     if conv and part == "bias":
         tensor = tensor[:, None]
     half = conv and part == "weight"
-    renamed = _renamed(path) if path.endswith("embed_positions") else f"{_renamed(path)}.{part}"
+    renamed = tensor_name(path) if path.endswith("embed_positions") else f"{tensor_name(path)}.{part}"
     data = tensor.astype("<f2" if half else "<f4").tobytes()
     _write_tensor(file, renamed, tensor.shape, _FLOAT16 if half else _FLOAT32, data)
 
 
-def _renamed(path: str) -> str:
+def tensor_name(path: str) -> str:
     """``model.encoder.layers.0.fc1`` as ``encoder.blocks.0.mlp.0``."""
     if path in _NAMES:
         return _NAMES[path]

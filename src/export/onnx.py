@@ -125,6 +125,7 @@ def _told(model: Exportable) -> dict[str, Any]:
         "suppress_first": model.suppressed(first_step=True),
         "sampling_rate": speech.sampling_rate,
         "truncate": model.truncate,
+        "by_clip": model.by_clip,
         "times": None if speech.time_tokens is None else asdict(speech.time_tokens),
     }
     return {**told, **speech.limits()}

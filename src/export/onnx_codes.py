@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import TensorProto
 
 from src.export.onnx_graph import MICROSOFT, Graph
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
 
 BLOCKS = (32, 16)  # what MatMulNBits takes and groups may be made of; larger ones are no faster
 WIDTHS = (4, 8)  # those the CPU kernels are made for
+FLOAT_LEVEL = 1  # MatMulNBits's accuracy_level of float32 products
 _SCALE_BYTES = 4
 
 
@@ -106,11 +108,33 @@ def product(graph: Graph, x: str, paths: Sequence[str], weights: Sequence[Quanti
     perm = weights[0].perm
     if perm is not None:
         x = graph.op("Gather", x, graph.tensor(f"{name}.order", perm.numpy()), axis=-1)
+    if bits == WIDTHS[-1] and level == FLOAT_LEVEL:
+        return _dequantized_product(graph, x, paths, inputs, (len(codes), columns, columns // size))
     if any(graph.has(f"{path}.bias") for path in paths):
         absent = [""] * (4 - len(inputs))  # zero points where they are the middle code, and group indices
         inputs += [*absent, stacked_bias(graph, paths)]
     sizes = {"K": columns, "N": len(codes), "bits": bits, "block_size": size}
     return graph.op("MatMulNBits", x, *inputs, domain=MICROSOFT, accuracy_level=level, **sizes)
+
+
+def _dequantized_product(graph: Graph, x: str, paths: Sequence[str], stored: list[str], sizes: Sequence[int]) -> str:
+    """As :func:`product` of 8-bit codes in float32, with a weight that the runtime dequantizes when it loads the file.
+
+    MatMulNBits has no kernel for that: with one row it dequantizes at every step, which takes ten times as long.
+    """
+    rows, columns, blocks = sizes
+    codes, scale, *zero = stored
+    by_block = graph.constant([rows, blocks, 1])
+    if zero:
+        zeros = graph.op("Reshape", graph.op("Cast", zero[0], to=TensorProto.FLOAT), by_block)
+    else:
+        zeros = graph.constant(1 << (WIDTHS[-1] - 1), np.float32)
+    steps = graph.op("Sub", graph.op("Cast", codes, to=TensorProto.FLOAT), zeros)
+    blocked = graph.op("Mul", steps, graph.op("Reshape", scale, by_block))
+    dense = graph.op("Transpose", graph.op("Reshape", blocked, graph.constant([rows, columns])), perm=[1, 0])
+    made = graph.op("MatMul", x, dense)
+    biased = any(graph.has(f"{path}.bias") for path in paths)
+    return graph.op("Add", made, stacked_bias(graph, paths)) if biased else made
 
 
 def stacked_bias(graph: Graph, paths: Sequence[str]) -> str:

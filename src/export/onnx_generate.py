@@ -8,7 +8,8 @@
 
 Audio beyond the model's window is heard whole, unless evaluate was told to truncate it: by Whisper sequentially, each
 window beginning where the last complete segment of the one before ended (arXiv 2212.04356, section 3.8), by models
-without time tokens in segments cut at the quietest points.
+without time tokens in segments cut at the quietest points. Where evaluate was told ``window=clip``, Whisper hears clips
+that half of its window holds, with a second of silence, in half of it.
 
 The loop: the encoder runs once and returns keys and values for every decoder block's cross-attention. The decoder runs
 once over the prompt, with empty caches, and once per token, each time with the caches it returned the last time. Caches
@@ -213,7 +214,10 @@ class Recogniser:
         return {"audio": np.stack(padded).astype(np.float32), "samples": np.array(lengths, np.int64)}
 
     def _mels(self, waveforms: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        return {"mel": np.stack([self._log_mel(waveform[: self.told["window"]]) for waveform in waveforms])}
+        mels = np.stack([self._log_mel(waveform[: self.told["window"]]) for waveform in waveforms])
+        longest = max(map(len, waveforms)) + self.told["sampling_rate"]  # a clip that is cut off at its end is repeated
+        half = self.told.get("by_clip") and longest <= self.told["window"] // 2
+        return {"mel": np.ascontiguousarray(mels[..., : mels.shape[-1] // 2]) if half else mels}
 
     def _log_mel(self, waveform: np.ndarray) -> np.ndarray:
         """Whisper's features [mels, frames] of one window, which shorter clips are padded to, or of longer audio."""

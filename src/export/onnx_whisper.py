@@ -8,8 +8,8 @@ from transformers import PreTrainedConfig
 
 from src.export.base import Exportable
 from src.export.onnx_decoder import Cached, cached_decoder, cross_outputs
-from src.export.onnx_graph import Graph
-from src.export.onnx_linear import OnnxForm, embedded, linear, linears, projected
+from src.export.onnx_graph import MICROSOFT, Graph
+from src.export.onnx_linear import OnnxForm, embedded, linear, linears
 from src.machine.progress import progress
 
 
@@ -19,22 +19,23 @@ def is_usual(config: PreTrainedConfig) -> bool:
 
 
 def encoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
-    """``mel`` [batch, mels, frames] of one window to the ``cross_*`` of :func:`cross_outputs`."""
+    """``mel`` [batch, mels, 2 frames] of one window or its start to the ``cross_*`` of :func:`cross_outputs`."""
     config, graph = model.config, Graph(model)
-    frames = config.max_source_positions
-    mel = graph.input("mel", TensorProto.FLOAT, ["batch", config.num_mel_bins, 2 * frames])
+    mel = graph.input("mel", TensorProto.FLOAT, ["batch", config.num_mel_bins, "mel_frames"])
     hidden = graph.op("Gelu", graph.conv(mel, "model.encoder.conv1", stride=1, pads=(1, 1)))
     hidden = graph.op("Gelu", graph.conv(hidden, "model.encoder.conv2", stride=2, pads=(1, 1)))
     hidden = graph.op("Transpose", hidden, perm=[0, 2, 1])
-    hidden = graph.op("Add", hidden, graph.parameter("model.encoder.embed_positions.weight"))
+    positions = graph.parameter("model.encoder.embed_positions.weight")
+    heard = graph.op("Slice", positions, graph.constant([0]), graph.size(hidden, 1), graph.constant([0]))
+    hidden = graph.op("Add", hidden, heard)
     for block in progress(model.graph.encoder, "export, encoder blocks"):
         normed = graph.layer_norm(hidden, f"{block.path}.self_attn_layer_norm")
-        q, k, v = projected(graph, normed, f"{block.path}.self_attn", config.encoder_attention_heads, form)
-        mixed = graph.attention(q, k, v, None, model.graph.head_dim)
+        qkv = linears(graph, normed, [f"{block.path}.self_attn.{name}_proj" for name in "qkv"], form)
+        mixed = graph.op("MultiHeadAttention", *qkv, domain=MICROSOFT, num_heads=config.encoder_attention_heads)
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{block.path}.self_attn.out_proj", form))
         hidden = _mlp(graph, hidden, block.path, form)
     states = graph.layer_norm(hidden, model.graph.encoder_norm)
-    cross_outputs(graph, states, config.decoder_attention_heads, frames, form)
+    cross_outputs(graph, states, config.decoder_attention_heads, "frames", form)
     return graph.finish("encoder")
 
 
@@ -54,7 +55,7 @@ def decoder(model: Exportable, form: OnnxForm) -> onnx.ModelProto:
         hidden = graph.op("Add", hidden, linear(graph, mixed, f"{path}.encoder_attn.out_proj", form))
         return _mlp(graph, hidden, path, form)
 
-    return cached_decoder(model, heads, model.config.max_source_positions, embed, block, form)
+    return cached_decoder(model, heads, "frames", embed, block, form)
 
 
 def _mlp(graph: Graph, hidden: str, path: str, form: OnnxForm) -> str:

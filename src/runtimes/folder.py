@@ -13,6 +13,7 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "onnx": ("onnxruntime",),
     "whisper_cpp": ("pywhispercpp",),
 }
+BY_CLIP: Final = frozenset({"torch", "onnx"})  # hear a clip in half of the window where that holds it
 _FILES: Final = {"generate.json": "onnx", "ggml-model.bin": "whisper_cpp"}  # that tell a runtime's folder
 _WEIGHTS: Final = (".onnx", ".bin")
 

@@ -54,6 +54,7 @@ class Heard:
         capped: whether it was cut off at the limit on them, in any of its windows.
         long_form: as of a :class:`~src.data.transcripts.Transcript`.
         seconds: from the waveform to the text, features included.
+        processor_seconds: that all of the process's threads computed meanwhile, which other load moves less.
         first_token_ms: from the waveform to the first token: features, encoder and prompt of the first window.
         peak_rss_mib: peak resident set size so far of the process, which does nothing else.
     """
@@ -63,6 +64,7 @@ class Heard:
     capped: bool
     long_form: LongForm | None
     seconds: float
+    processor_seconds: float
     first_token_ms: float
     peak_rss_mib: float
 

@@ -36,7 +36,7 @@ def last_words(said: str) -> str:
 
 
 class RuntimeProcess:
-    """A process that has loaded a model, from ``with`` to its end.
+    """A process that has loaded a model, from ``with`` to its end; ``worker``: the module whose runtimes it may run.
 
     Raises:
         RuntimeError: the process failed, now or while it hears; its last words are told.
@@ -44,13 +44,13 @@ class RuntimeProcess:
 
     loaded: Loaded
 
-    def __init__(self, job: RuntimeJob) -> None:
-        self._job = job
+    def __init__(self, job: RuntimeJob, worker: str = "src.runtimes.worker") -> None:
+        self._job, self._worker = job, worker
 
     def __enter__(self) -> RuntimeProcess:
         self._said: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         self._process = subprocess.Popen(
-            command("src.runtimes.worker"),
+            command(self._worker),
             cwd=ROOT,
             env=environment(self._job.threads),
             stdin=subprocess.PIPE,

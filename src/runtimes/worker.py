@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
 from typing import BinaryIO, Final, TextIO
@@ -22,12 +23,17 @@ from src.machine.memory_peak import process_peak_mib
 from src.runtimes.job import Heard, Loaded, RuntimeJob, Transcriber
 
 LENGTH: Final = struct.Struct("<q")
-_CLASSES: Final = {"onnx": "OnnxTranscriber", "whisper_cpp": "WhisperCppTranscriber"}
+Classes = Mapping[str, str]  # module and name of a runtime's Transcriber, by the runtime's name
+_CLASSES: Final[Classes] = {
+    "onnx": "src.runtimes.onnx_transcriber.OnnxTranscriber",
+    "whisper_cpp": "src.runtimes.whisper_cpp_transcriber.WhisperCppTranscriber",
+}
 
 
-def open_transcriber(job: RuntimeJob) -> tuple[Transcriber, Loaded]:
+def open_transcriber(job: RuntimeJob, classes: Classes) -> tuple[Transcriber, Loaded]:
     """Imports the runtime, loads the model and hears a second of silence, so that what is set up then is not timed."""
-    make = getattr(import_module(f"src.runtimes.{job.runtime}_transcriber"), _CLASSES[job.runtime])
+    module, _, name = classes[job.runtime].rpartition(".")
+    make = getattr(import_module(module), name)
     start = time.perf_counter()
     transcriber: Transcriber = make(job)
     load_ms = (time.perf_counter() - start) * 1000.0
@@ -36,16 +42,16 @@ def open_transcriber(job: RuntimeJob) -> tuple[Transcriber, Loaded]:
 
 
 def hear(transcriber: Transcriber, waveform: np.ndarray) -> Heard:
-    start = time.perf_counter()
+    start, before = time.perf_counter(), time.process_time()
     text, tokens, capped, long_form = transcriber.transcribe(waveform)
-    seconds = time.perf_counter() - start
+    seconds, computed = time.perf_counter() - start, time.process_time() - before
     first_token_ms = (transcriber.first_token_at - start) * 1000.0
-    return Heard(text, tokens, capped, long_form, seconds, first_token_ms, process_peak_mib())
+    return Heard(text, tokens, capped, long_form, seconds, computed, first_token_ms, process_peak_mib())
 
 
-def serve(questions: BinaryIO, answers: TextIO) -> None:
+def serve(questions: BinaryIO, answers: TextIO, classes: Classes) -> None:
     """Until there is no further waveform."""
-    transcriber, loaded = open_transcriber(RuntimeJob(**json.loads(questions.readline())))
+    transcriber, loaded = open_transcriber(RuntimeJob(**json.loads(questions.readline())), classes)
     _answer(answers, asdict(loaded))
     while len(header := questions.read(LENGTH.size)) == LENGTH.size:
         samples = questions.read(LENGTH.unpack(header)[0] * np.float32().nbytes)
@@ -57,7 +63,12 @@ def _answer(answers: TextIO, told: dict[str, object]) -> None:
     answers.flush()
 
 
-if __name__ == "__main__":
+def main(classes: Classes = _CLASSES) -> None:
+    """Serves the process's input; ``classes`` of a caller's own serve other runtimes."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
         os.dup2(2, 1)  # what a library prints is no answer
-        serve(sys.stdin.buffer, output)
+        serve(sys.stdin.buffer, output, classes)
+
+
+if __name__ == "__main__":
+    main()

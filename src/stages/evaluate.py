@@ -17,7 +17,7 @@ from src.data.transcripts import Transcript, load_transcripts
 from src.errors import UserError
 from src.models.families import family_of
 from src.models.loading import check_processors
-from src.runtimes.folder import file_bytes, require_installed
+from src.runtimes.folder import BY_CLIP, file_bytes, require_installed
 from src.scoring import probe
 from src.scoring.comparison import WORST_COLUMNS, Scored, changes, difference, scored, worst
 from src.scoring.failure_modes import Failures, failures
@@ -141,11 +141,12 @@ def _check_runtime(point: Point) -> None:
     """Whether the runtime is installed, and evaluate's other settings mean something to it. Raises UserError."""
     settings, runtime = point.settings, point.settings.evaluate.runtime
     require_installed(runtime, "evaluate.runtime")
-    for field, found, only in (
-        ("dtype", settings.dtype, FULL_DTYPE),
-        ("evaluate.window", settings.evaluate.window, MODEL_WINDOW),
+    window = (settings.evaluate.window, MODEL_WINDOW)
+    for field, (found, only), known in (
+        ("dtype", (settings.dtype, FULL_DTYPE), False),
+        ("evaluate.window", window, runtime in BY_CLIP),
     ):
-        if found != only:
+        if found != only and not known:
             raise UserError(field, f"{found!r} is unknown to files of {runtime}", f"Use {field}={only}")
 
 

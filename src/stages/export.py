@@ -15,7 +15,7 @@ from src.models.loading import load_graph
 from src.quant.checkpoint import load_weights
 from src.settings import TORCH, NoExport
 from src.stages.base import Stage
-from src.stages.point import Point
+from src.stages.point import MODEL_WINDOW, Point
 from src.stages.quantize import CHECKPOINT
 from src.storage.store import Entry
 from src.tracking import Tracker
@@ -76,6 +76,7 @@ class Export(Stage):
             settings.seed,
             suppress=settings.evaluate.suppress_tokens,
             truncate=settings.evaluate.long_form == "truncate",
+            by_clip=settings.evaluate.window != MODEL_WINDOW,
             dtype=settings.dtype,
         )
         check_stored(runtime, model.graph, model.stored)

@@ -35,7 +35,7 @@ VERSIONS: Final = {
     "calibrate": 8,
     "statistics": 7,
     "quantize": 8,
-    "export": 11,
+    "export": 12,
     "transcripts": 7,
     "probe": 7,
     "evaluate": 7,
@@ -202,6 +202,8 @@ class Point:
     def exported(self) -> Entry:
         """The quantized model as another runtime's files."""
         told = {"long_form": self.settings.evaluate.long_form, "dtype": self.settings.dtype, **self._decoding}
+        if self.settings.evaluate.window != MODEL_WINDOW:
+            told["window"] = self.settings.evaluate.window
         return self._entry("export", quantized=self.quantized.fingerprint, **self.settings.export.model_dump(), **told)
 
     @cached_property

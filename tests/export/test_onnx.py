@@ -16,6 +16,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from src.decoding.decode import greedy
 from src.export.base import Exportable
 from src.export.onnx_codes import packed
 from src.export.onnx_generate import Recogniser
@@ -52,6 +53,24 @@ def test_onnxruntime_writes_the_same_tokens(name: str, tmp_path: Path) -> None:
     assert agreement(tokens(point, quantized(point)), together) >= 0.99
 
 
+def test_clips_that_half_of_the_window_holds_are_heard_in_half_of_it(tmp_path: Path) -> None:
+    """As evaluate hears them; another clip among them has all of the window."""
+    point = opened(tmp_path, "export=onnx", "model=sandbox_whisper", "method=rtn", "wbits=8", "evaluate.window=clip")
+    recogniser = Recogniser(export(point), threads=1)
+    short = utterances(point)[0].waveform()[: 2 * 16_000]
+    full = recogniser.told["window"]
+    assert len(short) + 16_000 <= full // 2
+    speech = quantized(point)
+    [features] = speech.features([short])
+    half = features[:, : features.shape[1] // 2]
+    [expected] = greedy(speech, [half], [len(short)], suppress=True)
+    [mel] = recogniser.features([short]).values()
+    assert mel.shape[-1] == half.shape[-1]
+    assert agreement([expected], recogniser.generate([short])) >= 0.99
+    [mel] = recogniser.features([short, np.zeros(full // 2, np.float32)]).values()
+    assert mel.shape[-1] == features.shape[-1]
+
+
 def test_inputs_rounded_in_blocks_change_few_tokens(tmp_path: Path) -> None:
     chosen = ("model=sandbox_whisper", "method=rtn", "wbits=4", "head_bits=8", "group_size=32")
     point = opened(tmp_path, "export=onnx", *chosen, "export.accuracy_level=4")
@@ -60,10 +79,10 @@ def test_inputs_rounded_in_blocks_change_few_tokens(tmp_path: Path) -> None:
     assert agreement(tokens(point, quantized(point)), Recogniser(folder, threads=1).generate(clips)) >= 0.9
 
 
-def test_integer_products_are_those_that_were_simulated(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("wbits", "abits"), [(4, 6), (7, 8), (8, 7), (8, 8)])  # the last has unsigned weights
+def test_integer_products_are_those_that_were_simulated(wbits: int, abits: int, tmp_path: Path) -> None:
     """To float rounding in one linear. Over layers an input that falls on another code moves many more, hence clips
     whose best two tokens are nearly tied may go another way: one in twelve is granted."""
-    wbits, abits = 4, 6
     chosen = ("model=sandbox_moonshine", "method=rtn", "export.weights=int8_dynamic")
     point = opened(tmp_path, "export=onnx", *chosen, f"wbits={wbits}", f"abits={abits}")
     folder, speech = export(point), quantized(point)

@@ -140,7 +140,7 @@ def test_the_export_is_chosen_with_the_runtime(tmp_path: Path) -> None:
         (["evaluate.runtime=onnx", "kvbits=4"], ["evaluate.runtime", "key-value cache", "kvbits=16"]),
         (["evaluate.runtime=onnx", "dtype=bfloat16"], ["dtype", "'bfloat16'", "dtype=float32"]),
         (
-            ["evaluate.runtime=onnx", "evaluate.window=clip", "model=sandbox_whisper"],
+            ["evaluate.runtime=whisper_cpp", "evaluate.window=clip", "model=sandbox_whisper"],
             ["evaluate.window", "evaluate.window=model"],
         ),
         (["evaluate.runtime=tflite"], ["evaluate.runtime", "'tflite'"]),
