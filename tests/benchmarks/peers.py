@@ -55,7 +55,7 @@ OURS = {
     "ours: onnx w7a8, head 4": (*INTEGERS, "head_bits=4", "method@ends=gptq_mse"),
 }
 OURS_WHISPER = {
-    "ours: onnx w7a8, head 4, by clip": (*OURS["ours: onnx w7a8, head 4"], "evaluate.window=clip"),
+    "ours: onnx w7a8, by clip": (*INTEGERS, "evaluate.window=clip"),
     "ours: ggml q8_0": (*GGML, "method=rtn", "wbits=8", "export.weights=q8_0"),
     "ours: ggml q4_0": (*GGML, "method=gptq", "wbits=4", "export.weights=q4_0"),
 }
