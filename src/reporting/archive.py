@@ -47,10 +47,21 @@ def _unpack(archive: Path, folder: Path) -> None:
     """
     try:
         with tarfile.open(archive, "r:xz") as tar:
-            tar.extractall(folder, filter="data")
+            for member in tar:
+                _write(tar, member, folder)
     except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
         problem = f"{archive} is no whole archive of records ({error})"
         raise UserError("outputs", problem, f"Name one that --pack made, ending in {SUFFIX}, or a folder") from None
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """One file below ``folder``; archives hold nothing else. Raises TarError."""
+    parts, content = Path(member.name).parts, tar.extractfile(member) if member.isreg() else None
+    if content is None or not parts or ".." in parts or Path(member.name).is_absolute():
+        raise tarfile.TarError(f"{member.name!r} is no file below it")
+    target = folder.joinpath(*parts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content.read())
 
 
 def pack(output_dir: Path, records: Sequence[Record], chosen: Collection[str], archive: Path) -> int:

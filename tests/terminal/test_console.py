@@ -22,7 +22,7 @@ def record(
     results: dict[str, Any] = {"quantize": {"disk_bytes": 3_858_624, "layers": []}}
     if wer is not None:
         evaluate = recorded.record("rtn", "clean", wer)["results"]["evaluate"]
-        difference = {"difference": 0.5, "low": 0.0, "high": 1.0, "significant": significant}
+        difference = {"difference": 0.5, "low": 0.0, "high": 1.0, "p_value": 0.04, "significant": significant}
         results["evaluate"] = {**evaluate, "metric": metric, "versus_fp": difference}
         results["profile"] = {"memory_io_bytes": 40_440_000, "bops": 122_254_934_016}
     shown = {"model": "m", "method": name, "bits": BITS, "dataset": "d", "results": results, "settings": {}, **fields}
