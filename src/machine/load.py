@@ -68,12 +68,12 @@ def alone(threads: int, most: float | None) -> Iterator[Load]:
 @contextmanager
 def watched() -> Iterator[Load]:
     """The load of others beside the block, once it is over."""
-    load, start, before, own = Load(), time.perf_counter(), _counters(), _own()
+    load, start, before, own = Load(), time.perf_counter(), _counters(), processor_seconds()
     yield load
     after, seconds = _counters(), time.perf_counter() - start
     if before is not None and after is not None and sum(after) > sum(before):  # counters that stand still tell nothing
         busy = sum(after[number] - before[number] for number in _BUSY) / os.sysconf("SC_CLK_TCK")
-        load.others = round(max(busy - (_own() - own) - _BLUR_SECONDS, 0.0) / seconds, 3)
+        load.others = round(max(busy - (processor_seconds() - own) - _BLUR_SECONDS, 0.0) / seconds, 3)
 
 
 def _counters() -> list[int] | None:
@@ -84,6 +84,7 @@ def _counters() -> list[int] | None:
         return None
 
 
-def _own() -> float:
+def processor_seconds() -> float:
+    """Of all threads of this process and of the children it waited for; what others compute moves it little."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system

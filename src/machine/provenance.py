@@ -89,6 +89,13 @@ def attempts(folder: Path) -> Made:
     return _load(folder / _ATTEMPTS) or []
 
 
+def goes_on(folder: Path) -> bool:
+    """Whether what is being built in ``folder`` goes on from something that an earlier attempt left."""
+    own = {_ATTEMPTS, _READ}
+    left = [path for path in folder.rglob(f"*{PROGRESS_SUFFIX}*") if path.name not in own]
+    return any(path.is_dir() or path.stat().st_size for path in left)
+
+
 def has_read(folder: Path, name: str, entry: Path) -> None:
     """Notes that what is being built in ``folder`` rests on the result ``name`` in the folder ``entry`` too."""
     write_json(folder / _READ, {**(_load(folder / _READ) or {}), name: made(entry, name)[name]})
@@ -147,11 +154,7 @@ def differing(told: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _earlier(folder: Path) -> list[dict[str, Any]]:
     """Earlier attempts, if any of what they made is left; of one that cannot be read nothing is known."""
-    own = {_ATTEMPTS, _READ}
-    left = [path for path in folder.rglob(f"*{PROGRESS_SUFFIX}*") if path.name not in own]
-    if not any(path.is_dir() or path.stat().st_size for path in left):
-        return []
-    return _load(folder / _ATTEMPTS) or [{}]
+    return (_load(folder / _ATTEMPTS) or [{}]) if goes_on(folder) else []
 
 
 def _load(path: Path) -> Any:

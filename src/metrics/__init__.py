@@ -40,6 +40,15 @@ _ENERGY: Final = Metric(
     digits=1,
     scale=1e-3,
 )
+_SECONDS: Final = Metric(
+    name="processor_seconds",
+    stage="quantize",
+    unit="seconds",
+    meaning="of the processors, all threads together, to quantize from calibrated clips on the machine that did",
+    label="time to quantize, processor s",
+    heading="",
+    digits=0,
+)
 _EXPORTED: Final = Metric(
     name="exported_bytes",
     stage="evaluate",
@@ -51,7 +60,7 @@ _EXPORTED: Final = Metric(
     scale=1e6,
 )
 METRICS: Final = {
-    metric.name: metric for metric in (WER, RARE_WORDS, CER, _SIZE, _IO, _BOPS, _STORED, _ENERGY, _EXPORTED)
+    metric.name: metric for metric in (WER, RARE_WORDS, CER, _SIZE, _IO, _BOPS, _STORED, _ENERGY, _SECONDS, _EXPORTED)
 }
 SCORES: Final = [metric for metric in METRICS.values() if metric.stage == "evaluate"]
 COSTS: Final = [metric for metric in METRICS.values() if metric.stage != "evaluate"]

@@ -64,6 +64,7 @@ class Quantized(RecordPart):
 
     layers: Sequence[Layer]
     expected_nats: FiniteFloat | None = None
+    processor_seconds: FiniteFloat | None = None  # stands among the times of a record, as it is not of the point alone
 
 
 class Versus(RecordPart):
@@ -201,6 +202,9 @@ class Record(Member):
             ValueError: they are none of the present schema; says what is wrong in a few words.
         """
         record = cls.checked(plain)
+        if record.results.quantize and (times := record.times.get("quantize")):
+            took = record.results.quantize.model_copy(update={"processor_seconds": times.get("processor_seconds")})
+            record = record.model_copy(update={"results": record.results.model_copy(update={"quantize": took})})
         record._plain = plain
         return record
 

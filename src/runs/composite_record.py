@@ -51,7 +51,7 @@ def build_composite_record(name: str, points: Sequence[Point], records: Sequence
         "results": results,
         "members": [{field: record.plain[field] for field in SHOWN} for record in records],
         "measured": {name: figures for name, figures in first["measured"].items() if name not in own},
-        "times": {},
+        "times": _shared([record.times for record in records]),
         "entries": _shared([record.entries for record in records]),
         "provenance": combined(_made(records)),
         "settings": {

@@ -7,13 +7,14 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from src.errors import UserError
-from src.machine.load import BusyError
-from src.machine.provenance import attempts, stamped
+from src.machine.load import BusyError, processor_seconds
+from src.machine.provenance import attempts, goes_on, stamped
 from src.stages.point import Point
 from src.storage.store import Entry, write_json
 from src.tracking import Tracker
@@ -103,19 +104,37 @@ class Stage(ABC):
         return read_json(self.entry(point).path / TIMES)
 
 
+@dataclass
+class _Told:
+    """Processor seconds of this process that are told of one result or another."""
+
+    seconds: float = 0.0
+
+
+_told: Final = _Told()
+
+
 def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]], device: str = "cpu", *, anew: bool = False) -> Path:
     """The entry's folder (:meth:`Entry.obtain`); ``build(folder)`` returns the figures stored beside its files.
 
-    Beside them is also where they were made, on which ``device``, and when. ``seconds`` are those of the run that
-    finished the build: ``places`` above 1 says that it went on from what another one, elsewhere, had left.
+    Beside them is also where they were made, on which ``device``, and when. ``seconds``, and those of all
+    processors together, are of the run that finished the build. The latter leave out what was built meanwhile as a
+    result of its own, and are not told where it went on from what another run had left; ``places`` above 1 says that
+    it was elsewhere.
     """
 
     def write(folder: Path) -> None:
-        start = time.perf_counter()
+        part, start, before = goes_on(folder), time.perf_counter(), processor_seconds() - _told.seconds
         write_json(folder / RESULT, build(folder))
-        seconds = round(time.perf_counter() - start, 3)
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(folder / TIMES, {"seconds": seconds, "places": len(attempts(folder)), "finished": finished})
+        own = processor_seconds() - _told.seconds - before
+        _told.seconds += own
+        times = {
+            "seconds": round(time.perf_counter() - start, 3),
+            "processor_seconds": None if part else round(own, 3),
+            "places": len(attempts(folder)),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(folder / TIMES, times)
 
     return entry.obtain(stamped(write, device), anew=anew)
 

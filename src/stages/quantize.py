@@ -96,7 +96,8 @@ class Quantize(Stage):
     def log(self, point: Point, tracker: Tracker) -> None:
         """Size, mean errors, the layer table, and the model with its calibration as input."""
         result, entry = self.result(point), self.entry(point)
-        tracker.log(self.name, summarize(result))
+        took = self.times(point).get("processor_seconds")
+        tracker.log(self.name, summarize(result) | ({} if took is None else {"processor_seconds": took}))
         rows = [[*(row.get(column) for column in COLUMNS), "; ".join(row["notes"])] for row in result["layers"]]
         tracker.table(self.name, "layers", [*COLUMNS, "notes"], rows)
         uses = [f"calibration-{needed.fingerprint}" for needed in self.needs(point).values()]

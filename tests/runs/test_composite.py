@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from src import compare
 from src.errors import UserError
+from src.metrics import METRICS
 from src.project import ROOT
 from src.records import Record
 from src.runs.composite_record import build_composite_record
@@ -201,6 +202,18 @@ def test_the_model_is_calibrated_and_quantized_once(single: tuple[Path, subproce
         for stage in ("calibrate", "quantize", "transcripts", "profile", "composite")
     }
     assert made == {"calibrate": 1, "quantize": 2, "transcripts": 4, "profile": 1, "composite": 1}  # with fp
+
+
+def test_the_time_to_quantize_is_a_figure_of_every_member_and_of_the_mean(
+    single: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    output, _ = single
+    entries = {plain["entries"]["quantize"] for plain in records(output).values()}
+    [file] = [output / "cache" / "quantize" / name / "times.json" for name in entries]
+    seconds = json.loads(file.read_text())["processor_seconds"]
+    told = [Record.of(plain).results.figure(METRICS["processor_seconds"]) for plain in records(output).values()]
+    assert told == [seconds] * 3
+    assert seconds > 0
 
 
 def test_a_sweep_over_composites_shows_each_mean_below_its_members(
