@@ -105,13 +105,13 @@ class Stage(ABC):
 
 
 @dataclass
-class _Told:
+class _Accounted:
     """Processor seconds of this process that are told of one result or another."""
 
     seconds: float = 0.0
 
 
-_told: Final = _Told()
+_accounted: Final = _Accounted()
 
 
 def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]], device: str = "cpu", *, anew: bool = False) -> Path:
@@ -124,10 +124,10 @@ def obtain(entry: Entry, build: Callable[[Path], dict[str, Any]], device: str = 
     """
 
     def write(folder: Path) -> None:
-        part, start, before = goes_on(folder), time.perf_counter(), processor_seconds() - _told.seconds
+        part, start, before = goes_on(folder), time.perf_counter(), processor_seconds() - _accounted.seconds
         write_json(folder / RESULT, build(folder))
-        own = processor_seconds() - _told.seconds - before
-        _told.seconds += own
+        own = processor_seconds() - _accounted.seconds - before
+        _accounted.seconds += own
         times = {
             "seconds": round(time.perf_counter() - start, 3),
             "processor_seconds": None if part else round(own, 3),

@@ -21,7 +21,7 @@ from src.decoding.transcribe import journal_seconds, transcribe_corpus
 from src.errors import UserError
 from src.machine.load import watched
 from src.machine.provenance import MACHINE, Made, attempts
-from src.methods.apply import input_bits
+from src.methods.asked import input_bits
 from src.models.loading import load
 from src.quant.restore import restore
 from src.runtimes.corpus import journal_figures, transcribe_in_runtime

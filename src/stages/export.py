@@ -10,7 +10,7 @@ from src.errors import UserError
 from src.export.base import Exportable
 from src.export.build import build_runtime
 from src.export.checks import check_model, check_packages, check_plan, check_settings, check_stored
-from src.methods.apply import weight_plan
+from src.methods.asked import weight_plan
 from src.models.loading import load_graph
 from src.quant.checkpoint import load_weights
 from src.settings import TORCH, NoExport

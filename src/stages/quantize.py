@@ -11,7 +11,8 @@ from typing import Any
 from src.calib.capture import CLIPS, WAVEFORMS, Calibration, load_calibration
 from src.calib.statistics import FILE, load_statistics, measure, save_statistics
 from src.machine.provenance import has_read, stamped
-from src.methods.apply import Quantizer, check_inputs, check_structure, weight_plan
+from src.methods.apply import Quantizer
+from src.methods.asked import check_inputs, check_structure, weight_plan
 from src.methods.block_journal import BlockJournal
 from src.methods.propagation import check_propagation
 from src.models.loading import check_processors, load, load_empty

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from src.lowbit.granularity import WeightSpec
-from src.methods.apply import input_bits
+from src.methods.asked import input_bits
 from src.methods.workbench import ReferenceCost, Taken
 from src.models.families import dimensions_of
 from src.models.loading import load_config, load_graph

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from src.decoding.transcribe import transcribe
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.models.loading import load
 from src.models.speech import SpeechModel

@@ -24,7 +24,7 @@ from torch import Tensor
 from src.calib.capture import Calibration, capture
 from src.calib.statistics import measure
 from src.decoding.transcribe import transcribe
-from src.methods.apply import weight_plan
+from src.methods.asked import weight_plan
 from src.models.loading import load
 from src.models.products import FastLinears
 from src.models.speech import SpeechModel

@@ -11,7 +11,7 @@ from src.data.audio import Waveform
 from src.data.transcripts import Transcript
 from src.data.utterance import Utterance
 from src.decoding.transcribe import transcribe, transcribe_corpus
-from src.methods.apply import input_bits
+from src.methods.asked import input_bits
 from src.models.loading import load
 from src.models.speech import SpeechModel
 from src.quant.restore import restore

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from src.decoding.decode import greedy
 from src.errors import UserError
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
 from src.project import ROOT

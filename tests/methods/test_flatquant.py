@@ -13,7 +13,8 @@ from whole_models import MODELS, bench_of, double, largest_relative_error, outpu
 from src.calib.task import BlockTask
 from src.calib.walk import Walker, WalkOptions
 from src.errors import UserError
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.methods.parts.affine_link import AffineLink, balanced, fold, install, start_links
 from src.methods.workbench import Workbench

@@ -11,7 +11,8 @@ import torch
 from whole_models import MODELS, bench_of, double, largest_relative_error, outputs
 
 from src.errors import UserError
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.base import Method
 from src.methods.build import build_method
 from src.models.speech import SpeechModel

@@ -8,7 +8,8 @@ import torch
 
 from src.errors import UserError
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.methods.hqq import hqq
 from src.quant.checkpoint import leftover_tensors, save_weights

@@ -15,7 +15,8 @@ from whole_models import MODELS, bench_of, double, largest_relative_error, outpu
 from src.data.utterance import Utterance
 from src.decoding import transcribe
 from src.errors import UserError
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.methods.parts.hadamard import has_hadamard
 from src.models.graph import Feed

@@ -11,7 +11,8 @@ from model_errors import block_errors
 from torch import Tensor
 
 from src.lowbit.granularity import QuantizedWeight, WeightSpec
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.methods.quik import quik
 from src.models.speech import SpeechModel

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from transformers import MoonshineConfig
 
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.models.families import dimensions_of
 from src.models.graph import ModelGraph

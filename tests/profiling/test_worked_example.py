@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from src.lowbit.granularity import WeightSpec
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.models.families import dimensions_of
 from src.models.loading import load, load_config, load_graph

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights

@@ -16,7 +16,8 @@ from src.calib.end_inputs import end_statistics
 from src.calib.task import BlockTask
 from src.errors import UserError
 from src.lowbit.granularity import WeightSpec
-from src.methods.apply import Quantizer, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import input_bits
 from src.methods.base import Method, Needs, Rounded
 from src.methods.build import build_method
 from src.methods.ends import end_rounder, planned_ends

@@ -11,7 +11,8 @@ from torch import nn
 
 from src.calib.statistics import measure
 from src.errors import UserError
-from src.methods.apply import Quantizer, check_inputs, input_bits
+from src.methods.apply import Quantizer
+from src.methods.asked import check_inputs, input_bits
 from src.methods.build import build_method
 from src.models.speech import SpeechModel
 from src.quant.checkpoint import leftover_tensors, save_weights
