@@ -49,7 +49,7 @@ def test_own_work_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = iter([[0] * 8, [2 * ticks, 0, ticks, 5 * ticks, ticks, 0, 0, 0]])  # 3 s computed, 6 s idle or waiting
     own, clock = iter([0.0, 2.0]), iter([0.0, 4.0])
     monkeypatch.setattr(load, "_counters", lambda: next(machine))
-    monkeypatch.setattr(load, "_own", lambda: next(own))
+    monkeypatch.setattr(load, "processor_seconds", lambda: next(own))
     monkeypatch.setattr("src.machine.load.time.perf_counter", lambda: next(clock))
     with watched() as beside:
         pass
